@@ -1,0 +1,1 @@
+"""The QEMU library and the checks."""

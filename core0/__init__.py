@@ -1,0 +1,1 @@
+"""Core-0: PID 1, the node daemon, its API, client and shared types."""

@@ -1,0 +1,1 @@
+"""The container manager: observe, plan, apply."""

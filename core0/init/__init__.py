@@ -1,0 +1,1 @@
+"""PID 1: mounts, modules, devices, supervision, reaping, reboot. Standard library only, synchronous."""

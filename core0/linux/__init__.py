@@ -1,0 +1,1 @@
+"""Kernel calls, one module per danger, without policy."""

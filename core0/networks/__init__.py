@@ -1,0 +1,1 @@
+"""The network manager: the node's links by DHCP, container links, address translation."""

@@ -1,0 +1,1 @@
+"""The node daemon: root, no network-facing code; it owns the state and runs the managers."""

@@ -1,0 +1,1 @@
+"""The template process: preloads Core-X and forks one per container."""

@@ -1,0 +1,1 @@
+"""The client of Core-X's REST interface."""

@@ -1,0 +1,1 @@
+"""The life of processes: model, spawn, reap, logs."""

@@ -1,0 +1,1 @@
+"""Core-X's REST interface."""

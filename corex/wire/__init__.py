@@ -1,0 +1,1 @@
+"""What Core-X, its client and the node agree on."""

@@ -1,0 +1,23 @@
+"""What the node hands to a fresh Core-X: its only configuration, passed over a descriptor, never in argv."""
+
+import msgspec
+
+from corex.wire.process import ProcessSpec
+
+
+class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The start message of one Core-X.
+
+    Attributes:
+        name: the container's name, one DNS label.
+        certificate: Core-X's own TLS certificate, PEM.
+        key: the certificate's private key, PEM. Never logged, never in an API answer.
+        token_sha256: SHA-256 of the operator's bearer token, 64 hexadecimal digits.
+        processes: what to start at once, by name.
+    """
+
+    name: str
+    certificate: str
+    key: str
+    token_sha256: str
+    processes: dict[str, ProcessSpec] = {}
