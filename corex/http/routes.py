@@ -1,0 +1,332 @@
+"""The route table: each row names method, path, role, types and handler; dispatch follows from it.
+
+A request passes these steps, in this order: find the row, authenticate (unless the row is public), check the
+role, decode parameters and body strictly, call the handler, encode what it returns. Before authentication
+nothing but 401 is answered, unknown paths included. Errors are problems (`corex.http.problem`).
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import unquote
+
+import msgspec
+
+from corex.http import problem
+from corex.http.lean import BaseRequest, Response, StreamResponse
+from corex.http.problem import ProblemError
+
+ContextT = TypeVar("ContextT")
+ParametersT = TypeVar("ParametersT")
+BodyT = TypeVar("BodyT")
+ResultT = TypeVar("ResultT")
+
+# The role of a route that answers without authentication.
+PUBLIC = "public"
+MAX_BODY = 1 << 20
+BODY_TIMEOUT = 30.0  # seconds for a whole body to arrive
+
+_SECURITY_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+_log = logging.getLogger(__name__)
+
+
+class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For routes without parameters: a query string is refused."""
+
+
+class NoBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `Request.body` is where the route takes none."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who asks: a name for the log and the roles held."""
+
+    name: str
+    roles: frozenset[str]
+
+
+NOBODY = Identity("nobody", frozenset())
+
+
+@dataclass(frozen=True)
+class Request(Generic[ContextT, ParametersT, BodyT]):
+    """What a handler gets: the application's context, the caller, decoded parameters and body."""
+
+    context: ContextT
+    identity: Identity
+    parameters: ParametersT
+    body: BodyT
+    raw: BaseRequest
+
+
+@dataclass(frozen=True)
+class Reply(Generic[ResultT]):
+    """A handler's answer with another status or more headers than the route's own."""
+
+    body: ResultT
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A handler's answer that is sent piece by piece until the iterator ends or the client leaves."""
+
+    content_type: str
+    pieces: AsyncIterator[bytes]
+
+
+Handler = Callable[[Request[Any, Any, Any]], Awaitable[Any]]
+Authenticate = Callable[[BaseRequest], Identity]
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """One row of the table.
+
+    Attributes:
+        method: GET, PUT, POST or DELETE.
+        path: template; `{name}` stands for one percent-decoded segment.
+        role: the role that a caller must hold, or `PUBLIC`.
+        summary: one line for the OpenAPI document.
+        handler: called with a `Request`; returns the response type, a `Reply` or a `Stream`.
+        parameters: struct of the path's and the query's parameters.
+        request: type of the JSON body, None for none.
+        response: type of the JSON answer, None for an empty one.
+        status: of an ordinary answer.
+        errors: problem types that this route adds to those that each route may give.
+        streams: media types that the route may send instead of JSON.
+    """
+
+    method: str
+    path: str
+    role: str
+    summary: str
+    handler: Handler
+    parameters: type[msgspec.Struct] = NoParameters
+    request: Any = None
+    response: Any = None
+    status: int = 200
+    errors: tuple[problem.ProblemType, ...] = ()
+    streams: tuple[str, ...] = ()
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The template's segments, without the leading slash."""
+        return tuple(self.path.split("/")[1:])
+
+
+@dataclass(frozen=True)
+class App:
+    """A built route table, called by the server for each request."""
+
+    routes: tuple[Route, ...]
+    authenticate: Authenticate
+    context: Any
+    max_body: int
+    decoders: Mapping[Route, msgspec.json.Decoder[Any]]
+
+    async def __call__(self, raw: BaseRequest) -> StreamResponse:
+        """Answer one request; never raises but for cancellation and lost connections."""
+        try:
+            return await self._answer(raw)
+        except ProblemError as error:
+            return encode_problem(error)
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001  # the boundary: one broken request must not end the server
+            instance = secrets.token_hex(6)
+            _log.exception("Request failed instance=%s method=%s", instance, raw.method)
+            failure = problem.INTERNAL(
+                "cannot answer the request: internal error",
+                remedy=f"look for {instance} in the server's log",
+                instance=instance,
+            )
+            return encode_problem(failure)
+
+    async def _answer(self, raw: BaseRequest) -> StreamResponse:
+        found = match(self.routes, raw.method, raw.rel_url.raw_path)
+        identity = NOBODY
+        if not (isinstance(found, Match) and found.route.role == PUBLIC):
+            identity = self.authenticate(raw)
+        if isinstance(found, ProblemError):
+            raise found
+        route = found.route
+        if route.role != PUBLIC and route.role not in identity.roles:
+            raise problem.FORBIDDEN(f"cannot allow this to {identity.name}: it needs the role {route.role}")
+        parameters = _decode_parameters(route, found.values, raw)
+        body = await self._decode_body(route, raw)
+        result = await route.handler(Request(self.context, identity, parameters, body, raw))
+        return await _respond(route, result, raw)
+
+    async def _decode_body(self, route: Route, raw: BaseRequest) -> object:
+        data = await read_body(raw, self.max_body if route.request is not None else 0)
+        if route.request is None:
+            return NoBody()
+        media_type = raw.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json" or "Content-Encoding" in raw.headers:
+            raise problem.UNSUPPORTED_TYPE(
+                f"cannot read a body of type {media_type[:80] or 'unknown'!a}",
+                remedy="send application/json without a content encoding",
+            )
+        try:
+            return self.decoders[route].decode(data)
+        except msgspec.ValidationError as error:
+            raise problem.invalid(error) from None
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise problem.MALFORMED_JSON(
+                f"cannot read the body: {error}", remedy="send one JSON document in UTF-8"
+            ) from None
+
+
+def build_app(
+    routes: Sequence[Route], *, authenticate: Authenticate, context: Any, max_body: int = MAX_BODY
+) -> App:
+    """Check the table and make it callable.
+
+    Args:
+        routes: the table.
+        authenticate: says who the caller is, or raises a `ProblemError` (401 with a WWW-Authenticate header).
+        context: handed to each handler.
+        max_body: bytes of a body at most; a larger one is answered by 413.
+
+    Raises:
+        ValueError: two rows with the same method and path, or a lax request type.
+    """
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for route in routes:
+        shape = (route.method, tuple("{}" if part.startswith("{") else part for part in route.segments))
+        if shape in seen:
+            raise ValueError(f"cannot build the routes: {route.method} {route.path} is there twice")
+        seen.add(shape)
+        _check_strict(route)
+    decoders = {route: msgspec.json.Decoder(route.request) for route in routes if route.request is not None}
+    return App(tuple(routes), authenticate, context, max_body, decoders)
+
+
+def _check_strict(route: Route) -> None:
+    for kind in (route.request, route.parameters):
+        config = getattr(kind, "__struct_config__", None)
+        if config is not None and not config.forbid_unknown_fields:
+            raise ValueError(
+                f"cannot build the routes: {kind.__name__} of {route.path} allows unknown fields"
+            )
+
+
+@dataclass(frozen=True)
+class Match:
+    """A row of the table and the values of its path's parameters."""
+
+    route: Route
+    values: Mapping[str, str]
+
+
+def match(routes: Sequence[Route], method: str, raw_path: str) -> Match | ProblemError:
+    """Find the row for a method and a still percent-encoded path; or the 404 or 405 problem."""
+    parts = tuple(unquote(part) for part in raw_path.split("/")[1:])
+    on_path = [found for route in routes if (found := _match_path(route, parts))]
+    wanted = "GET" if method == "HEAD" else method
+    for found in on_path:
+        if found.route.method == wanted:
+            return found
+    if not on_path:
+        return problem.NOT_FOUND(
+            f"cannot find {raw_path[:200]!a}", remedy="see /v1/openapi.json for what there is"
+        )
+    allowed = ", ".join(sorted({found.route.method for found in on_path}))
+    return problem.METHOD_NOT_ALLOWED(
+        f"cannot {method[:20]} {raw_path[:200]!a}", remedy=f"use {allowed}", headers={"Allow": allowed}
+    )
+
+
+def _match_path(route: Route, parts: tuple[str, ...]) -> Match | None:
+    if len(parts) != len(route.segments):
+        return None
+    values: dict[str, str] = {}
+    for template, part in zip(route.segments, parts, strict=True):
+        if template.startswith("{"):
+            values[template[1:-1]] = part
+        elif template != part:
+            return None
+    return Match(route, values)
+
+
+def _decode_parameters(route: Route, values: Mapping[str, str], raw: BaseRequest) -> msgspec.Struct:
+    given: dict[str, str] = dict(raw.rel_url.query)
+    twice = [name for name in given if name in values or len(raw.rel_url.query.getall(name)) > 1]
+    if twice:
+        raise problem.INVALID(f"cannot accept the request: parameter {twice[0][:80]!a} is given twice")
+    try:
+        return msgspec.convert({**given, **values}, route.parameters, strict=False)
+    except msgspec.ValidationError as error:
+        reason = str(error).replace("Object", "The query", 1).replace(" - at `$.", ", parameter `")
+        raise problem.INVALID(
+            f"cannot accept the parameters: {reason}", remedy="see the route in /v1/openapi.json"
+        ) from None
+
+
+async def read_body(raw: BaseRequest, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        ProblemError: more than `limit` bytes, or not complete in time.
+    """
+    length = raw.content_length
+    if length is not None and length > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while piece := await raw.content.readany():
+                body += piece
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError:
+        raise problem.TIMED_OUT(
+            f"cannot read the body: not complete after {BODY_TIMEOUT:.0f} s", headers={"Connection": "close"}
+        ) from None
+    return bytes(body)
+
+
+def _too_large(limit: int) -> ProblemError:
+    what = f"it has more than {limit} bytes" if limit else "this route takes none"
+    return problem.TOO_LARGE(f"cannot accept the body: {what}", headers={"Connection": "close"})
+
+
+def encode_problem(error: ProblemError) -> Response:
+    """The answer for a problem."""
+    response = Response(
+        status=error.problem.status,
+        body=msgspec.json.encode(error.problem),
+        headers={"Content-Type": problem.CONTENT_TYPE, **_SECURITY_HEADERS, **error.headers},
+    )
+    if error.headers.get("Connection") == "close":
+        response.force_close()
+    return response
+
+
+async def _respond(route: Route, result: Any, raw: BaseRequest) -> StreamResponse:
+    if isinstance(result, Stream):
+        return await _send_stream(result, raw)
+    reply = result if isinstance(result, Reply) else Reply(result)
+    headers = {**_SECURITY_HEADERS, **reply.headers}
+    status = reply.status or route.status
+    if reply.body is None:
+        return Response(status=status, headers=headers)
+    headers["Content-Type"] = "application/json"
+    return Response(status=status, body=msgspec.json.encode(reply.body), headers=headers)
+
+
+async def _send_stream(stream: Stream, raw: BaseRequest) -> StreamResponse:
+    response = StreamResponse(headers={"Content-Type": stream.content_type, **_SECURITY_HEADERS})
+    await response.prepare(raw)
+    if raw.method != "HEAD":
+        async for piece in stream.pieces:
+            await response.write(piece)
+    await response.write_eof()
+    return response
