@@ -1,0 +1,163 @@
+"""The manifests: what an image is made of, as a person writes it in TOML.
+
+Two kinds share their vocabulary: a node image (kernel + initramfs) and a container image (OCI layout).
+Unknown keys are refused, so that a typing error cannot silently drop something from an image.
+"""
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+ARCHITECTURES = ("amd64", "arm64")
+
+
+class ManifestError(Exception):
+    """A manifest cannot be used; the message names the file and the key."""
+
+
+class Packages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Debian packages: what is wanted, and what apt shall take as already there.
+
+    `assume` stops apt from adding what only maintainer scripts need; nothing of it is in the image.
+    """
+
+    install: tuple[str, ...]
+    assume: tuple[str, ...] = ()
+
+
+class Python(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The image's interpreter and where the list of its packages stands ([project] dependencies)."""
+
+    version: str
+    project: str
+
+
+class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The kernel's package ({arch} is replaced), the modules wanted from it, and its command line."""
+
+    package: str
+    modules: tuple[str, ...]
+    cmdline: str
+
+
+class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Globs over paths without a leading slash: `drop` removes, `keep` protects from `drop`.
+
+    `*` also matches slashes, as in fnmatch(3) without FNM_PATHNAME.
+    """
+
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+
+class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An empty folder that the image starts with."""
+
+    path: str
+    mode: int = 0o755
+    owner: int = 0
+    group: int = 0
+
+
+class NodeManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="node"):
+    """A bootable image. `source` names our own packages, `static` a folder beside the manifest."""
+
+    name: str
+    suite: str
+    packages: Packages
+    python: Python
+    kernel: Kernel
+    source: tuple[str, ...]
+    static: str
+    files: Files = Files()
+    folders: tuple[Folder, ...] = ()
+
+
+class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The run-time half of a container image, in the words of the OCI image configuration."""
+
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    user: str = "0:0"
+    folder: str = "/"
+    ports: tuple[str, ...] = ()
+    stop_signal: str = "SIGTERM"
+
+
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A symbolic link that no package ships."""
+
+    path: str
+    target: str
+
+
+class ContainerManifest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="container"
+):
+    """A container image packed from Debian packages."""
+
+    name: str
+    tag: str
+    suite: str
+    packages: Packages
+    container: Container
+    static: str
+    files: Files = Files()
+    folders: tuple[Folder, ...] = ()
+    links: tuple[Link, ...] = ()
+
+
+Manifest = NodeManifest | ContainerManifest
+_Kind = TypeVar("_Kind", NodeManifest, ContainerManifest)
+
+
+def load(path: Path) -> Manifest:
+    """Read a manifest; ManifestError names the key that is unknown, missing or of the wrong type."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return msgspec.convert(tomllib.loads(text), NodeManifest | ContainerManifest)
+    except OSError as error:
+        raise ManifestError(f"cannot read manifest {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"cannot read manifest {path}: not TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ManifestError(f"cannot use manifest {path}: {error}; see docs/image.md for the keys") from error
+
+
+def load_kind(path: Path, kind: type[_Kind]) -> _Kind:
+    """Read a manifest of one kind; ManifestError if it is of the other."""
+    manifest = load(path)
+    if not isinstance(manifest, kind):
+        wanted = kind.__struct_config__.tag
+        raise ManifestError(f"cannot use manifest {path}: its kind is not {wanted!r}")
+    return manifest
+
+
+def wanted_packages(manifest: Manifest, arch: str) -> tuple[str, ...]:
+    """The Debian packages to ask apt for on one architecture, the kernel's included."""
+    if isinstance(manifest, ContainerManifest):
+        return manifest.packages.install
+    return (*manifest.packages.install, manifest.kernel.package.format(arch=arch))
+
+
+def python_requirements(manifest: NodeManifest, root: Path) -> tuple[str, ...]:
+    """The `[project] dependencies` of the file that the manifest names, relative to the repository's root."""
+    path = root / manifest.python.project
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    return tuple(project["dependencies"])
+
+
+def request_checksum(manifest: Manifest, arch: str, root: Path) -> str:
+    """SHA-256 of what a lock answers: suite, packages and Python packages.
+
+    Globs, folders and modules are not part of it: changing them needs a build, not a new resolution.
+    """
+    python: object = None
+    if isinstance(manifest, NodeManifest):
+        python = (manifest.python, python_requirements(manifest, root))
+    request = (manifest.suite, arch, wanted_packages(manifest, arch), manifest.packages.assume, python)
+    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()

@@ -1,0 +1,153 @@
+"""The two trees of a node image: the base (Debian, wheels, kernel modules) and our own part.
+
+The base changes with the lock, our part with every edit. They become two segments of one initramfs, so that
+a rebuild after an edit compresses our part only. The own part comes last and ends with the sentinel file:
+a machine with too little memory unpacks a truncated archive, and PID 1 sees at once that the end is missing.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from image import bytecode, deb, kmod, wheels
+from image.lock import Lock
+from image.manifest import NodeManifest
+from image.tree import Entry, Kind, Tree, compose, drop, file, folder, merged_usr_links, without_empty_folders
+
+ZERONODE = "usr/lib/zeronode"
+SITE = f"{ZERONODE}/site"
+SENTINEL = "etc/zn/sentinel"
+OWN = "zeronode"
+
+# What the kernel and PID 1 mount on or write to.
+FOLDERS: Mapping[str, int] = {
+    "dev": 0o755,
+    "etc/zn": 0o755,
+    "mnt": 0o755,
+    "newroot": 0o755,
+    "proc": 0o555,
+    "root": 0o700,
+    "run": 0o755,
+    "sys": 0o555,
+    "tmp": 0o1777,
+    "var": 0o755,
+}
+# The kernel opens /dev/console before PID 1 can mount devtmpfs; Python opens /dev/null early.
+DEVICES: Mapping[str, tuple[int, int]] = {"dev/console": (5, 1), "dev/null": (1, 3)}
+
+_INIT = f"""\
+#!/usr/bin/python{{python}} -ISB
+import sys
+sys.path[:0] = ["/{ZERONODE}", "/{SITE}"]
+from core0.init.main import main
+sys.exit(main())
+"""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an image says about itself: in os-release and in /etc/zn/image.json."""
+
+    version: str
+    arch: str
+    flavour: str
+    build_id: str
+    epoch: int
+
+
+def base_sources(
+    manifest: NodeManifest, lock: Lock, contents: Mapping[str, bytes]
+) -> tuple[list[Entry], bytes]:
+    """The entries of the base before byte-compiling, and the kernel. `contents` maps checksums to files."""
+    unpacked = [entry for found in lock.packages for entry in deb.read(contents[found.sha256], found.name)]
+    kernel = kmod.kernel(unpacked)
+    modules = kmod.take(unpacked, manifest.kernel.modules)
+    installed = [
+        entry for wheel in lock.wheels for entry in wheels.read(contents[wheel.sha256], SITE, wheel.name)
+    ]
+    system = [entry for entry in unpacked if not entry.path.startswith("usr/lib/modules/")]
+    kept = drop([*system, *installed], manifest.files.drop, manifest.files.keep)
+    return [*kept, *modules], kernel
+
+
+def base_tree(sources: Iterable[Entry]) -> dict[str, Entry]:
+    """The composed base with the folders that every node has."""
+    tree = compose([*sources, *(folder(path, OWN, mode) for path, mode in FOLDERS.items())])
+    tree = compose([*tree.values(), *merged_usr_links(tree), *_devices()])
+    return without_empty_folders(tree, FOLDERS)
+
+
+def _devices() -> Iterator[Entry]:
+    for path, numbers in DEVICES.items():
+        yield Entry(path, Kind.DEVICE, 0o600 if path.endswith("console") else 0o666, b"", OWN, numbers)
+
+
+def compiled(tree: Iterable[Entry], runtime: Path, arch: str, python: str) -> list[Entry]:
+    """The entries with Python modules as byte code instead of source."""
+    entries = list(tree)
+    sources = [entry for entry in entries if is_module(entry)]
+    rest = [entry for entry in entries if not is_module(entry)]
+    return [*rest, *bytecode.compile_sources(sources, runtime, arch, python)]
+
+
+def is_module(entry: Entry) -> bool:
+    """Whether an entry is the source of a Python module (and not a script such as /init)."""
+    return entry.kind is Kind.FILE and entry.path.endswith(".py") and entry.path.startswith("usr/lib/")
+
+
+def own_sources(root: Path, packages: Sequence[str]) -> list[Entry]:
+    """Our packages as they stand in the repository, data files included."""
+    paths = sorted(path for package in packages for path in (root / package).rglob("*") if path.is_file())
+    return [
+        file(f"{ZERONODE}/{path.relative_to(root)}", path.read_bytes(), OWN)
+        for path in paths
+        if "__pycache__" not in path.parts and not path.name.startswith(".")
+    ]
+
+
+def static_files(static: Path) -> list[Entry]:
+    """The files of a folder as they are; git keeps of their mode only whether they can be executed."""
+    return [
+        file(
+            str(path.relative_to(static)), path.read_bytes(), "static", 0o755 if _executable(path) else 0o644
+        )
+        for path in sorted(static.rglob("*"))
+        if path.is_file()
+    ]
+
+
+def _executable(path: Path) -> bool:
+    return bool(path.stat().st_mode & 0o100)
+
+
+def own_tree(entries: Iterable[Entry], identity: Identity, python: str) -> dict[str, Entry]:
+    """Our part of the image, the sentinel last."""
+    init = file("init", _INIT.format(python=python).encode(), OWN, 0o755)
+    tree = compose([*entries, init, *_identity_files(identity)])
+    return {**tree, SENTINEL: file(SENTINEL, f"{identity.build_id}\n".encode(), OWN)}
+
+
+def _identity_files(identity: Identity) -> list[Entry]:
+    facts = {
+        "version": identity.version,
+        "arch": identity.arch,
+        "flavour": identity.flavour,
+        "build_id": identity.build_id,
+        "source_date_epoch": identity.epoch,
+    }
+    release = (
+        f'NAME="Zeronode"\nID=zeronode\nVERSION="{identity.version}"\nVERSION_ID={identity.version}\n'
+        f'PRETTY_NAME="Zeronode {identity.version}"\nIMAGE_ID={identity.arch}-{identity.flavour}\n'
+        f"BUILD_ID={identity.build_id}\n"
+    )
+    return [
+        file("etc/os-release", release.encode(), OWN),
+        file("etc/zn/image.json", json.dumps(facts, indent=1).encode() + b"\n", OWN),
+    ]
+
+
+def without_folders_of(tree: Tree, base: Iterable[str]) -> list[Entry]:
+    """The entries of a later segment without folders that an earlier one has made."""
+    made = set(base)
+    return [entry for entry in tree.values() if entry.kind is not Kind.FOLDER or entry.path not in made]
