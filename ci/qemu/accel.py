@@ -1,0 +1,32 @@
+"""How QEMU executes the guest: the two ways, and how far deadlines stretch with each."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+# Stretches every deadline further, for machines that are busy or slow: a factor such as 2.5.
+SCALE_VARIABLE = "ZN_DEADLINE_SCALE"
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """One way of executing guests.
+
+    Attributes:
+        name: as QEMU and people call it.
+        arguments: the words of QEMU's command line.
+        scale: by how much deadlines stretch, against KVM on an idle machine.
+    """
+
+    name: Literal["kvm", "tcg"]
+    arguments: tuple[str, ...]
+    scale: float
+
+    def seconds(self, deadline: float) -> float:
+        """A deadline for this machine, from one for KVM."""
+        return deadline * self.scale * float(os.environ.get(SCALE_VARIABLE, "1"))
+
+
+KVM = Acceleration("kvm", ("-accel", "kvm", "-cpu", "host"), 1.0)
+# A boot of 1 s under KVM takes 5 to 8 s translated; the rest is for other work on the same cores.
+TCG = Acceleration("tcg", ("-accel", "tcg,thread=multi", "-cpu", "max"), 12.0)

@@ -1,0 +1,79 @@
+"""An Ethernet segment between machines, without privilege.
+
+Each card sends its frames as datagrams to a Unix socket of ours, and we repeat each frame to all others, like
+a hub. The cable of each card can be cut and mended.
+"""
+
+import asyncio
+import socket
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ci.qemu.spec import SegmentNic
+
+# Ethernet with jumbo frames and a VLAN tag, and virtio's 64 KiB offload packets.
+_LARGEST_FRAME = 65_550
+
+
+class Segment:
+    """One broadcast domain: `async with Segment(folder) as lan:`, then `lan.nic("eth1")` for each machine."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the segment.
+
+        Args:
+            folder: a folder for the sockets, with a short path (unix(7) allows 107 bytes in all).
+        """
+        self._folder = folder
+        self._ports: dict[str, socket.socket] = {}
+        self._cut: set[str] = set()
+        self.frames = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for port in self._ports.values():
+            asyncio.get_running_loop().remove_reader(port)
+            port.close()
+
+    def nic(self, name: str) -> SegmentNic:
+        """A card on this segment, for a machine's specification or `plug_nic`.
+
+        Args:
+            name: the card's name, unique on the segment.
+        """
+        ours = self._folder / f"{name}.hub"
+        port = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        port.setblocking(False)
+        port.bind(str(ours))
+        asyncio.get_running_loop().add_reader(port, self._repeat, name)
+        self._ports[name] = port
+        return SegmentNic(name, self._folder / f"{name}.card", ours)
+
+    def cut(self, name: str) -> None:
+        """Cut the cable of a card: its frames, in and out, are lost."""
+        self._cut.add(name)
+
+    def mend(self, name: str) -> None:
+        """Mend a cut cable."""
+        self._cut.discard(name)
+
+    def _repeat(self, sender: str) -> None:
+        frame = self._ports[sender].recv(_LARGEST_FRAME)
+        if sender in self._cut:
+            return
+        self.frames += 1
+        for name, port in self._ports.items():
+            if name != sender and name not in self._cut:
+                self._send(port, self._folder / f"{name}.card", frame)
+
+    @staticmethod
+    def _send(port: socket.socket, card: Path, frame: bytes) -> None:
+        # the machine is off, or its queue is full: Ethernet loses frames then
+        with suppress(FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+            port.sendto(frame, str(card))

@@ -1,0 +1,265 @@
+"""What a machine is, as frozen values, and the QEMU command line that they stand for. Pure.
+
+Follows qemu(1) and docs/system/ of QEMU 7.2 (Debian 12) to 10.0 (Debian 13).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import msgspec
+
+MONITOR = "monitor"
+CONSOLE = "console"
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How one CPU architecture is called in QEMU's words."""
+
+    program: str
+    machine: str
+    serial: str
+
+
+ARCHITECTURES = MappingProxyType(
+    {"amd64": Architecture("qemu-system-x86_64", "q35,graphics=off", "ttyS0")},
+)
+
+
+class DirectBoot(msgspec.Struct, frozen=True, tag=True):
+    """QEMU itself loads kernel and initramfs: no firmware, no network, the shortest way to PID 1."""
+
+    kernel: Path
+    initramfs: Path | None = None
+    arguments: str = ""
+
+
+class NetBoot(msgspec.Struct, frozen=True, tag=True):
+    """PXE: the firmware's iPXE gets an address, then this script by HTTP. The host's loopback is 10.0.2.2."""
+
+    url: str
+
+
+Boot = DirectBoot | NetBoot
+
+
+class UserNic(msgspec.Struct, frozen=True, tag=True):
+    """A card on QEMU's own NAT network (10.0.2.0/24): needs no privilege, reached through port forwards.
+
+    Attributes:
+        name: the identifier of card and network, unique in the machine.
+        isolated: True keeps guest packets from leaving to anything but the forwards.
+    """
+
+    name: str = "net0"
+    isolated: bool = False
+
+
+class SegmentNic(msgspec.Struct, frozen=True, tag=True):
+    """A card whose Ethernet frames go as datagrams between two Unix sockets; see `ci.qemu.segment`."""
+
+    name: str
+    local: Path
+    remote: Path
+
+
+Nic = UserNic | SegmentNic
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """A virtio disk backed by a file. The guest sees its name as serial number (at most 20 bytes)."""
+
+    name: str
+    path: Path
+    format: Literal["raw", "qcow2"] = "raw"
+    read_only: bool = False
+
+
+class MachineSpec(msgspec.Struct, frozen=True):
+    """One machine.
+
+    Attributes:
+        name: names the machine in messages and files, and seeds its hardware addresses.
+        memory: RAM in MiB.
+        cpus: virtual CPUs.
+        spare_slots: empty PCIe ports for devices plugged later.
+        snapshots: True adds the scratch disk, invisible to the guest, that holds snapshots.
+        on_reboot: what a reboot inside the guest does to the machine: a restart, or the end of QEMU.
+    """
+
+    name: str
+    boot: Boot
+    memory: int = 512
+    cpus: int = 2
+    nics: tuple[Nic, ...] = (UserNic(),)
+    disks: tuple[Disk, ...] = ()
+    spare_slots: int = 4
+    snapshots: bool = False
+    on_reboot: Literal["reset", "shutdown"] = "reset"
+    architecture: str = "amd64"
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What the starting process hands to QEMU: inherited socket descriptors and the files it may write.
+
+    Attributes:
+        monitor: descriptor of the QMP socket.
+        console: descriptor of the serial console's socket.
+        console_log: where QEMU copies every console byte, even when nobody reads the socket.
+        listening: True when the descriptors listen for connections, False when they are connected.
+        scratch: the qcow2 file for snapshots, if the machine has them.
+    """
+
+    monitor: int
+    console: int
+    console_log: Path
+    listening: bool = False
+    scratch: Path | None = None
+
+
+def argv(spec: MachineSpec, acceleration: tuple[str, ...], wiring: Wiring) -> tuple[str, ...]:
+    """The whole command line of QEMU for a machine that waits, stopped, for the monitor's `cont`."""
+    architecture = ARCHITECTURES[spec.architecture]
+    return (
+        architecture.program,
+        *("-name", spec.name),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-S"),
+        *("-machine", architecture.machine),
+        *acceleration,
+        *("-m", str(spec.memory), "-smp", str(spec.cpus)),
+        *("-action", f"reboot={spec.on_reboot}"),
+        *_wires(wiring),
+        # trixie's OVMF offers no network boot without one, and guests wait for entropy
+        *("-device", "virtio-rng-pci"),
+        *_slots(spec.spare_slots),
+        *_boot(spec.boot),
+        *(word for nic in spec.nics for word in _nic(nic, spec)),
+        *(word for disk in spec.disks for word in _disk(disk)),
+    )
+
+
+def mac_address(machine: str, nic: str) -> str:
+    """A stable hardware address in QEMU's range 52:54:00, different for each machine and card name."""
+    digest = hashlib.sha256(f"{machine}/{nic}".encode()).hexdigest()
+    return f"52:54:00:{digest[0:2]}:{digest[2:4]}:{digest[4:6]}"
+
+
+def netdev(nic: Nic, boot: Boot | None = None) -> dict[str, object]:
+    """The network side of a card, in the words of QMP's `netdev_add`, which are those of `-netdev` too."""
+    if isinstance(nic, SegmentNic):
+        return {
+            "type": "dgram",
+            "id": nic.name,
+            "local": {"type": "unix", "path": str(nic.local)},
+            "remote": {"type": "unix", "path": str(nic.remote)},
+        }
+    options: dict[str, object] = {"type": "user", "id": nic.name, "restrict": nic.isolated}
+    if isinstance(boot, NetBoot):
+        options["bootfile"] = boot.url
+    return options
+
+
+def blockdev(disk: Disk) -> dict[str, object]:
+    """The host side of a disk, in the words of QMP's `blockdev-add`."""
+    return {
+        "node-name": disk.name,
+        "driver": disk.format,
+        "read-only": disk.read_only,
+        "file": {"driver": "file", "filename": str(disk.path), "read-only": disk.read_only},
+    }
+
+
+def nic_device(nic: Nic, machine: str) -> dict[str, object]:
+    """The guest side of a card, in the words of QMP's `device_add`, without the bus."""
+    return {
+        "driver": "virtio-net-pci",
+        "id": f"{nic.name}-card",
+        "netdev": nic.name,
+        "mac": mac_address(machine, nic.name),
+    }
+
+
+def disk_device(disk: Disk) -> dict[str, object]:
+    """The guest side of a disk, in the words of QMP's `device_add`, without the bus."""
+    return {
+        "driver": "virtio-blk-pci",
+        "id": f"{disk.name}-disk",
+        "drive": disk.name,
+        "serial": disk.name,
+    }
+
+
+def slot_name(index: int) -> str:
+    """The identifier of a spare PCIe port, counted from 0."""
+    return f"slot{index}"
+
+
+def _wires(wiring: Wiring) -> Iterator[str]:
+    mode = ",server=on,wait=off" if wiring.listening else ""
+    yield from ("-chardev", f"socket,id={MONITOR},fd={wiring.monitor}{mode}")
+    yield from ("-mon", f"chardev={MONITOR},mode=control")
+    yield from (
+        "-chardev",
+        f"socket,id={CONSOLE},fd={wiring.console}{mode},logfile={_escaped(wiring.console_log)},logappend=on",
+    )
+    yield from ("-serial", f"chardev:{CONSOLE}")
+    if wiring.scratch:
+        yield from ("-blockdev", _options(blockdev(Disk(SCRATCH, wiring.scratch, "qcow2"))))
+
+
+def _slots(count: int) -> Iterator[str]:
+    for index in range(count):
+        yield from ("-device", f"pcie-root-port,id={slot_name(index)},chassis={index + 1}")
+
+
+def _boot(boot: Boot) -> Iterator[str]:
+    if isinstance(boot, NetBoot):
+        yield from ("-boot", "order=n,strict=on")
+        return
+    yield from ("-kernel", str(boot.kernel))
+    if boot.initramfs:
+        yield from ("-initrd", str(boot.initramfs))
+    yield from ("-append", boot.arguments)
+
+
+def _nic(nic: Nic, spec: MachineSpec) -> Iterator[str]:
+    first = nic is spec.nics[0]
+    yield from ("-netdev", _options(netdev(nic, spec.boot if first else None)))
+    device = nic_device(nic, spec.name)
+    if isinstance(spec.boot, NetBoot) and first:
+        device["bootindex"] = 1
+    else:
+        device["romfile"] = ""  # a card that need not boot costs no firmware time
+    yield from ("-device", _options(device, first_key="driver"))
+
+
+def _disk(disk: Disk) -> Iterator[str]:
+    yield from ("-blockdev", _options(blockdev(disk)))
+    yield from ("-device", _options(disk_device(disk), first_key="driver"))
+
+
+def _options(values: dict[str, object], first_key: str = "") -> str:
+    """QEMU's key=value list; nested dictionaries become dotted keys, commas in values are doubled."""
+    words = []
+    for key, value in _flat(values):
+        text = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+        words.append(_escaped(text) if key in (first_key, "type") else f"{key}={_escaped(text)}")
+    return ",".join(words)
+
+
+def _flat(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _escaped(value: object) -> str:
+    return str(value).replace(",", ",,")
