@@ -2,7 +2,7 @@
 
 In some nested machines a guest under KVM dies in the kernel's decompressor, before its first line. So a real
 kernel is booted once, with a short deadline, until it prints its version; the answer is remembered as
-long as the host runs the same kernel on the same CPU. Without KVM, QEMU translates, one thread per virtual CPU.
+long as the host runs the same kernel on the same CPU. Without KVM, QEMU translates, a thread per virtual CPU.
 """
 
 import hashlib
