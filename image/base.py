@@ -2,32 +2,22 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import zstandard
 
-from image import bytecode, cpio, lock, node
+from image import bytecode, initramfs, kmod, licence, lock, node
+from image.contents import Listed, listed
 from image.files import replaced_folder
 from image.lock import Lock
 from image.manifest import NodeManifest
-from image.tree import Entry, Kind
 
-LEVEL = 19
+# 17 takes two thirds of the time of 19 for 4 % more bytes (docs/decisions/0001-carrying-the-root.md).
+LEVEL = 17
 KEPT = 4
-
-
-class Listed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One path of an image as the outputs list it: size in bytes, SHA-256 of the content."""
-
-    path: str
-    kind: Kind
-    mode: int
-    origin: str
-    size: int = 0
-    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,15 +43,9 @@ class Base:
         """What is in the segment."""
         return msgspec.json.decode((self.folder / "listing.json").read_bytes(), type=tuple[Listed, ...])
 
-
-def listed(entries: Iterable[Entry]) -> tuple[Listed, ...]:
-    """The listing of some entries."""
-    return tuple(
-        Listed(entry.path, entry.kind, entry.mode, entry.origin, len(entry.content), entry.sha256)
-        if entry.kind is Kind.FILE
-        else Listed(entry.path, entry.kind, entry.mode, entry.origin)
-        for entry in entries
-    )
+    def licences(self) -> dict[str, str]:
+        """What the packages say of their licences, by package."""
+        return msgspec.json.decode((self.folder / "licences.json").read_bytes(), type=dict[str, str])
 
 
 def key(manifest: NodeManifest, locked: Lock) -> str:
@@ -86,19 +70,21 @@ def make(
 
 
 def _build(manifest: NodeManifest, locked: Lock, contents: Mapping[str, bytes], folder: Path) -> None:
-    sources, kernel = node.base_sources(manifest, locked, contents)
+    unpacked = node.unpack(locked, contents)
+    sources = node.base_sources(manifest, unpacked)
     runtime = folder / "runtime"
-    bytecode.write_runtime({entry.path: entry for entry in sources}, runtime)
+    bytecode.write_runtime(sources, runtime)
     entries = node.compiled(sources, runtime, locked.arch, manifest.python.version)
     tree = node.base_tree(entries)
-    (folder / "segment.cpio.zst").write_bytes(compress(cpio.pack(tree.values(), locked.epoch), LEVEL))
-    (folder / "vmlinuz").write_bytes(kernel)
-    (folder / "listing.json").write_bytes(msgspec.json.encode(listed(tree.values())))
-
-
-def compress(archive: bytes, level: int) -> bytes:
-    """One Zstandard frame with its content's size; two threads, because the count is part of the bytes."""
-    return zstandard.ZstdCompressor(level=level, threads=2).compress(archive)
+    licences = {**licence.of_debian(unpacked), **licence.of_wheels(unpacked)}
+    files = {
+        "segment.cpio.zst": initramfs.segment(tree.values(), locked.epoch, LEVEL),
+        "vmlinuz": kmod.kernel(unpacked),
+        "listing.json": msgspec.json.encode(listed(tree.values())),
+        "licences.json": msgspec.json.encode(licences),
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def _prune(folder: Path) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from image import base, cpio, debian, fetch, lock, manifest, node, outputs, wheels
+from image import base, contents, debian, fetch, initramfs, lock, manifest, node, outputs, sbom, wheels
 from image.base import Base
+from image.contents import Contents
 from image.fetch import Cache, Wanted
 from image.files import replaced_folder
 from image.lock import Lock
@@ -20,7 +21,7 @@ from image.node import Identity
 from image.tree import Entry, digest
 
 OWN_LEVEL = 10
-FLAVOURS_VERSION = "0.1.0"
+VERSION = "0.1.0"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Request:
     cache: Path
     mirror: str | None = None
     offline: bool = False
+
+
+@dataclass(frozen=True)
+class _Own:
+    """Our part of an image and what it says about itself."""
+
+    identity: Identity
+    tree: Mapping[str, Entry]
 
 
 class Steps:
@@ -59,9 +68,9 @@ def build(request: Request, steps: Steps | None = None) -> Path:
     with steps.step("base"):
         made = base.make(wanted, locked, request.cache, lambda: _contents(request, wanted, locked, cache))
     with steps.step("own"):
-        tree = _own(request, wanted, locked, made)
+        own = _own(request, wanted, locked, made)
     with steps.step("write"):
-        _write(request, wanted, locked, made, tree)
+        _write(request.output, _outputs(wanted, locked, made, own))
     return request.output
 
 
@@ -109,33 +118,53 @@ def wheel_urls(request: Request, wanted: NodeManifest) -> dict[str, tuple[str, .
     return {wheel.sha256: (wheel.url,) for wheel in found}
 
 
-def _own(request: Request, wanted: NodeManifest, locked: Lock, made: Base) -> dict[str, Entry]:
-    static = node.static_files(request.manifest.parent / wanted.static)
-    sources = node.own_sources(request.root, wanted.source)
-    entries = node.compiled([*static, *sources], made.runtime, locked.arch, wanted.python.version)
-    return node.own_tree(entries, _identity(wanted, locked, made, entries), wanted.python.version)
+def _own(request: Request, wanted: NodeManifest, locked: Lock, made: Base) -> _Own:
+    folder = request.manifest.parent
+    sources = [
+        *node.static_files(folder / wanted.static),
+        *node.own_sources(request.root, wanted.source),
+        node.container_filter(folder / wanted.seccomp, locked.arch),
+    ]
+    entries = node.compiled(sources, made.runtime, locked.arch, wanted.python.version)
+    identity = Identity(VERSION, locked.arch, wanted.name, _build_id(made, entries), locked.epoch)
+    return _Own(identity, node.own_tree(entries, identity, wanted.python.version))
 
 
-def _identity(wanted: NodeManifest, locked: Lock, made: Base, entries: Iterable[Entry]) -> Identity:
+def _build_id(made: Base, entries: Iterable[Entry]) -> str:
     """The build id comes from the content, never from the time."""
     total = hashlib.sha256(made.segment())
     total.update(made.kernel())
     total.update(digest({entry.path: entry for entry in entries}).encode())
-    return Identity(FLAVOURS_VERSION, locked.arch, wanted.name, total.hexdigest()[:16], locked.epoch)
+    return total.hexdigest()[:16]
 
 
-def _write(
-    request: Request, wanted: NodeManifest, locked: Lock, made: Base, tree: Mapping[str, Entry]
-) -> None:
+def _outputs(wanted: NodeManifest, locked: Lock, made: Base, own: _Own) -> dict[str, bytes]:
+    """Every file of the build folder by name; each of the later ones describes those before."""
     listing = made.listing()
-    own = node.without_folders_of(tree, (there.path for there in listing))
-    segment = base.compress(cpio.pack(own, locked.epoch, first_inode=len(listing) + 1), OWN_LEVEL)
-    files = {
+    added = node.without_folders_of(own.tree, (there.path for there in listing))
+    segment = initramfs.segment(added, locked.epoch, OWN_LEVEL, first_inode=len(listing) + 1)
+    boot = {
         "vmlinuz": made.kernel(),
         "initramfs": made.segment() + segment,
         "cmdline": f"{wanted.kernel.cmdline}\n".encode(),
         "boot.ipxe": outputs.ipxe_script(wanted.kernel.cmdline),
     }
-    with replaced_folder(request.output) as folder:
-        for name, content in {**files, "SHA256SUMS": outputs.checksums(files)}.items():
-            (folder / name).write_bytes(content)
+    files = (*listing, *contents.listed(added))
+    described = Contents(
+        name=wanted.name,
+        arch=locked.arch,
+        version=VERSION,
+        build_id=own.identity.build_id,
+        epoch=locked.epoch,
+        outputs={name: contents.output(content) for name, content in boot.items()},
+        packages=contents.packages(locked, files, made.licences()),
+        files=files,
+    )
+    every = {**boot, "contents.json": contents.encode(described), "sbom.spdx.json": sbom.encode(described)}
+    return {**every, "SHA256SUMS": outputs.checksums(every)}
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    with replaced_folder(folder) as new:
+        for name, content in files.items():
+            (new / name).write_bytes(content)

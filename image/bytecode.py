@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from image.tree import Entry, Kind, Tree, file
+from image.tree import Entry, Kind, file
 
 _LOADERS = {"amd64": ("usr/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu")}
 # Two processes whatever the machine has: the split decides which interned strings a marshalled file may
@@ -39,9 +39,9 @@ class BytecodeError(Exception):
     """The image's Python cannot run here, or refuses a source file."""
 
 
-def write_runtime(tree: Tree, folder: Path) -> None:
+def write_runtime(entries: Iterable[Entry], folder: Path) -> None:
     """Unpack what the image's Python needs to run on the host: programs, libraries, standard library."""
-    for entry in tree.values():
+    for entry in entries:
         path = folder / entry.path
         if entry.kind is Kind.FOLDER or not entry.path.startswith(("usr/bin/", "usr/lib")):
             continue

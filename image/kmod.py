@@ -7,11 +7,11 @@ The signature behind the ELF image stays where it is, so decompressed modules st
 
 import json
 import lzma
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from image import elf
 from image.tree import Entry, Kind, file
 
 _SUFFIXES = (".ko", ".ko.xz")
@@ -44,7 +44,7 @@ class Module:
 def modinfo(image: bytes) -> ModuleInfo:
     """Read the facts of a decompressed module."""
     pairs = [
-        text.partition("=") for text in _section(image, b".modinfo").decode("utf-8", "replace").split("\0")
+        text.partition("=") for text in elf.section(image, b".modinfo").decode("utf-8", "replace").split("\0")
     ]
     depends = [name for key, _, value in pairs if key == "depends" for name in value.split(",") if name]
     softdeps = [value.split() for key, _, value in pairs if key == "softdep"]
@@ -63,20 +63,6 @@ def _before(words: list[str]) -> list[str]:
 
 def _canonical(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name.replace("-", "_") for name in names)
-
-
-def _section(image: bytes, wanted: bytes) -> bytes:
-    """The bytes of one section of a 64-bit little-endian ELF file (elf(5))."""
-    if image[:6] != b"\x7fELF\x02\x01":
-        raise ModuleError("not a 64-bit little-endian ELF file")
-    table = struct.unpack_from("<Q", image, 40)[0]
-    size, count, names_index = struct.unpack_from("<HHH", image, 58)
-    headers = [struct.unpack_from("<IIQQQQ", image, table + index * size) for index in range(count)]
-    names = headers[names_index][4]
-    for name, _, _, _, offset, length in headers:
-        if image[names + name : image.index(b"\0", names + name)] == wanted:
-            return image[offset : offset + length]
-    raise ModuleError(f"no section {wanted.decode()}")
 
 
 def select(files: Mapping[str, bytes], builtin: Iterable[str], wanted: Iterable[str]) -> list[Module]:
@@ -134,7 +120,7 @@ def index(modules: Iterable[Module]) -> bytes:
 
 
 def take(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
-    """What an image carries of a kernel package: the wanted modules, their index, the list of built-in ones."""
+    """What an image carries of a kernel package: wanted modules, their index, the list of built-in ones."""
     files = {entry.path: entry for entry in entries if entry.kind is Kind.FILE}
     folder = _version_folder(files)
     own = {

@@ -63,7 +63,10 @@ class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NodeManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="node"):
-    """A bootable image. `source` names our own packages, `static` a folder beside the manifest."""
+    """A bootable image. `source` names our own packages.
+
+    `static` and `seccomp` are folders beside the manifest: files as they are, and the filter's policy.
+    """
 
     name: str
     suite: str
@@ -72,6 +75,7 @@ class NodeManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     kernel: Kernel
     source: tuple[str, ...]
     static: str
+    seccomp: str
     files: Files = Files()
     folders: tuple[Folder, ...] = ()
 

@@ -7,10 +7,10 @@ a machine with too little memory unpacks a truncated archive, and PID 1 sees at 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from image import bytecode, deb, kmod, wheels
+from image import bytecode, deb, elf, kmod, seccomp, wheels
 from image.lock import Lock
 from image.manifest import NodeManifest
 from image.tree import Entry, Kind, Tree, compose, drop, file, folder, merged_usr_links, without_empty_folders
@@ -56,19 +56,26 @@ class Identity:
     epoch: int
 
 
-def base_sources(
-    manifest: NodeManifest, lock: Lock, contents: Mapping[str, bytes]
-) -> tuple[list[Entry], bytes]:
-    """The entries of the base before byte-compiling, and the kernel. `contents` maps checksums to files."""
-    unpacked = [entry for found in lock.packages for entry in deb.read(contents[found.sha256], found.name)]
-    kernel = kmod.kernel(unpacked)
+def unpack(lock: Lock, contents: Mapping[str, bytes]) -> list[Entry]:
+    """Everything that the packages of a lock bring; `contents` maps checksums to their files."""
+    debian = [entry for found in lock.packages for entry in deb.read(contents[found.sha256], found.name)]
+    site = [entry for found in lock.wheels for entry in wheels.read(contents[found.sha256], SITE, found.name)]
+    return [*debian, *site]
+
+
+def base_sources(manifest: NodeManifest, unpacked: Sequence[Entry]) -> list[Entry]:
+    """What of the packages goes into the image, before byte-compiling."""
     modules = kmod.take(unpacked, manifest.kernel.modules)
-    installed = [
-        entry for wheel in lock.wheels for entry in wheels.read(contents[wheel.sha256], SITE, wheel.name)
-    ]
     system = [entry for entry in unpacked if not entry.path.startswith("usr/lib/modules/")]
-    kept = drop([*system, *installed], manifest.files.drop, manifest.files.keep)
-    return [*kept, *modules], kernel
+    kept = drop(system, manifest.files.drop, manifest.files.keep)
+    return [*map(_loadable, kept), *modules]
+
+
+def _loadable(entry: Entry) -> Entry:
+    """The entry without what the dynamic loader never reads: a fifth of all bytes, mostly of wheels."""
+    if entry.kind is not Kind.FILE or not elf.is_elf(entry.content):
+        return entry
+    return replace(entry, content=elf.loadable(entry.content))
 
 
 def base_tree(sources: Iterable[Entry]) -> dict[str, Entry]:
@@ -104,6 +111,13 @@ def own_sources(root: Path, packages: Sequence[str]) -> list[Entry]:
         for path in paths
         if "__pycache__" not in path.parts and not path.name.startswith(".")
     ]
+
+
+def container_filter(folder: Path, arch: str) -> Entry:
+    """The system call filter that containers start with."""
+    policy = seccomp.load_policy(folder / "policy.toml")
+    numbers = seccomp.load_numbers(folder / f"syscalls.{arch}.tsv")
+    return file(f"{ZERONODE}/seccomp.bpf", seccomp.build(policy, numbers, arch), OWN)
 
 
 def static_files(static: Path) -> list[Entry]:
