@@ -71,6 +71,17 @@ class Serving:
         await self.server.shutdown(grace)
 
 
+def connections(app: App) -> Server:
+    """A factory of protocol objects, one per connection, for the running loop."""
+    options: dict[str, Any] = {
+        "keepalive_timeout": HEAD_TIMEOUT,
+        "access_log": None,
+        "auto_decompress": False,  # a small body could otherwise unpack to any size
+        "lingering_time": 1.0,
+    }
+    return _Server(app, handler_cancellation=True, **options)
+
+
 async def serve(app: App, listeners: Sequence[socket.socket], tls: ssl.SSLContext | None) -> Serving:
     """Serve `app` on listening sockets in the running loop.
 
@@ -79,13 +90,7 @@ async def serve(app: App, listeners: Sequence[socket.socket], tls: ssl.SSLContex
         listeners: bound TCP or Unix stream sockets.
         tls: the server's context; None only for a Unix socket whose file mode is the access rule.
     """
-    options: dict[str, Any] = {
-        "keepalive_timeout": HEAD_TIMEOUT,
-        "access_log": None,
-        "auto_decompress": False,  # a small body could otherwise unpack to any size
-        "lingering_time": 1.0,
-    }
-    server = _Server(app, handler_cancellation=True, **options)
+    server = connections(app)
     loop = asyncio.get_running_loop()
     handshake = HANDSHAKE_TIMEOUT if tls else None
     started = [

@@ -1,0 +1,217 @@
+"""A typed client of Core-X's REST interface: TLS pinned by the certificate's fingerprint, a bearer token."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from corex.http.problem import CONTENT_TYPE, Problem
+from corex.wire.api import (
+    EventPage,
+    ExecRequest,
+    ExecResult,
+    Health,
+    LogGap,
+    LogLine,
+    LogPage,
+    ProcessInfo,
+    ProcessList,
+    SignalRequest,
+    System,
+)
+from corex.wire.process import ProcessSpec
+
+AnswerT = TypeVar("AnswerT")
+
+CONNECT_TIMEOUT = 10.0  # seconds for TCP and TLS together
+ANSWER_TIMEOUT = 30.0  # seconds between two pieces of an answer, besides what the request itself asks to wait
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a Core-X answers and how to know it.
+
+    Attributes:
+        address: `host:port`, IPv6 in brackets.
+        fingerprint: SHA-256 of its certificate (DER), 64 hexadecimal digits.
+        token: the operator's bearer token; not in the representation, which may be logged.
+    """
+
+    address: str
+    fingerprint: str
+    token: str = field(repr=False)
+
+
+class RefusedError(Exception):
+    """Core-X refused a request; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        remedy = f"; {problem.remedy}" if problem.remedy else ""
+        super().__init__(f"{problem.detail}{remedy}")
+        self.problem = problem
+
+
+class UnreachableError(Exception):
+    """Core-X did not answer, or something else did."""
+
+
+class Client:
+    """Use it as an asynchronous context manager."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._pin = aiohttp.Fingerprint(bytes.fromhex(endpoint.fingerprint))
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            f"https://{self._endpoint.address}",
+            headers={"Authorization": f"Bearer {self._endpoint.token}"},
+            connector=aiohttp.TCPConnector(ssl=self._pin),
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def health(self) -> Health:
+        """Whether Core-X answers."""
+        return await self._ask("GET", "/v1/health", Health)
+
+    async def system(self) -> System:
+        """The container as Core-X sees it."""
+        return await self._ask("GET", "/v1/system", System)
+
+    async def processes(self) -> list[ProcessInfo]:
+        """All processes."""
+        return (await self._ask("GET", "/v1/processes", ProcessList)).processes
+
+    async def process(self, name: str) -> ProcessInfo:
+        """One process."""
+        return await self._ask("GET", _path(name), ProcessInfo)
+
+    async def put(self, name: str, spec: ProcessSpec) -> ProcessInfo:
+        """Declare a process or replace its specification for the next start."""
+        return await self._ask("PUT", _path(name), ProcessInfo, body=spec)
+
+    async def delete(self, name: str) -> None:
+        """Forget a process that does not run."""
+        await self._ask("DELETE", _path(name), None)
+
+    async def start(self, name: str, wait: float = 0) -> ProcessInfo:
+        """Want a process to run; the answer waits up to `wait` seconds until it does."""
+        return await self._verb(name, "start", wait)
+
+    async def stop(self, name: str, wait: float = 0) -> ProcessInfo:
+        """Want it stopped; the answer waits up to `wait` seconds until it is."""
+        return await self._verb(name, "stop", wait)
+
+    async def restart(self, name: str, wait: float = 0) -> ProcessInfo:
+        """Stop it if it runs, then start it."""
+        return await self._verb(name, "restart", wait)
+
+    async def signal(self, name: str, signal: str) -> None:
+        """Send a signal to a process's group."""
+        await self._ask("POST", f"{_path(name)}/signal", None, body=SignalRequest(signal))
+
+    async def logs(self, name: str | None = None, after: int = 0, limit: int = 1000) -> LogPage:
+        """A page of one process's output, or of all."""
+        return await self._ask("GET", _logs_path(name), LogPage, query={"after": after, "limit": limit})
+
+    async def follow(self, name: str | None = None, after: int = 0) -> AsyncIterator[LogLine | LogGap]:
+        """Lines and declared gaps as they come, until the caller stops or Core-X ends."""
+        decoder = msgspec.json.Decoder(LogLine | LogGap)
+        query = {"after": str(after), "follow": "true"}
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)
+        async with await self._send("GET", _logs_path(name), query, None, timeout) as answer:
+            rest = b""
+            async for piece in answer.content.iter_any():
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    yield decoder.decode(line)
+
+    async def events(self, after: int = 0, wait: float = 0, limit: int = 1000) -> EventPage:
+        """Events after a cursor; with none yet, the answer waits for one up to `wait` seconds."""
+        query = {"after": after, "wait": wait, "limit": limit}
+        return await self._ask("GET", "/v1/events", EventPage, query=query, extra=wait)
+
+    async def execute(self, request: ExecRequest) -> ExecResult:
+        """Run a command to its end."""
+        return await self._ask("POST", "/v1/exec", ExecResult, body=request, extra=request.timeout)
+
+    async def _verb(self, name: str, verb: str, wait: float) -> ProcessInfo:
+        query = {"wait": wait}
+        return await self._ask("POST", f"{_path(name)}/{verb}", ProcessInfo, query=query, extra=wait)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        kind: type[AnswerT] | None,
+        *,
+        body: msgspec.Struct | None = None,
+        query: Mapping[str, float] | None = None,
+        extra: float = 0,
+    ) -> AnswerT:
+        values = {name: str(value) for name, value in (query or {}).items()}
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=ANSWER_TIMEOUT + extra)
+        answer = await self._send(method, path, values, body, timeout)
+        try:
+            data = await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+        nothing: Any = None
+        return nothing if kind is None else msgspec.json.decode(data, type=kind)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: msgspec.Struct | None,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # of the socket, not of this call
+    ) -> aiohttp.ClientResponse:
+        if self._session is None:
+            raise RuntimeError("cannot ask Core-X: the client is not open; use it in 'async with'")
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            answer = await self._session.request(
+                method, path, params=query, data=data, headers=headers, timeout=timeout
+            )
+            if answer.status >= 400:
+                raise RefusedError(await self._problem(answer))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+        return answer
+
+    async def _problem(self, answer: aiohttp.ClientResponse) -> Problem:
+        data = await answer.read()
+        if answer.content_type == CONTENT_TYPE:
+            return msgspec.json.decode(data, type=Problem)
+        where = self._endpoint.address
+        raise UnreachableError(f"cannot understand {where}: status {answer.status}; is it Core-X's address?")
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        where = self._endpoint.address
+        if isinstance(error, aiohttp.ServerFingerprintMismatch):
+            got = error.got.hex()
+            return UnreachableError(
+                f"cannot trust {where}: its certificate is {got}, expected {self._endpoint.fingerprint}; "
+                "do not go on unless the container was made anew"
+            )
+        reason = str(error) or "no answer in time"
+        return UnreachableError(f"cannot reach Core-X at {where}: {reason}; is the container running?")
+
+
+def _path(name: str) -> str:
+    return f"/v1/processes/{quote(name, safe='')}"
+
+
+def _logs_path(name: str | None) -> str:
+    return "/v1/logs" if name is None else f"{_path(name)}/logs"

@@ -1,0 +1,112 @@
+"""What the template process does once, so that its forks need nothing more from any disk.
+
+Everything is imported, and one conversation over TLS and a socket pair makes the libraries build what they
+build lazily. What exists then is taken out of the garbage collector's view: a collection in a fork would
+write into pages that all forks share.
+"""
+
+import asyncio
+import encodings.idna  # noqa: F401  # looked up by name when a host name is encoded
+import gc
+import hashlib
+import logging
+import socket
+import ssl
+import stringprep  # noqa: F401  # by encodings.idna
+import time
+import traceback
+
+from corex import main  # noqa: F401  # what a fork runs
+from corex.http import server
+from corex.http.routes import App, build_app
+from corex.process.events import Events
+from corex.process.figures import Figures
+from corex.process.life import World
+from corex.process.logs import Logs
+from corex.process.manager import Processes
+from corex.process.reap import Reaper
+from corex.process.spawn import Spawner
+from corex.rest import api
+from corex.rest.access import Access
+
+# Neither end has a key: the conversation never leaves the process.
+_CIPHERS = "AECDH-AES256-SHA:@SECLEVEL=0"
+_TOKEN = "warm-up"  # noqa: S105  # of an application that exists during the warm-up only
+_REQUESTS = (
+    ("GET", "/v1/openapi.json", b""),
+    ("GET", "/v1/processes", b""),
+    ("GET", "/v1/nothing", b""),
+    ("GET", "/v1/logs?limit=1", b""),
+    ("GET", "/v1/system", b""),
+    ("POST", "/v1/exec", b'{"argv": []}'),
+)
+
+
+def preload() -> None:
+    """Import, warm up, freeze. Afterwards the process is single-threaded and without an event loop."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(_converse())
+    finally:
+        loop.close()
+    _format_an_error()
+    gc.collect()
+    gc.freeze()
+
+
+def _format_an_error() -> None:
+    try:
+        raise RuntimeError("warm-up")
+    except RuntimeError as error:
+        traceback.format_exception(error)
+        logging.Formatter().format(logging.makeLogRecord({"msg": "warm-up"}))
+
+
+async def _converse() -> None:
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    loop = asyncio.get_running_loop()
+    factory = server.connections(_application())
+    accepted = loop.create_task(
+        loop.connect_accepted_socket(factory, ours, ssl=_keyless(ssl.PROTOCOL_TLS_SERVER))
+    )
+    reader, writer = await asyncio.open_connection(
+        sock=theirs, ssl=_keyless(ssl.PROTOCOL_TLS_CLIENT), server_hostname="localhost"
+    )
+    for request in _REQUESTS:
+        await _ask(reader, writer, *request)
+    transport, _ = await accepted
+    writer.close()
+    await writer.wait_closed()
+    transport.abort()
+    await factory.shutdown(0)
+
+
+def _application() -> App:
+    loop = asyncio.get_running_loop()
+    logs, events = Logs(time.time), Events(time.time)
+    world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time)
+    container = api.Container("warm-up", Processes(world, Figures(None)), Figures(None), loop.time())
+    access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
+    return build_app(api.routes(), authenticate=access, context=container)
+
+
+def _keyless(protocol: "ssl._SSLMethod") -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # newer ones have no keyless ciphers
+    context.set_ciphers(_CIPHERS)
+    return context
+
+
+async def _ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str, body: bytes
+) -> None:
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {_TOKEN}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    answer = await reader.readuntil(b"\r\n\r\n")
+    length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    await reader.readexactly(int(length.partition(b":")[2]))

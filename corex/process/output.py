@@ -1,0 +1,141 @@
+"""Reading what processes write: whole lines for the log, or everything up to a limit for a command."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+READ_BYTES = 64 * 1024  # at once, so that no writer keeps the others waiting
+MAX_LINE = 16 * 1024  # a longer line becomes several records
+
+
+class Sink(Protocol):
+    """Takes the bytes of one stream."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes, never empty."""
+
+    def end(self) -> None:
+        """The stream is over."""
+
+
+class Lines:
+    """Splits a stream into lines and hands them on with a mark for an incomplete last one."""
+
+    def __init__(self, write: Callable[[Sequence[bytes], bool], None]) -> None:
+        self._write = write
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Hand on all lines that are complete now."""
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        if lines and max(map(len, lines)) > MAX_LINE:
+            self._write_long(lines)
+        elif lines:
+            self._write(lines, False)
+        while len(self._rest) >= MAX_LINE:
+            self._write([self._rest[:MAX_LINE]], True)
+            self._rest = self._rest[MAX_LINE:]
+
+    def end(self) -> None:
+        """Hand on what has no line end."""
+        if self._rest:
+            self._write([self._rest], False)
+            self._rest = b""
+
+    def _write_long(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            for start in range(0, max(len(line), 1), MAX_LINE):
+                self._write([line[start : start + MAX_LINE]], start + MAX_LINE < len(line))
+
+
+class Capture:
+    """Keeps the first bytes of a stream; the rest is read and dropped, so that the writer never blocks."""
+
+    def __init__(self, limit: int) -> None:
+        self.data = bytearray()
+        self.truncated = False
+        self._limit = limit
+
+    def feed(self, data: bytes) -> None:
+        """Keep what fits."""
+        room = self._limit - len(self.data)
+        self.truncated = self.truncated or len(data) > room
+        self.data += data[:room]
+
+    def end(self) -> None:
+        """Nothing follows."""
+
+
+class Pipe:
+    """The reading end of a process's output, read by the event loop until its end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, sink: Sink) -> None:
+        self._loop = loop
+        self._descriptor = descriptor
+        self._sink = sink
+        self._ended = asyncio.Event()
+        os.set_blocking(descriptor, False)
+        loop.add_reader(descriptor, self._read)
+
+    async def ended(self) -> None:
+        """Until no writer is left, or `close`."""
+        await self._ended.wait()
+
+    def drain(self) -> None:
+        """Take what is in the pipe now, at most its capacity by default (pipe(7))."""
+        if not self._ended.is_set():
+            self._read()
+
+    def close(self) -> None:
+        """Take what is there and read no more; whoever still writes gets SIGPIPE."""
+        self.drain()
+        self._end()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._sink.feed(data)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if self._ended.is_set():
+            return
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._ended.set()
+        self._sink.end()
+
+
+class Feed:
+    """Writes a text to a command's standard input as fast as it reads, then closes it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, data: bytes) -> None:
+        self._loop = loop
+        self._descriptor = descriptor
+        self._rest = memoryview(data)
+        self._is_open = True
+        os.set_blocking(descriptor, False)
+        loop.add_writer(descriptor, self._write)
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._is_open:
+            self._is_open = False
+            self._loop.remove_writer(self._descriptor)
+            os.close(self._descriptor)
+
+    def _write(self) -> None:
+        try:
+            self._rest = self._rest[os.write(self._descriptor, self._rest[:READ_BYTES]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._rest = self._rest[:0]
+        if not self._rest:
+            self.close()

@@ -1,0 +1,318 @@
+"""Spawning: the only module that starts processes.
+
+Core-X stays on the node's read-only runtime, its children live in the container's root. Both are one process,
+so one thread of it, the spawner, leaves the shared root and working directory (unshare(2), CLONE_FS), enters
+the container's root once and starts all children from there; a child's root is that of the thread that forks
+it. What must be looked up by path inside the container (the program, the working directory, the accounts) is
+looked up by the same thread, so no path of the container is ever resolved on the runtime's root.
+
+`_posixsubprocess.fork_exec` is what subprocess itself uses: C between vfork and exec, with session, ids,
+descriptors and signals in one call. `subprocess.Popen` around it waits for children that cannot be exec'd,
+which in PID 1 is the reaper's job alone; os.posix_spawn has no user, group and error report.
+
+The filter of system calls, no_new_privs and the bounding set are inherited from Core-X and not touched.
+"""
+
+import _posixsubprocess
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import queue
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from corex.process import accounts
+from corex.process.accounts import Account
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SPAWN_TIMEOUT = 30.0  # seconds; longer means that the container's storage does not answer
+UMASK = 0o022
+_CLONE_FS = 0x200
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to exec: argument vector, whole environment, working directory, user as in `ProcessSpec.user`."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+    user: str
+
+
+@dataclass(frozen=True)
+class Child:
+    """A started child and our ends of its pipes; it leads its own session and process group."""
+
+    pid: int
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+class SpawnError(Exception):
+    """A child could not be started.
+
+    Attributes:
+        exit_code: what a shell would exit with: 127 for a program that is not there, else 126.
+        pid: of a child that came into being and could not exec; the reaper gets it.
+    """
+
+    def __init__(self, reason: str, exit_code: int = 126, pid: int | None = None) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+        self.pid = pid
+
+
+class Spawner:
+    """The spawner thread, seen from the event loop."""
+
+    def __init__(self, root: int | None) -> None:
+        """Prepare; `root` is a descriptor of the container's root folder, None to stay on our own root."""
+        self._root = root
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="spawner", daemon=True)
+        self._entered = threading.Event()
+        self._refusal: OSError | None = None
+
+    def start(self) -> None:
+        """Start the thread and enter the root.
+
+        Raises:
+            OSError: the root cannot be entered.
+        """
+        self._thread.start()
+        self._entered.wait()
+        if self._refusal is not None:
+            cause = os.strerror(self._refusal.errno or 0)
+            raise OSError(self._refusal.errno, f"cannot enter the container's root: {cause}")
+
+    def stop(self) -> None:
+        """Let the thread end after what it does now."""
+        self._orders.put(None)
+
+    async def spawn(self, command: Command) -> Child:
+        """Start a child.
+
+        Raises:
+            SpawnError: with the cause.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Child] = loop.create_future()
+        self._orders.put(lambda: _answer(loop, answer, command))
+        try:
+            async with asyncio.timeout(SPAWN_TIMEOUT):
+                return await answer
+        except TimeoutError:
+            raise SpawnError(f"the container's storage did not answer for {SPAWN_TIMEOUT:.0f} s") from None
+
+    def _work(self) -> None:
+        try:
+            self._enter()
+        except OSError as error:
+            self._refusal = error
+            return
+        finally:
+            self._entered.set()
+        while order := self._orders.get():
+            order()
+
+    def _enter(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if _libc.unshare(_CLONE_FS) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        if self._root is not None:
+            os.fchdir(self._root)
+            os.chroot(".")
+
+
+def _answer(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[Child], command: Command) -> None:
+    try:
+        child = spawn_now(command)
+    except SpawnError as error:
+        _tell(loop, _refuse, answer, error)
+    else:
+        _tell(loop, _hand_over, answer, child)
+
+
+def _refuse(answer: asyncio.Future[Child], error: SpawnError) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+def _hand_over(answer: asyncio.Future[Child], child: Child) -> None:
+    if answer.done():
+        abandon(child)
+    else:
+        answer.set_result(child)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, deliver: Callable[..., None], *arguments: object) -> None:
+    # The loop is closed when the container ends while a spawn is under way: nobody needs the answer.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(deliver, *arguments)
+
+
+def abandon(child: Child) -> None:
+    """Kill a child that nobody waits for any more."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    for descriptor in (child.stdin, child.stdout, child.stderr):
+        os.close(descriptor)
+
+
+def spawn_now(command: Command) -> Child:
+    """Start a child from the calling thread, in its root.
+
+    Raises:
+        SpawnError: with the cause.
+    """
+    account = _account(command.user)
+    _enter_folder(command.cwd, account)
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as childs:
+        child_in, stdin = _pipe(childs, ours)
+        stdout, child_out = _pipe(ours, childs)
+        stderr, child_err = _pipe(ours, childs)
+        report, child_report = _pipe(ours, childs)
+        pid = _fork_exec(command, account, (child_in, child_out, child_err, child_report), report)
+        childs.close()
+        _check_report(report, pid, command)
+        os.close(report)
+        ours.pop_all()
+        return Child(pid, stdin, stdout, stderr)
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    try:
+        ends = os.pipe()
+    except OSError as error:
+        raise SpawnError(f"no pipe: {error.strerror}") from None
+    reader.callback(os.close, ends[0])
+    writer.callback(os.close, ends[1])
+    return ends
+
+
+def _fork_exec(
+    command: Command, account: Account | None, ends: tuple[int, int, int, int], report: int
+) -> int:
+    child_in, child_out, child_err, child_report = ends
+    ids: tuple[Any, Any, Any] = (
+        (account.gid, list(account.groups), account.uid) if account else (None, None, None)
+    )
+    nothing: Any = None
+    try:
+        return _posixsubprocess.fork_exec(
+            [os.fsencode(word) for word in command.argv],
+            _candidates(command),
+            True,  # close every other descriptor
+            (child_report,),
+            nothing,  # the working directory is the thread's
+            [os.fsencode(f"{name}={value}") for name, value in command.env.items()],
+            child_in,
+            -1,
+            -1,
+            child_out,
+            -1,
+            child_err,
+            report,
+            child_report,
+            True,  # give signals that Python ignores their default action again
+            True,  # setsid
+            -1,  # setsid made the group
+            *ids,
+            UMASK,
+            nothing,
+            True,  # vfork where no user is changed
+        )
+    except (OSError, ValueError, OverflowError) as error:
+        raise SpawnError(str(error)) from None
+
+
+def _candidates(command: Command) -> list[bytes]:
+    program = command.argv[0]
+    if "/" in program:
+        return [os.fsencode(program)]
+    folders = command.env.get("PATH", DEFAULT_PATH).split(":")
+    return [os.fsencode(f"{folder}/{program}") for folder in folders if folder] or [
+        b"/" + os.fsencode(program)
+    ]
+
+
+def _check_report(report: int, pid: int, command: Command) -> None:
+    """Read the child's report: empty after exec, else `exception:errno in hexadecimal:phase`."""
+    data = b""
+    while piece := os.read(report, 1000):
+        data += piece
+    if not data:
+        return
+    _kind, number, phase = (*data.decode("ascii", "replace").split(":", 2), "", "")[:3]
+    code = int(number or "0", 16)
+    if phase.startswith("noexec"):
+        raise SpawnError(f"it cannot become user {command.user[:80]}: {os.strerror(code)}", pid=pid)
+    raise SpawnError(_exec_refusal(command, code), 127 if code == errno.ENOENT else 126, pid)
+
+
+def _exec_refusal(command: Command, code: int) -> str:
+    program = command.argv[0][:200]
+    if code != errno.ENOENT:
+        return f"{program!a}: {os.strerror(code)}"
+    if "/" in program:
+        return f"{program!a} or its interpreter is not in the container"
+    return f"{program!a} is in no folder of PATH ({command.env.get('PATH', DEFAULT_PATH)[:300]})"
+
+
+def _account(user: str) -> Account | None:
+    """The ids to change to, None if they are ours already."""
+    if user in {"0", "0:0", "root"} and os.geteuid() == 0:
+        return None
+    try:
+        found = accounts.resolve(user, _read_file("/etc/passwd"), _read_file("/etc/group"))
+    except LookupError as error:
+        raise SpawnError(str(error)) from None
+    unchanged = (found.uid, found.gid) == (os.geteuid(), os.getegid()) and os.geteuid() != 0
+    return None if unchanged else found
+
+
+def _read_file(path: str) -> bytes:
+    """The head of a regular file, b'' if there is none; a pipe or device in its place is not waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return b""
+        try:
+            return file.read(accounts.MAX_FILE)
+        except OSError:
+            return b""
+
+
+def _enter_folder(folder: str, account: Account | None) -> None:
+    with _with_access_of(account):
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise SpawnError(f"its working directory {folder[:200]!a}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _with_access_of(account: Account | None) -> Iterator[None]:
+    """Resolve paths with a user's rights: setfsuid(2) is the thread's own and drops CAP_DAC_OVERRIDE."""
+    if account is None:
+        yield
+        return
+    group, user = _libc.setfsgid(account.gid), _libc.setfsuid(account.uid)
+    try:
+        yield
+    finally:
+        _libc.setfsuid(user)
+        _libc.setfsgid(group)

@@ -1,0 +1,256 @@
+"""What Core-X's REST interface and its clients say to each other, besides `corex.wire.process`."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from corex.wire.process import ProcessName, ProcessSpec
+
+State = Literal["stopped", "starting", "running", "stopping", "backoff", "exited", "failed"]
+Stream = Literal["stdout", "stderr"]
+Wait = Annotated[float, msgspec.Meta(ge=0, le=300)]
+Cursor = Annotated[int, msgspec.Meta(ge=0)]
+PageSize = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+
+
+class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a process ended: with an exit code from 0 to 255, or by a signal.
+
+    Attributes:
+        code: the exit code, None if a signal ended it.
+        signal: the signal's name as in signal(7), or its number if it has no name.
+    """
+
+    code: int | None = None
+    signal: str | None = None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What one process uses itself, its children not included.
+
+    Attributes:
+        cpu_seconds: processor time since its start, user and system.
+        memory_bytes: resident memory.
+    """
+
+    cpu_seconds: float
+    memory_bytes: int
+
+
+class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One process: what is wanted, what is, and why.
+
+    Attributes:
+        name: the process's name.
+        spec: what is wanted to run from the next start on.
+        wanted: whether it is meant to run.
+        state: a state of the life table, see docs/corex.md.
+        why: one sentence that says why it is in that state.
+        since: when it entered the state, seconds since 1970 UTC.
+        pid: process id inside the container, if there is a process.
+        restarts: starts that followed an exit without anybody asking.
+        exit: how the last run ended.
+        next_start: when the next attempt follows, seconds since 1970 UTC; in state backoff only.
+        usage: figures of the running process, where readable.
+        outdated: the running process was started from an older `spec`.
+    """
+
+    name: str
+    spec: ProcessSpec
+    wanted: Literal["running", "stopped"]
+    state: State
+    why: str
+    since: float
+    pid: int | None = None
+    restarts: int = 0
+    exit: Exit | None = None
+    next_start: float | None = None
+    usage: Usage | None = None
+    outdated: bool = False
+
+
+class ProcessList(msgspec.Struct, frozen=True):
+    """All processes, in the order of their declaration."""
+
+    processes: list[ProcessInfo]
+
+
+class SignalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which signal to send to a process's group: its name or number as in signal(7)."""
+
+    signal: str
+
+
+class LogLine(msgspec.Struct, frozen=True, tag_field="kind", tag="line", omit_defaults=True):
+    """One line of output.
+
+    Attributes:
+        order: its number in the whole container, from 1 without holes.
+        seq: its number in its process's own log, from 1 without holes.
+        time: when Core-X read it, seconds since 1970 UTC.
+        process: who wrote it.
+        stream: where to.
+        text: without the line end; bytes that are not UTF-8 are written as backslash, x and two digits.
+        partial: the line was longer than a record and goes on in the next one of the stream.
+    """
+
+    order: int
+    seq: int
+    time: float
+    process: str
+    stream: Stream
+    text: str
+    partial: bool = False
+
+
+class LogGap(msgspec.Struct, frozen=True, tag_field="kind", tag="gap"):
+    """Here `lost` lines were overwritten before the reader came."""
+
+    lost: int
+
+
+class LogPage(msgspec.Struct, frozen=True):
+    """Lines and declared gaps in order; `next` is the cursor (`after`) for the following page."""
+
+    records: list[LogLine | LogGap]
+    next: int
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A process entered a state.
+
+    Attributes:
+        seq: its number, from 1 without holes.
+        time: seconds since 1970 UTC.
+        process: whose life it is.
+        state: the state entered.
+        why: one sentence.
+    """
+
+    seq: int
+    time: float
+    process: str
+    state: State
+    why: str
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Events in order; `lost` were overwritten before the first of them; `next` is the following cursor."""
+
+    events: list[Event]
+    lost: int
+    next: int
+
+
+class ExecRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Run a command to its end, without a terminal.
+
+    Attributes:
+        argv: the program and its arguments; a program without a slash is looked up in env's PATH.
+        env: the whole environment.
+        cwd: working directory inside the container.
+        user: as in `ProcessSpec.user`.
+        stdin: what the command reads from its standard input.
+        timeout: seconds after which it and its process group are killed.
+    """
+
+    argv: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    env: dict[str, str] = {}
+    cwd: str = "/"
+    user: str = "0"
+    stdin: str = ""
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What a command wrote to one stream; base64 if it is not UTF-8; truncated if over the limit."""
+
+    encoding: Literal["utf-8", "base64"]
+    data: str
+    truncated: bool
+
+
+class ExecResult(msgspec.Struct, frozen=True):
+    """How a command ended and what it wrote.
+
+    Attributes:
+        exit: exit code or signal.
+        stdout: its standard output.
+        stderr: its standard error.
+        timed_out: it was killed because its time was up.
+        seconds: how long it ran.
+    """
+
+    exit: Exit
+    stdout: Output
+    stderr: Output
+    timed_out: bool
+    seconds: float
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Core-X answers."""
+
+    status: Literal["up"]
+
+
+class System(msgspec.Struct, frozen=True):
+    """The container as Core-X sees it.
+
+    Attributes:
+        name: the container's name.
+        kernel: the kernel's release.
+        python: the version of the Python that runs Core-X.
+        uptime: seconds since Core-X started.
+        processes: how many are declared.
+        running: how many of them run.
+        orphans: processes reaped that were not Core-X's own children.
+        usage: of Core-X itself, where readable.
+    """
+
+    name: str
+    kernel: str
+    python: str
+    uptime: float
+    processes: int
+    running: int
+    orphans: int
+    usage: Usage | None
+
+
+class ByName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Path of one process."""
+
+    name: ProcessName
+
+
+class ByNameWait(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Path of one process; `wait` is how many seconds the answer may wait for the verb's end."""
+
+    name: ProcessName
+    wait: Wait = 0.0
+
+
+class LogsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which lines of the container: those after number `after`; `follow` streams them as NDJSON."""
+
+    after: Cursor = 0
+    limit: PageSize = 1000
+    follow: bool = False
+
+
+class ProcessLogsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which lines of one process, as in `LogsQuery`."""
+
+    name: ProcessName
+    after: Cursor = 0
+    limit: PageSize = 1000
+    follow: bool = False
+
+
+class EventsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Events after number `after`; with none yet, the answer waits for one up to `wait` seconds."""
+
+    after: Cursor = 0
+    limit: PageSize = 1000
+    wait: Wait = 0.0

@@ -1,0 +1,183 @@
+"""A real Core-X: PID 1 of a pid namespace, with a real root file system for its children."""
+
+import asyncio
+import datetime
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import NameOID
+
+from corex.client.client import Client, Endpoint
+from corex.http.server import listen
+from corex.wire.boot import Boot
+from corex.wire.process import ProcessSpec
+
+TOKEN = "t" * 43
+BUSYBOX = Path("/bin/busybox")
+SCRIPT = Path(__file__).parent / "container.py"
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Identity:
+    certificate: str
+    key: str
+    fingerprint: str
+
+
+@pytest.fixture(scope="session")
+def identity() -> Identity:
+    key = ed25519.Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "corex-test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, None)
+    )
+    pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return Identity(
+        certificate.public_bytes(pem).decode(),
+        key.private_bytes(pem, private, serialization.NoEncryption()).decode(),
+        certificate.fingerprint(hashes.SHA256()).hex(),
+    )
+
+
+@pytest.fixture(scope="session")
+def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A container's root made of Debian's static busybox."""
+    if not BUSYBOX.exists():
+        pytest.skip("busybox-static is not installed: apt install busybox-static")
+    root = tmp_path_factory.mktemp("root")
+    for folder in ("bin", "etc", "tmp", "proc", "home/web", "secret"):
+        (root / folder).mkdir(parents=True)
+    root.chmod(0o755)
+    (root / "secret").chmod(0o700)
+    shutil.copy(BUSYBOX, root / "bin/busybox")
+    for applet in (
+        "sh",
+        "sleep",
+        "cat",
+        "id",
+        "pwd",
+        "ls",
+        "echo",
+        "true",
+        "seq",
+        "printf",
+        "env",
+        "dd",
+        "kill",
+    ):
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nweb:x:1000:1001::/home/web:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nweb:x:1001:\naudio:x:29:web,other\n")
+    return root
+
+
+@dataclass
+class Container:
+    """A running Core-X, seen from outside."""
+
+    process: asyncio.subprocess.Process
+    client: Client
+    endpoint: Endpoint
+    late_imports: int
+
+    async def exit_code(self, seconds: float = 30) -> int:
+        async with asyncio.timeout(seconds):
+            return await self.process.wait()
+
+    def imported_late(self) -> list[str]:
+        with suppress(BlockingIOError):
+            return os.read(self.late_imports, 65536).decode().split()
+        return []
+
+
+async def _run(
+    identity: Identity, processes: dict[str, ProcessSpec], root: Path | None, stack: AsyncExitStack
+) -> Container:
+    listener = listen("127.0.0.1", 0)
+    report, late_imports = os.pipe()
+    os.set_blocking(report, False)
+    stack.callback(os.close, report)
+    boot = Boot(
+        "test", identity.certificate, identity.key, hashlib.sha256(TOKEN.encode()).hexdigest(), processes
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error",
+        str(SCRIPT),
+        str(listener.fileno()),
+        str(late_imports),
+        str(root or "-"),
+        stdin=asyncio.subprocess.PIPE,
+        pass_fds=(listener.fileno(), late_imports),
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    os.close(late_imports)
+    endpoint = Endpoint(f"127.0.0.1:{listener.getsockname()[1]}", identity.fingerprint, TOKEN)
+    listener.close()
+    stack.push_async_callback(_end, process)
+    assert process.stdin is not None
+    process.stdin.write(msgspec.json.encode(boot))
+    process.stdin.close()
+    client = await stack.enter_async_context(Client(endpoint))
+    return Container(process, client, endpoint, report)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+Start = Callable[..., Awaitable[Container]]
+
+
+@pytest.fixture
+async def start(identity: Identity) -> AsyncIterator[Start]:
+    """Starts a Core-X: give it the root folder and the declared processes by name."""
+    if os.geteuid() != 0:
+        pytest.skip("pid namespaces need root")
+    async with AsyncExitStack() as stack:
+
+        async def container(root: Path | None = None, **processes: ProcessSpec) -> Container:
+            return await _run(identity, processes, root, stack)
+
+        yield container
+
+
+@pytest.fixture
+async def core(start: Start, busybox_root: Path) -> Container:
+    """A Core-X without declared processes, its children in the busybox root."""
+    container = await start(busybox_root)
+    await container.client.health()
+    return container
+
+
+@pytest.fixture
+def sh() -> Callable[..., ProcessSpec]:
+    """Makes a specification that runs a shell script."""
+
+    def specification(script: str, **fields: object) -> ProcessSpec:
+        return msgspec.structs.replace(ProcessSpec(("sh", "-c", script)), **fields)
+
+    return specification

@@ -1,0 +1,66 @@
+"""Stands in for the node's template process: preload, fork into new namespaces, be Core-X.
+
+Arguments: descriptor of the listener, descriptor to write late imports to, root folder or '-'.
+The start message comes on standard input.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from importlib.machinery import ModuleSpec
+
+import msgspec
+
+from corex.main import run, tls_context
+from corex.preload import preload
+from corex.wire.boot import Boot
+
+CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
+MS_REC_PRIVATE = 0x4000 | 0x40000
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class LateImports:
+    """Sees every import that was not satisfied by sys.modules."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        os.write(self.descriptor, name.encode() + b"\n")
+        return None
+
+
+def check(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), "cannot make the namespaces")
+
+
+def become_container(listener: int, late_imports: int, root: str) -> None:
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    check(libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None))
+    check(libc.mount(b"proc", b"/proc", b"proc", 0, None))
+    boot = msgspec.json.decode(sys.stdin.buffer.read(), type=Boot)
+    tls = tls_context(boot)
+    root_fd = None if root == "-" else os.open(root, os.O_PATH | os.O_DIRECTORY)
+    sys.meta_path.insert(0, LateImports(late_imports))
+    run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root_fd)
+
+
+def main() -> None:
+    listener, late_imports, root = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    preload()
+    check(libc.unshare(CLONE_NEWPID | CLONE_NEWNS))
+    pid = os.fork()
+    if pid == 0:
+        become_container(listener, late_imports, root)
+    os.close(listener)
+    signal.signal(signal.SIGTERM, lambda number, _frame: os.kill(pid, number))
+    _, status = os.waitpid(pid, 0)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+main()
