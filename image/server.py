@@ -178,7 +178,7 @@ class _Site:
             method=request.method,
             path=request.path,
             status=response.status,
-            bytes=response.body_length,
+            bytes=response.content_length,
             client=request.remote,
         )
         return response
