@@ -65,6 +65,11 @@ class Machine:
         """The file with every byte of the serial console, kept after the machine has ended."""
         return self.folder / CONSOLE_LOG
 
+    @property
+    def pid(self) -> int | None:
+        """QEMU's process identifier, None before the start."""
+        return self._process.pid if self._process else None
+
     async def start(self) -> None:
         """Start QEMU, tied to this process, and let the guest run.
 

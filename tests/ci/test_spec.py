@@ -1,0 +1,73 @@
+"""The QEMU command line of a specification, against golden files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ci.qemu.accel import KVM, TCG
+from ci.qemu.spec import (
+    DirectBoot,
+    Disk,
+    MachineSpec,
+    NetBoot,
+    SegmentNic,
+    UserNic,
+    Wiring,
+    argv,
+    mac_address,
+    netdev,
+)
+
+DIRECT = DirectBoot(Path("/image/vmlinuz"), Path("/image/initramfs"), "console=ttyS0 zn.hostname=a")
+TIED = Wiring(monitor=7, console=9, console_log=Path("/run/console.log"))
+CASES = {
+    "direct": (MachineSpec("node", DIRECT), TCG.arguments, TIED),
+    "netboot": (MachineSpec("node", NetBoot("http://10.0.2.2:8080/boot.ipxe")), KVM.arguments, TIED),
+    "detached-with-snapshots": (
+        MachineSpec("node", DIRECT, memory=256, cpus=1, spare_slots=0, snapshots=True, on_reboot="shutdown"),
+        TCG.arguments,
+        Wiring(7, 9, Path("/run/console.log"), listening=True, scratch=Path("/run/scratch.qcow2")),
+    ),
+    "two-cards-and-disks": (
+        MachineSpec(
+            "router",
+            NetBoot("http://10.0.2.2:8080/boot.ipxe"),
+            nics=(UserNic(isolated=True), SegmentNic("lan", Path("/run/lan.card"), Path("/run/lan.hub"))),
+            disks=(
+                Disk("data", Path("/disks/with,comma.img")),
+                Disk("seed", Path("/disks/seed.qcow2"), "qcow2", read_only=True),
+            ),
+        ),
+        TCG.arguments,
+        TIED,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_command_line_is_the_golden_one(name: str, golden: Callable[[str, str], None]) -> None:
+    words = argv(*CASES[name])
+    lines = " ".join(words).replace(" -", "\n-")
+    golden(f"argv-{name}.txt", f"{lines}\n")
+
+
+def test_each_card_of_each_machine_has_its_own_stable_address() -> None:
+    addresses = {mac_address(machine, nic) for machine in ("a", "b") for nic in ("net0", "net1")}
+    assert len(addresses) == 4
+    assert all(address.startswith("52:54:00:") for address in addresses)
+    assert mac_address("a", "net0") == mac_address("a", "net0")
+
+
+def test_the_boot_file_goes_to_the_card_that_boots() -> None:
+    boot = NetBoot("http://10.0.2.2:1/boot.ipxe")
+    assert netdev(UserNic(), boot)["bootfile"] == boot.url
+    assert "bootfile" not in netdev(UserNic("net1"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_specification_survives_its_file(name: str) -> None:
+    spec = CASES[name][0]
+    text = msgspec.json.encode(spec, enc_hook=str)
+    assert msgspec.json.decode(text, type=MachineSpec, dec_hook=lambda kind, value: kind(value)) == spec

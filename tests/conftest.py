@@ -1,0 +1,30 @@
+"""Fixtures of every test: golden files, and machines whose consoles are checked."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ("ci.pytest_machines",)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare text with golden/NAME beside the test; a missing file is written and the test fails."""
+    folder = Path(request.path).parent / "golden"
+
+    def check(name: str, text: str) -> None:
+        path = folder / name
+        if request.config.getoption("--update-golden") or not path.exists():
+            existed = path.exists()
+            folder.mkdir(exist_ok=True)
+            path.write_text(text)
+            if not existed:
+                pytest.fail(f"golden file {path} was missing and is now written: review and commit it")
+        assert text == path.read_text(), f"differs from {path}; if that is right: pytest --update-golden"
+
+    return check
