@@ -9,7 +9,9 @@ import typer
 from rich.console import Console
 
 from image import build as builder
-from image import lock, manifest, resolve
+from image import lock, manifest, oci, resolve, sources
+from image.report import Report
+from image.sources import Places
 
 app = typer.Typer(help="Build the images that nodes boot.", no_args_is_help=True)
 _ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +42,7 @@ def lock_command(
     """
     target = lock.path_of(path, arch)
     wanted = manifest.load(path)
-    chosen = builder.choose_mirror(mirror)
+    chosen = sources.choose_mirror(mirror)
     new = resolve.resolve(resolve.Question(wanted, arch, _ROOT, cache_folder(), chosen))
     old = lock.load(target) if target.exists() else None
     for line in lock.difference(old, new):
@@ -58,9 +60,23 @@ def build_command(path: Manifest = _VIRT, arch: Arch = "amd64", mirror: Mirror =
     """
     wanted = manifest.load(path)
     output = _ROOT / "build" / f"{arch}-{wanted.name}"
-    request = builder.Request(_ROOT, path.resolve(), arch, output, cache_folder(), mirror)
-    builder.build(request, builder.Steps(lambda name, seconds: _err.print(f"{name:12} {seconds:6.2f} s")))
-    typer.echo(output)
+    request = builder.Request(path.resolve(), arch, output, Places(_ROOT, cache_folder(), mirror))
+    typer.echo(builder.build(request, Report()))
+
+
+@app.command("pack")
+def pack_command(
+    path: Annotated[Path, typer.Argument(help="The manifest of a container.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the OCI layout.")],
+    arch: Arch = "amd64",
+    mirror: Mirror = None,
+) -> None:
+    """Pack a container image from Debian packages as an OCI image layout.
+
+    Example: zn image pack initramfs/demo.toml -o build/demo
+    """
+    request = oci.Request(path.resolve(), arch, output.resolve(), Places(_ROOT, cache_folder(), mirror))
+    typer.echo(oci.pack(request, Report()))
 
 
 if __name__ == "__main__":

@@ -2,18 +2,19 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import zstandard
 
-from image import bytecode, initramfs, kmod, licence, lock, node
+from image import bytecode, initramfs, kmod, licence, lock, node, sources
 from image.contents import Listed, listed
+from image.fetch import Cache
 from image.files import replaced_folder
 from image.lock import Lock
-from image.manifest import NodeManifest
+from image.manifest import NodeManifest, folders
 
 # 17 takes two thirds of the time of 19 for 4 % more bytes (docs/decisions/0001-carrying-the-root.md).
 LEVEL = 17
@@ -57,14 +58,12 @@ def key(manifest: NodeManifest, locked: Lock) -> str:
     return total.hexdigest()
 
 
-def make(
-    manifest: NodeManifest, locked: Lock, cache: Path, contents: Callable[[], Mapping[str, bytes]]
-) -> Base:
-    """The base of an image from the cache, or built; `contents` gives the package files by checksum."""
+def make(manifest: NodeManifest, locked: Lock, cache: Path) -> Base:
+    """The base of an image from the cache, or built from package files that the cache has."""
     folder = cache / "base" / key(manifest, locked)
     if not folder.exists():
         with replaced_folder(folder) as new:
-            _build(manifest, locked, contents(), new)
+            _build(manifest, locked, sources.contents(locked, Cache(cache)), new)
         _prune(folder.parent)
     return Base(folder)
 
@@ -75,7 +74,7 @@ def _build(manifest: NodeManifest, locked: Lock, contents: Mapping[str, bytes], 
     runtime = folder / "runtime"
     bytecode.write_runtime(sources, runtime)
     entries = node.compiled(sources, runtime, locked.arch, manifest.python.version)
-    tree = node.base_tree(entries)
+    tree = node.base_tree(entries, folders(manifest))
     licences = {**licence.of_debian(unpacked), **licence.of_wheels(unpacked)}
     files = {
         "segment.cpio.zst": initramfs.segment(tree.values(), locked.epoch, LEVEL),

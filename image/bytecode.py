@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from image.errors import ImageError
 from image.tree import Entry, Kind, file
 
 _LOADERS = {"amd64": ("usr/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu")}
@@ -35,7 +36,7 @@ while head := sys.stdin.buffer.readline():
 """
 
 
-class BytecodeError(Exception):
+class BytecodeError(ImageError):
     """The image's Python cannot run here, or refuses a source file."""
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from image.errors import ImageError
 from image.lock import DebFile, Lock, Wheel
 from image.tree import Entry, Kind
 
 
-class ContentsError(Exception):
+class ContentsError(ImageError):
     """A build folder has no readable contents.json."""
 
 

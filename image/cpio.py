@@ -8,6 +8,7 @@ the caller, inode numbers count up, times are fixed: the same entries give the s
 import stat
 from collections.abc import Iterable, Iterator
 
+from image.errors import ImageError
 from image.tree import Entry, Kind
 
 _TRAILER = "TRAILER!!!"
@@ -20,7 +21,7 @@ _TYPES = {
 _KINDS = {number: kind for kind, number in _TYPES.items()}
 
 
-class CpioError(Exception):
+class CpioError(ImageError):
     """The bytes are not a complete newc archive."""
 
 

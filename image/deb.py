@@ -11,12 +11,13 @@ from collections.abc import Iterator
 
 import zstandard
 
+from image.errors import ImageError
 from image.tree import Entry, Kind, TreeError, normalise
 
 _MAGIC = b"!<arch>\n"
 
 
-class DebError(Exception):
+class DebError(ImageError):
     """A file is not a Debian package that can be read."""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from image import fetch
+from image.errors import ImageError
 from image.lock import DebFile
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -22,7 +23,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class AptError(Exception):
+class AptError(ImageError):
     """apt could not do its part; the message carries apt's own words."""
 
 
@@ -89,7 +90,7 @@ class Apt:
 
     def resolve(self, wanted: Sequence[str]) -> tuple[DebFile, ...]:
         """The files of the wanted packages and all that they depend on, by name."""
-        lines = self._apt("apt-get", "install", "-qq", "-y", "--print-uris", *wanted).splitlines()
+        lines = self._apt("apt-get", "install", "-q", "-y", "--print-uris", *wanted).splitlines()
         places = [self._place(line.split("'")[1]) for line in lines if line.startswith("'")]
         names = {unquote(path.rsplit("/", 1)[-1]).split("_")[0] for _, path in places}
         records = self._records(sorted(names))
@@ -186,13 +187,17 @@ def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -
     except FileNotFoundError as error:
         raise AptError(f"cannot run {command[0]}: not found; the lock is made on a Debian machine") from error
     if done.returncode:
-        raise AptError(_explain(command, done.stderr))
+        raise AptError(_explain(command, done.stdout, done.stderr))
     return done.stdout
 
 
-def _explain(command: Sequence[str], stderr: str) -> str:
+def _explain(command: Sequence[str], stdout: str, stderr: str) -> str:
+    """One line out of apt's many; it tells unmet dependencies on standard output."""
     causes = [line.removeprefix("E: ") for line in stderr.splitlines() if line.startswith("E: ")]
     cause = "; ".join(causes) or stderr.strip()
+    if "unmet dependencies" in stdout:
+        unmet = stdout.split("unmet dependencies:")[1].split("\n")
+        cause += ": " + "; ".join(" ".join(line.split()) for line in unmet if line.startswith(" "))
     if "NO_PUBKEY" in stderr:
         cause += "; the keys are in a newer package debian-archive-keyring: upgrade it"
     return f"cannot run {command[0]} {command[1]}: {cause}"

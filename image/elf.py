@@ -3,13 +3,15 @@
 import struct
 from dataclasses import dataclass
 
+from image.errors import ImageError
+
 _MAGIC = b"\x7fELF\x02\x01"
 _RELOCATABLE = 1
 # Offsets in the file header: type, then the place of both tables and their entries' sizes and counts.
 _TYPE, _PROGRAM_TABLE, _SECTION_TABLE, _SIZES = 16, 32, 40, 54
 
 
-class ElfError(Exception):
+class ElfError(ImageError):
     """The bytes are not an ELF file that can be read."""
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import aiohttp
 
+from image.errors import ImageError
+
 CONNECTIONS = 6
 ATTEMPTS = 4
 CONNECT_SECONDS = 15.0
@@ -25,7 +27,7 @@ _CHUNK = 1 << 18
 Progress = Callable[[int], None]
 
 
-class FetchError(Exception):
+class FetchError(ImageError):
     """A file could not be had; the message names it, the cause and the remedy."""
 
 

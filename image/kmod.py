@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from image import elf
+from image.errors import ImageError
 from image.tree import Entry, Kind, file
 
 _SUFFIXES = (".ko", ".ko.xz")
 
 
-class ModuleError(Exception):
+class ModuleError(ImageError):
     """A module cannot be read or is not in the kernel package."""
 
 

@@ -5,16 +5,18 @@ bytes come from is decided when they are fetched, and does not matter, because t
 """
 
 import difflib
+import hashlib
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from image.errors import ImageError
 from image.files import write_atomically
 
 SCHEMA = 1
 
 
-class LockError(Exception):
+class LockError(ImageError):
     """A lock cannot be used; the message names the file, the cause and the remedy."""
 
 
@@ -102,6 +104,11 @@ def check_request(lock: Lock, request: str, path: Path) -> None:
 def encode(lock: Lock) -> bytes:
     """The lock as written: one line per value, keys in the order of the types, packages by name."""
     return msgspec.json.format(msgspec.json.encode(lock), indent=1) + b"\n"
+
+
+def checksum(lock: Lock) -> str:
+    """SHA-256 of a lock in hexadecimal."""
+    return hashlib.sha256(encode(lock)).hexdigest()
 
 
 def save(lock: Lock, path: Path) -> None:

@@ -6,15 +6,20 @@ Unknown keys are refused, so that a typing error cannot silently drop something 
 
 import hashlib
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from image import tree
+from image.errors import ImageError
+from image.tree import Entry
+
 ARCHITECTURES = ("amd64", "arm64")
 
 
-class ManifestError(Exception):
+class ManifestError(ImageError):
     """A manifest cannot be used; the message names the file and the key."""
 
 
@@ -146,6 +151,14 @@ def wanted_packages(manifest: Manifest, arch: str) -> tuple[str, ...]:
     if isinstance(manifest, ContainerManifest):
         return manifest.packages.install
     return (*manifest.packages.install, manifest.kernel.package.format(arch=arch))
+
+
+def folders(manifest: Manifest) -> list[Entry]:
+    """The folders that a manifest asks for."""
+    return [
+        replace(tree.folder(new.path, "manifest", new.mode), owner=new.owner, group=new.group)
+        for new in manifest.folders
+    ]
 
 
 def python_requirements(manifest: NodeManifest, root: Path) -> tuple[str, ...]:

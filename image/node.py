@@ -13,26 +13,13 @@ from pathlib import Path
 from image import bytecode, deb, elf, kmod, seccomp, wheels
 from image.lock import Lock
 from image.manifest import NodeManifest
-from image.tree import Entry, Kind, Tree, compose, drop, file, folder, merged_usr_links, without_empty_folders
+from image.tree import Entry, Kind, Tree, compose, drop, file, merged_usr_links, without_empty_folders
 
 ZERONODE = "usr/lib/zeronode"
 SITE = f"{ZERONODE}/site"
 SENTINEL = "etc/zn/sentinel"
 OWN = "zeronode"
 
-# What the kernel and PID 1 mount on or write to.
-FOLDERS: Mapping[str, int] = {
-    "dev": 0o755,
-    "etc/zn": 0o755,
-    "mnt": 0o755,
-    "newroot": 0o755,
-    "proc": 0o555,
-    "root": 0o700,
-    "run": 0o755,
-    "sys": 0o555,
-    "tmp": 0o1777,
-    "var": 0o755,
-}
 # The kernel opens /dev/console before PID 1 can mount devtmpfs; Python opens /dev/null early.
 DEVICES: Mapping[str, tuple[int, int]] = {"dev/console": (5, 1), "dev/null": (1, 3)}
 
@@ -78,11 +65,12 @@ def _loadable(entry: Entry) -> Entry:
     return replace(entry, content=elf.loadable(entry.content))
 
 
-def base_tree(sources: Iterable[Entry]) -> dict[str, Entry]:
-    """The composed base with the folders that every node has."""
-    tree = compose([*sources, *(folder(path, OWN, mode) for path, mode in FOLDERS.items())])
+def base_tree(sources: Iterable[Entry], folders: Iterable[Entry]) -> dict[str, Entry]:
+    """The composed base; `folders` stay although they are empty."""
+    wanted = list(folders)
+    tree = compose([*sources, *wanted])
     tree = compose([*tree.values(), *merged_usr_links(tree), *_devices()])
-    return without_empty_folders(tree, FOLDERS)
+    return without_empty_folders(tree, [entry.path for entry in wanted])
 
 
 def _devices() -> Iterator[Entry]:

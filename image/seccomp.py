@@ -19,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from image.errors import ImageError
+
 # seccomp(2): what a filter returns.
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 # Offsets in struct seccomp_data: the number, the architecture, the low half of an argument.
@@ -42,7 +44,7 @@ Instruction = tuple[int, int, int, int]
 Program = list[Instruction]
 
 
-class PolicyError(Exception):
+class PolicyError(ImageError):
     """The policy or a table of numbers cannot be used."""
 
 

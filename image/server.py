@@ -27,6 +27,8 @@ from pathlib import Path
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from image.errors import ImageError
+
 _CHUNK = 1 << 18
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ARGUMENT = re.compile(r"zn\.[a-z]+=[A-Za-z0-9._:-]+")
@@ -35,7 +37,7 @@ _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _LARGEST_MANIFEST = 4 << 20
 
 
-class ServeError(Exception):
+class ServeError(ImageError):
     """The server cannot start; the message says why and what to do."""
 
 

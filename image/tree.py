@@ -12,10 +12,12 @@ from fnmatch import translate
 from pathlib import PurePosixPath
 from re import compile as compile_pattern
 
+from image.errors import ImageError
+
 _MERGED = frozenset(("bin", "lib", "lib64", "sbin"))
 
 
-class TreeError(Exception):
+class TreeError(ImageError):
     """Two sources disagree about a path, or a path would leave the tree."""
 
 

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from image.errors import ImageError
 from image.tree import Entry, file
 
 # glibc of the suite as uv names it; a wheel may ask for an older one.
 _PLATFORMS = {"amd64": "x86_64-manylinux_2_40", "arm64": "aarch64-manylinux_2_40"}
 
 
-class WheelError(Exception):
+class WheelError(ImageError):
     """Python packages cannot be resolved, or a wheel cannot be read."""
 
 

@@ -1,0 +1,15 @@
+"""The root of the builder's errors.
+
+ImageError
+├─ ManifestError, LockError, ContentsError    what a person or a program wrote cannot be used
+├─ AptError, WheelError                       the resolvers refuse
+├─ FetchError ─ GoneError                     a file cannot be had, or no source has it any more
+├─ DebError, TreeError, ElfError, ModuleError a package is not what the builder expects
+├─ PolicyError                                the container filter cannot be made
+├─ BytecodeError                              the image's Python cannot compile
+└─ CpioError                                  an archive is damaged
+"""
+
+
+class ImageError(Exception):
+    """Something that the operator can mend: the message says what, the cause and the remedy."""
