@@ -1,0 +1,24 @@
+"""The entry of `zn`: runs the command and turns errors into one message and an exit code."""
+
+import sys
+
+from cli.frame import app
+from cli.outcome import explain
+
+
+def main() -> int:
+    """Run the command line; returns the exit code. A defect of ours keeps its traceback."""
+    try:
+        result = app(prog_name="zn", standalone_mode=True)
+    except (Exception, KeyboardInterrupt) as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        code, message = explained
+        print(f"zn: {message}", file=sys.stderr)  # noqa: T201  the command line speaks to people
+        return code
+    return int(result or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
