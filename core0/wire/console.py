@@ -4,25 +4,32 @@ One line per boot phase: ``zn: phase <name> <state> at <seconds>s[: <detail>]``.
 seconds since the kernel's entry. The QEMU library waits for these lines; `/v1/boot` lists the same facts.
 """
 
+import os
 import re
+import time
 from dataclasses import dataclass
+from typing import Literal
 
-# In the order in which a boot passes them; "ready" follows when Core-0 answers authenticated requests.
+from core0.wire.paths import BOOT_LOG
+
+# In the order in which a boot passes them, but that identity and network go side by side. "ready" means that
+# Core-0 answers authenticated requests.
 PHASES = (
     "init",
+    "image",
+    "root",
     "mounts",
+    "clock",
     "cgroups",
-    "devices",
-    "modules",
-    "sysctls",
+    "drivers",
+    "kernel",
     "supervise",
     "identity",
     "network",
-    "api",
     "ready",
 )
 
-STATES = ("done", "failed")
+State = Literal["done", "failed"]
 
 _LINE = re.compile(
     r"zn: phase (?P<name>[a-z]+) (?P<state>done|failed) at (?P<at>\d+\.\d{3})s(?:: (?P<detail>.*))?$"
@@ -34,7 +41,7 @@ class Phase:
     """One boot phase as printed on the console."""
 
     name: str
-    state: str
+    state: State
     at: float
     detail: str = ""
 
@@ -50,4 +57,18 @@ def parse_phase(line: str) -> Phase | None:
     found = _LINE.search(line.rstrip("\r\n"))
     if not found:
         return None
-    return Phase(found["name"], found["state"], float(found["at"]), found["detail"] or "")
+    state: State = "done" if found["state"] == "done" else "failed"
+    return Phase(found["name"], state, float(found["at"]), found["detail"] or "")
+
+
+def announce(name: str, state: State = "done", detail: str = "", log: str = BOOT_LOG) -> Phase:
+    """Print a phase on the console and append it to the boot log that `/v1/boot` reads."""
+    phase = Phase(name, state, time.clock_gettime(time.CLOCK_BOOTTIME), " ".join(detail.split()))
+    line = (format_phase(phase) + "\n").encode()
+    os.write(1, line)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+    return phase

@@ -1,0 +1,103 @@
+"""The talk between the API process and the node daemon: calls and replies over a Unix stream socket.
+
+Each message is a length (4 bytes, big endian) and that many bytes of JSON. One connection carries one call at a
+time. The daemon trusts no length: a message over the limit ends the connection.
+"""
+
+import asyncio
+import struct
+from typing import Literal, Protocol
+
+import msgspec
+
+LARGEST = 4 << 20
+_LENGTH = struct.Struct(">I")
+
+Verb = Literal[
+    "identity",
+    "serving",
+    "node",
+    "health",
+    "boot",
+    "events",
+    "containers",
+    "container",
+    "put_container",
+    "start_container",
+    "stop_container",
+    "delete_container",
+    "power",
+]
+
+
+class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One call: what to do, on what, with what."""
+
+    verb: Verb
+    name: str = ""
+    body: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a call failed: the HTTP status and problem type for the caller, the cause, the remedy, the field."""
+
+    status: int
+    type: str
+    detail: str
+    remedy: str = ""
+    pointer: str = ""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The answer: a result, or a refusal."""
+
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    refusal: Refusal | None = None
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What the API process needs to serve TLS: PEM texts, and the operator's certificate to trust, if any."""
+
+    certificate: str
+    key: str
+    operator_certificate: str | None
+
+
+class EventsQuery(msgspec.Struct, frozen=True):
+    """Events after a cursor; wait up to so many seconds for the first."""
+
+    after: int
+    wait: float
+
+
+class ContainerQuery(msgspec.Struct, frozen=True):
+    """A container, once it is neither pulling, creating nor stopping, or after so many seconds as it is."""
+
+    wait: float
+
+
+class Report(Protocol):
+    """Where managers tell what happened: a kind, its subject, one sentence."""
+
+    def __call__(self, kind: str, subject: str, message: str) -> None:
+        """Report one event."""
+
+
+async def send(writer: asyncio.StreamWriter, message: msgspec.Struct) -> None:
+    """Send one message."""
+    data = msgspec.json.encode(message)
+    writer.write(_LENGTH.pack(len(data)) + data)
+    await writer.drain()
+
+
+async def receive(reader: asyncio.StreamReader) -> bytes:
+    """Receive one message's JSON.
+
+    Raises:
+        asyncio.IncompleteReadError: if the other side closed.
+        ConnectionError: if the message is over the limit.
+    """
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > LARGEST:
+        raise ConnectionError(f"cannot receive a message of {length} bytes: the limit is {LARGEST}")
+    return await reader.readexactly(length)

@@ -1,0 +1,29 @@
+"""Where things lie on a node. The root is read-only; all that changes lives in memory below /run."""
+
+SENTINEL = "/etc/zn/sentinel"
+IMAGE = "/etc/zn/image.json"
+PYTHON = "/usr/bin/python3.13"
+ENTRY = "/init"
+SECCOMP = "/usr/lib/zeronode/seccomp.bpf"
+
+RUN = "/run/zn"
+# One console line per boot phase, appended by PID 1 and the node daemon; `/v1/boot` reads it.
+BOOT_LOG = "/run/zn/boot.log"
+# PID 1 takes `reboot` and `poweroff` here, as one datagram from root.
+INIT_SOCKET = "/run/zn/init.sock"
+# PID 1 writes the wait status of each container's Core-X here, in a file named by its pid.
+EXITS = "/run/zn/exits"
+# The API process asks the node daemon here.
+NODE_SOCKET = "/run/zn/node.sock"
+# The node daemon asks the template process for containers here.
+TEMPLATE_SOCKET = "/run/zn/template.sock"
+CONTAINERS = "/run/zn/containers"
+# A ramfs: EROFS mounts a plain file from it, which it does not from a tmpfs.
+IMAGES = "/run/zn/images"
+
+CGROUP = "/sys/fs/cgroup"
+CGROUP_SYSTEM = "/sys/fs/cgroup/system"
+CGROUP_CONTAINERS = "/sys/fs/cgroup/containers"
+
+API_USER = 900
+PULL_USER = 901

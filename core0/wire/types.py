@@ -1,0 +1,198 @@
+"""Types of the node's API, shared by server, client and command line. Strict: unknown fields are refused."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from corex.wire.process import RestartPolicy
+
+ContainerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+ImageReference = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+Mebibytes = Annotated[int, msgspec.Meta(ge=4, le=1 << 24)]
+
+ContainerState = Literal["pulling", "creating", "running", "stopping", "stopped", "failed", "removing"]
+
+
+class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An address of a link, as `address/prefix length`."""
+
+    link: str
+    interface: str
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this node is.
+
+    Attributes:
+        hostname: its host name.
+        fingerprint: SHA-256 of its TLS certificate (DER), hexadecimal: what clients pin.
+        ephemeral: whether its identity ends with this boot.
+        version: the image's version.
+        build: the image's build id, made from its content.
+        kernel: the kernel's release.
+        architecture: as uname(2) names the machine.
+        cpus: processors that are online.
+        memory_bytes: memory that the kernel manages.
+        uptime_seconds: since the kernel's entry.
+        addresses: of all links but the loopback.
+    """
+
+    hostname: str
+    fingerprint: Sha256
+    ephemeral: bool
+    version: str
+    build: str
+    kernel: str
+    architecture: str
+    cpus: int
+    memory_bytes: int
+    uptime_seconds: float
+    addresses: tuple[Address, ...]
+
+
+class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that health is made of: fine or not, and one plain sentence."""
+
+    name: str
+    ok: bool
+    why: str
+
+
+class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether the node can do its work."""
+
+    ok: bool
+    checks: tuple[Check, ...]
+    memory_available_bytes: int
+    processes: tuple["ProcessMemory", ...]
+
+
+class ProcessMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Memory of one of the node's own processes: its proportional share (PSS) in bytes."""
+
+    name: str
+    pid: int
+    proportional_bytes: int
+
+
+class BootPhase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One phase of this boot; `at_seconds` counts from the kernel's entry."""
+
+    name: str
+    state: Literal["done", "failed"]
+    at_seconds: float
+    detail: str = ""
+
+
+class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How this boot went: its phases, and what of the kernel command line could not be used."""
+
+    phases: tuple[BootPhase, ...]
+    warnings: tuple[str, ...]
+
+
+class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A port of the node that leads into the container."""
+
+    node: Port
+    container: Port
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a container may use at most. `memory_mib` covers its files in memory too."""
+
+    memory_mib: Mebibytes = 128
+    cpus: Annotated[float, msgspec.Meta(gt=0, le=1024)] = 1.0
+    processes: Annotated[int, msgspec.Meta(ge=4, le=4_000_000)] = 512
+    storage_mib: Mebibytes = 64
+
+
+class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a container shall be.
+
+    Attributes:
+        image: an OCI image layout's folder (`http://host:port/path/`), or a repository of a registry
+            (`http://host:port/name:tag`, `…@sha256:…`).
+        token_sha256: SHA-256 of the bearer token for its Core-X; the token itself stays with the client.
+        argv: what to run instead of the image's entry point and command.
+        env: added to the image's environment.
+        user: who runs it instead of the image's user.
+        cwd: where it starts instead of the image's working directory.
+        restart: what follows the end of its process.
+        ports: the node's ports that lead to it.
+        limits: what it may use.
+    """
+
+    image: ImageReference
+    token_sha256: Sha256
+    argv: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    user: str | None = None
+    cwd: str | None = None
+    restart: RestartPolicy = "always"
+    ports: tuple[PublishedPort, ...] = ()
+    limits: Limits = Limits()
+
+
+class CoreX(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a container's Core-X answers: a port of the node, and the certificate to pin (SHA-256 of its DER)."""
+
+    port: Port
+    fingerprint: Sha256
+
+
+class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A container as it is.
+
+    Attributes:
+        name: its name.
+        state: where it is in its life.
+        why: one plain sentence on the state.
+        spec: what it shall be.
+        image_digest: digest of the manifest that its image turned out to be, once pulled.
+        address: its IPv4 address in the node's container network, once created.
+        corex: where its Core-X answers, once running.
+        pid: its first process as the node sees it, while running.
+    """
+
+    name: ContainerName
+    state: ContainerState
+    why: str
+    spec: ContainerSpec
+    image_digest: str | None = None
+    address: str | None = None
+    corex: CoreX | None = None
+    pid: int | None = None
+
+
+class Containers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All containers, by name."""
+
+    containers: tuple[Container, ...]
+
+
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something that happened. `cursor` grows by one per event; `at` is seconds since 1970, UTC."""
+
+    cursor: int
+    at: float
+    kind: str
+    subject: str
+    message: str
+
+
+class Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Events after a cursor, and the cursor to ask with next. `lost` counts those that were dropped unread."""
+
+    events: tuple[Event, ...]
+    cursor: int
+    lost: int = 0
+
+
+class PowerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the machine shall do now."""
+
+    action: Literal["reboot", "poweroff"]
