@@ -1,0 +1,299 @@
+"""Links, addresses and routes by rtnetlink, in batches on one socket.
+
+Boot and container attachment wait for this module, so it encodes the few messages they need itself: importing
+pyroute2 takes longer than a node's whole network set-up (docs/decisions/0003-own-rtnetlink.md).
+
+Sources: netlink(7), rtnetlink(7), include/uapi/linux/if_link.h and veth.h.
+"""
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _DELROUTE = 24, 25
+_ERROR, _DONE = 2, 3
+_REQUEST, _MULTI, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 1, 2, 4, 0x300, 0x400, 0x200, 0x100
+_HEADER = struct.Struct("=IHHII")
+_IFINFO = struct.Struct("=BxHiII")
+_IFADDR = struct.Struct("=BBBBi")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_NESTED = 0x8000
+
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_CARRIER = 1, 3, 4, 18, 28, 33
+_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST, _RTNH_F_ONLINK = 254, 4, 253, 1, 4
+IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 1, 8, 0x40
+_RTMGRP_LINK = 1
+
+
+@dataclass(frozen=True)
+class Link:
+    """A network link as the kernel reports it; `address` is its hardware address in hexadecimal pairs."""
+
+    index: int
+    name: str
+    address: str
+    mtu: int
+    flags: int
+    carrier: bool
+    kind: str = ""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the link is set up by the administrator."""
+        return bool(self.flags & IFF_UP)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether this is the loopback."""
+        return bool(self.flags & IFF_LOOPBACK)
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address of a link, as `address/prefix length`."""
+
+    index: int
+    interface: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One message ready to be sent, and what it is for (it starts the error message)."""
+
+    kind: int
+    flags: int
+    body: bytes
+    doing: str
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    padding = -len(value) % 4
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(padding)
+
+
+def _text(kind: int, value: str) -> bytes:
+    return _attribute(kind, value.encode() + b"\0")
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _attribute(kind, struct.pack("=I", value))
+
+
+def set_up(index: int) -> Request:
+    """Set a link up."""
+    body = _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP)
+    return Request(_NEWLINK, 0, body, f"cannot set link {index} up")
+
+
+def set_mtu(index: int, mtu: int) -> Request:
+    """Set a link's MTU in bytes."""
+    body = _IFINFO.pack(0, 0, index, 0, 0) + _number(_IFLA_MTU, mtu)
+    return Request(_NEWLINK, 0, body, f"cannot set the MTU of link {index} to {mtu}")
+
+
+def add_veth(name: str, peer: str, peer_namespace: int) -> Request:
+    """Make a pair of linked devices: `name`, up, here; `peer` in the network namespace of a descriptor."""
+    other = _IFINFO.pack(0, 0, 0, 0, 0) + _text(_IFLA_IFNAME, peer) + _number(_IFLA_NET_NS_FD, peer_namespace)
+    data = _attribute(_INFO_DATA | _NESTED, _attribute(_VETH_PEER | _NESTED, other))
+    info = _attribute(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "veth") + data)
+    body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + _text(_IFLA_IFNAME, name) + info
+    return Request(_NEWLINK, _CREATE | _EXCL, body, f"cannot create link {name}")
+
+
+def delete_link(name: str) -> Request:
+    """Delete a link by name."""
+    return Request(
+        _DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + _text(_IFLA_IFNAME, name), f"cannot delete link {name}"
+    )
+
+
+def _address(kind: int, flags: int, index: int, interface: str, doing: str) -> Request:
+    parsed = ipaddress.ip_interface(interface)
+    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
+    packed = parsed.ip.packed
+    body = _IFADDR.pack(family, parsed.network.prefixlen, 0, 0, index)
+    body += _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+    return Request(kind, flags, body, f"{doing} {interface} of link {index}")
+
+
+def add_address(index: int, interface: str) -> Request:
+    """Give a link an address, written `address/prefix length`; one that it has already is fine."""
+    return _address(_NEWADDR, _CREATE | _REPLACE, index, interface, "cannot add address")
+
+
+def delete_address(index: int, interface: str) -> Request:
+    """Take an address from a link."""
+    return _address(_DELADDR, 0, index, interface, "cannot delete address")
+
+
+def add_route(destination: str, index: int, gateway: str | None = None, *, metric: int = 0) -> Request:
+    """Route a network out of a link, directly or by a gateway (taken to be on that link)."""
+    network = ipaddress.ip_network(destination)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    scope = 0 if gateway else _RT_SCOPE_LINK
+    flags = _RTNH_F_ONLINK if gateway else 0
+    body = _ROUTE.pack(
+        family, network.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, flags
+    )
+    body += _attribute(_RTA_DST, network.network_address.packed) + _number(_RTA_OIF, index)
+    if gateway:
+        body += _attribute(_RTA_GATEWAY, ipaddress.ip_address(gateway).packed)
+    if metric:
+        body += _number(_RTA_PRIORITY, metric)
+    way = f" by {gateway}" if gateway else ""
+    return Request(
+        _NEWROUTE, _CREATE | _REPLACE, body, f"cannot add route to {destination}{way} on link {index}"
+    )
+
+
+class Netlink:
+    """A synchronous rtnetlink socket in the network namespace of the thread that makes it."""
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(5)
+        self._sequence = 0
+
+    def __enter__(self) -> "Netlink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def apply(self, requests: Iterable[Request]) -> None:
+        """Send all requests in one datagram; the kernel carries them out in order.
+
+        Raises:
+            OSError: of the first request that failed, in its words. The later ones were tried as well.
+        """
+        sent = {self._next(): request for request in requests}
+        if not sent:
+            return
+        self._socket.send(b"".join(self._encode(number, request) for number, request in sent.items()))
+        failed = []
+        left = set(sent)
+        while left:
+            for number, kind, body in self._receive():
+                if kind == _ERROR and number in left:
+                    left.discard(number)
+                    failed += _failure(body, sent[number])
+        if failed:
+            raise failed[0]
+
+    def links(self) -> list[Link]:
+        """Every link of this network namespace."""
+        request = Request(_GETLINK, _DUMP, _IFINFO.pack(0, 0, 0, 0, 0), "cannot list links")
+        return [_parse_link(body) for kind, body in self._dump(request) if kind == _NEWLINK]
+
+    def addresses(self) -> list[Address]:
+        """Every address of this network namespace."""
+        request = Request(_GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0), "cannot list addresses")
+        return [_parse_address(body) for kind, body in self._dump(request) if kind == _NEWADDR]
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def _encode(self, number: int, request: Request) -> bytes:
+        flags = _REQUEST | request.flags | (0 if request.flags & _DUMP == _DUMP else _ACK)
+        return _HEADER.pack(_HEADER.size + len(request.body), request.kind, flags, number, 0) + request.body
+
+    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
+        data = self._socket.recv(1 << 18)
+        while len(data) >= _HEADER.size:
+            length, kind, _, number, _ = _HEADER.unpack_from(data)
+            yield number, kind, data[_HEADER.size : length]
+            data = data[(length + 3) & ~3 :]
+
+    def _dump(self, request: Request) -> Iterator[tuple[int, bytes]]:
+        number = self._next()
+        self._socket.send(self._encode(number, request))
+        while True:
+            for answered, kind, body in self._receive():
+                if answered != number:
+                    continue
+                if kind == _DONE:
+                    return
+                if kind == _ERROR:
+                    raise _failure(body, request)[0]
+                yield kind, body
+
+
+class LinkChanges:
+    """Says that links of this network namespace changed; whoever is told looks at the whole."""
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket.bind((0, _RTMGRP_LINK))
+
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+        return self._socket.fileno()
+
+    def discard(self) -> None:
+        """Drop the notifications that wait. An overrun (ENOBUFS) is one more change."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._receive_one()
+
+    def _receive_one(self) -> None:
+        try:
+            self._socket.recv(1 << 18)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+
+
+def _failure(body: bytes, request: Request) -> list[OSError]:
+    number: int = -struct.unpack_from("=i", body)[0]
+    return [OSError(number, f"{request.doing}: {os.strerror(number)}")] if number else []
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = data[4:length]
+        data = data[(length + 3) & ~3 :]
+    return found
+
+
+def _parse_link(body: bytes) -> Link:
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
+    found = _attributes(body[_IFINFO.size :])
+    info = _attributes(found.get(_IFLA_LINKINFO, b""))
+    return Link(
+        index=index,
+        name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
+        address=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        mtu=struct.unpack("=I", found.get(_IFLA_MTU, bytes(4)))[0],
+        flags=flags,
+        carrier=found.get(_IFLA_CARRIER, b"\0") != b"\0",
+        kind=info.get(_INFO_KIND, b"").rstrip(b"\0").decode(),
+    )
+
+
+def _parse_address(body: bytes) -> Address:
+    _, length, _, _, index = _IFADDR.unpack_from(body)
+    found = _attributes(body[_IFADDR.size :])
+    packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
+    return Address(index, f"{ipaddress.ip_address(packed)}/{length}")

@@ -1,0 +1,66 @@
+"""Our rtnetlink encoding against the kernel and against pyroute2 as an independent reader."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+]
+
+_IN_NAMESPACE = """
+import ctypes, os
+assert ctypes.CDLL(None, use_errno=True).unshare(0x40000000) == 0
+from core0.linux import netlink
+from pyroute2 import IPRoute
+"""
+
+
+def in_fresh_namespace(code: str) -> None:
+    subprocess.run([sys.executable, "-c", _IN_NAMESPACE + code], check=True, timeout=30)
+
+
+def test_a_veth_pair_with_address_and_routes_reads_back_the_same_by_pyroute2():
+    in_fresh_namespace("""
+here = os.open('/proc/self/ns/net', os.O_RDONLY)
+with netlink.Netlink() as rt:
+    rt.apply([netlink.add_veth('zc1', 'eth0', here), netlink.set_up(1)])
+    links = {link.name: link for link in rt.links()}
+    assert links['zc1'].kind == 'veth' and links['zc1'].is_up and not links['eth0'].is_up
+    index = links['eth0'].index
+    rt.apply([
+        netlink.set_up(index), netlink.set_mtu(index, 1400),
+        netlink.add_address(index, '10.88.0.2/32'), netlink.add_address(index, 'fd00::2/128'),
+        netlink.add_route('169.254.1.1/32', index),
+        netlink.add_route('0.0.0.0/0', index, '169.254.1.1', metric=7),
+        netlink.add_route('10.9.0.0/16', index),
+    ])
+    assert netlink.Address(index, '10.88.0.2/32') in rt.addresses()
+    assert netlink.Address(index, 'fd00::2/128') in rt.addresses()
+with IPRoute() as ip:
+    assert ip.get_links(index)[0].get_attr('IFLA_MTU') == 1400
+    default = ip.get_default_routes()[0]
+    assert default.get_attr('RTA_GATEWAY') == '169.254.1.1' and default.get_attr('RTA_PRIORITY') == 7
+    assert default['flags'] & 4
+    direct = [r for r in ip.get_routes(family=2) if r.get_attr('RTA_DST') == '10.9.0.0']
+    assert direct[0]['dst_len'] == 16 and direct[0].get_attr('RTA_OIF') == index
+with netlink.Netlink() as rt:
+    rt.apply([netlink.delete_address(index, '10.88.0.2/32'), netlink.delete_link('zc1')])
+    assert [link.name for link in rt.links()] == ['lo']
+""")
+
+
+def test_a_refused_request_says_what_it_was_for_and_the_others_are_done():
+    in_fresh_namespace("""
+with netlink.Netlink() as rt:
+    try:
+        rt.apply([netlink.add_address(99, '10.0.0.1/24'), netlink.set_up(1)])
+    except OSError as error:
+        assert error.strerror == 'cannot add address 10.0.0.1/24 of link 99: No such device', error
+    else:
+        raise AssertionError('not refused')
+    assert rt.links()[0].is_up
+""")
