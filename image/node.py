@@ -27,8 +27,8 @@ _INIT = f"""\
 #!/usr/bin/python{{python}} -ISB
 import sys
 sys.path[:0] = ["/{ZERONODE}", "/{SITE}"]
-from core0.init.main import main
-sys.exit(main())
+from core0.__main__ import main
+main(sys.argv[1:])
 """
 
 

@@ -1,0 +1,82 @@
+"""Every program of the node behind one entry: without arguments PID 1, else the program that is named.
+
+`/init` of the image calls `main`. The imports are inside the functions: each program loads only its own.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+from core0.wire import paths, ports
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a program of the node.
+
+    Raises:
+        SystemExit: 2 for a program that is not known.
+    """
+    match list(arguments):
+        case []:
+            _init()
+        case ["template"]:
+            from core0.template.main import main as template
+
+            template()
+        case ["pull"]:
+            from core0.images.pull import main as pull
+
+            pull()
+        case _:
+            sys.stderr.write(f"zn: unknown program {' '.join(arguments)!a}; known: template, pull\n")
+            raise SystemExit(2)
+
+
+def _init() -> None:
+    from core0.init.main import main as init
+    from core0.init.supervise import Service
+
+    init(
+        [
+            Service("api", run=_api, listen=_api_listener, user=paths.API_USER),
+            Service("node", run=_node, listen=_node_listener),
+            Service("template", argv=(paths.ENTRY, "template")),
+        ]
+    )
+
+
+def _api_listener() -> socket.socket:
+    """The API's door, for IPv6 and IPv4."""
+    listener = socket.create_server(
+        ("::", ports.API), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128
+    )
+    listener.setblocking(False)
+    return listener
+
+
+def _node_listener() -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    listener.bind(paths.NODE_SOCKET)
+    os.chown(paths.NODE_SOCKET, 0, paths.API_USER)
+    os.chmod(paths.NODE_SOCKET, 0o660)  # noqa: PTH101 — PID 1 does without pathlib
+    listener.listen(16)
+    return listener
+
+
+def _api(listener: socket.socket | None) -> None:
+    from core0.api.main import main as api
+
+    assert listener is not None  # noqa: S101 — the table above gives it one
+    api(listener)
+
+
+def _node(listener: socket.socket | None) -> None:
+    from core0.node.main import main as node
+
+    assert listener is not None  # noqa: S101
+    node(listener)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,211 @@
+"""PID 1: boots by a table of phases, then supervises, reaps and waits to be told.
+
+Synchronous and single-threaded; it wakes only for a signal, a uevent, a command or a start that is due.
+"""
+
+import errno
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from core0.init.phases import STEPS, Boot, BootError, Step
+from core0.init.supervise import Service, Supervisor
+from core0.linux import modules, power
+from core0.wire import cmdline, paths
+from core0.wire.console import Phase, announce, format_phase
+
+_COMMANDS = ("reboot", "poweroff")
+# From asking the node's processes to end until they are killed, in seconds.
+_STOP_DEADLINE = 5.0
+
+
+def main(services: Sequence[Service]) -> NoReturn:
+    """Be PID 1. Whatever goes wrong beyond help is printed, and the machine reboots."""
+    panic_seconds = cmdline.CommandLine().panic_seconds
+    try:
+        boot = _boot()
+        panic_seconds = boot.command_line.panic_seconds
+        _serve(boot, services)
+    except BootError as error:
+        _panic(f"cannot boot: {error}", panic_seconds)
+    except BaseException:  # noqa: BLE001 — PID 1 must never end
+        _panic(traceback.format_exc(), panic_seconds)
+
+
+def _panic(cause: str, seconds: int) -> NoReturn:
+    """Print the cause, leave it readable for a while, reboot."""
+    sys.stderr.write(f"\nzn: panic: {cause}\nzn: the node reboots in {seconds} s\n")
+    sys.stderr.flush()
+    time.sleep(seconds)
+    power.end_machine("reboot")
+    os._exit(1)  # the kernel refused to reboot: its own panic is what is left
+
+
+def _boot() -> Boot:
+    """Run the table of phases. The boot log starts when /run is there."""
+    early = [Phase("init", "done", time.clock_gettime(time.CLOCK_BOOTTIME))]
+    os.write(1, (format_phase(early[0]) + "\n").encode())
+    boot = Boot(cmdline.CommandLine(), modules.Modules(folder=Path(), index={}, aliases=[]))
+    for step in STEPS:
+        phase = _run_phase(step, boot)
+        if os.path.isdir(paths.RUN):
+            _keep(early)
+            announce(phase.name, phase.state, phase.detail)
+        else:
+            early.append(phase)
+        if step.name == "mounts":
+            _read_command_line(boot)
+    return boot
+
+
+def _run_phase(step: Step, boot: Boot) -> Phase:
+    try:
+        detail = step.run(boot)
+    except (OSError, ValueError, KeyError) as error:
+        if step.essential:
+            raise BootError(f"phase {step.name}: {error}") from error
+        return Phase(step.name, "failed", time.clock_gettime(time.CLOCK_BOOTTIME), str(error))
+    return Phase(step.name, "done", time.clock_gettime(time.CLOCK_BOOTTIME), detail)
+
+
+def _keep(early: list[Phase]) -> None:
+    """Write the phases from before /run into the boot log, with their own times."""
+    if not early:
+        return
+    with open(paths.BOOT_LOG, "a") as log:
+        log.writelines(format_phase(phase) + "\n" for phase in early)
+    os.write(1, "".join(format_phase(phase) + "\n" for phase in early[1:]).encode())
+    early.clear()
+
+
+def _read_command_line(boot: Boot) -> None:
+    with open("/proc/cmdline") as file:
+        boot.command_line = cmdline.parse(file.read())
+    _log(f"Warning: {warning}" for warning in boot.command_line.warnings)
+    boot.modules = modules.Modules.of_running_kernel()
+
+
+def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
+    """The loop: start what is due, reap, load drivers of new devices, obey."""
+    reaper, control = _signal_pipe(), _control_socket()
+    supervisor = Supervisor(services, time.monotonic())
+    selector = selectors.DefaultSelector()
+    selector.register(reaper, selectors.EVENT_READ)
+    selector.register(control, selectors.EVENT_READ)
+    if boot.hotplug:
+        selector.register(boot.hotplug, selectors.EVENT_READ)
+    _log(supervisor.start_due(time.monotonic()))
+    announce("supervise")
+    while True:
+        due = supervisor.next_due()
+        ready = selector.select(None if due is None else max(0.0, due - time.monotonic()))
+        for key, _ in ready:
+            if key.fileobj is control:
+                _obey(control, supervisor)
+            elif key.fileobj is reaper:
+                _drain(reaper)
+                _reap(supervisor)
+            else:
+                _load_drivers(boot)
+        _log(supervisor.start_due(time.monotonic()))
+
+
+def _log(lines: Iterable[str]) -> None:
+    os.write(1, "".join(f"zn: {line}\n" for line in lines).encode())
+
+
+def _signal_pipe() -> socket.socket:
+    """A socket that becomes readable whenever a child ends."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reader
+
+
+def _control_socket() -> socket.socket:
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    control.bind(paths.INIT_SOCKET)
+    os.chmod(paths.INIT_SOCKET, 0o600)
+    return control
+
+
+def _drain(reader: socket.socket) -> None:
+    try:
+        while reader.recv(4096):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def _reap(supervisor: Supervisor) -> None:
+    """Reap every ended child: services start again, a container's end is written down for the node."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        said = supervisor.ended(pid, status, time.monotonic())
+        if said:
+            _log([said])
+        else:
+            _record_exit(pid, status)
+
+
+def _record_exit(pid: int, status: int) -> None:
+    """Leave a container's wait status in a file that appears whole, for a node daemon that may be starting."""
+    temporary = f"{paths.EXITS}/.{pid}"
+    with open(temporary, "w") as file:
+        file.write(str(status))
+    os.rename(temporary, f"{paths.EXITS}/{pid}")
+
+
+def _load_drivers(boot: Boot) -> None:
+    for event in boot.hotplug.pending() if boot.hotplug else ():
+        if event.action == "add" and event.modalias:
+            _log(boot.modules.load_all(boot.modules.matching(event.modalias)))
+
+
+def _obey(control: socket.socket, supervisor: Supervisor) -> None:
+    command = control.recv(64).decode(errors="replace")
+    if command not in _COMMANDS:
+        _log([f"Command {command!a} ignored: known are {', '.join(_COMMANDS)}"])
+        return
+    _log([f"Machine ends by command {command}"])
+    _end_processes(supervisor.drain())
+    power.end_machine(command)
+
+
+def _end_processes(pids: Sequence[int]) -> None:
+    """SIGTERM to the node's own processes and to every container, SIGKILL to what is left at the deadline."""
+    end = time.monotonic() + _STOP_DEADLINE
+    _signal_all(signal.SIGTERM)
+    left = set(pids)
+    while left and time.monotonic() < end:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        left.discard(pid)
+        if pid == 0:
+            time.sleep(0.02)
+    _signal_all(signal.SIGKILL)
+
+
+def _signal_all(number: int) -> None:
+    """Signal every process but this one and the kernel's own (kill(2), pid -1)."""
+    try:
+        os.kill(-1, number)
+    except OSError as error:
+        if error.errno != errno.ESRCH:
+            raise

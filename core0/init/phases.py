@@ -1,0 +1,177 @@
+"""The boot of PID 1 as a table: each phase is a name and a function that does one thing.
+
+A phase that fails is printed with its cause, and the boot goes on, unless the phase is essential: a node
+with an odd device stays reachable.
+"""
+
+import json
+import os
+import resource
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fcntl import ioctl
+
+from core0.linux import cgroups, modules, mounts, uevents
+from core0.wire import cmdline, paths
+
+_SAFE = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+# Modules that no device announces: the packet socket of DHCP. The kernel would ask modprobe for them, which
+# this image does not have.
+_NEEDED_FIRST = ("af_packet",)
+
+_SYSCTLS = {
+    "kernel/core_pattern": "|/dev/null",
+    "kernel/dmesg_restrict": "1",
+    "kernel/kptr_restrict": "2",
+    "kernel/panic_on_oops": "1",
+    "kernel/sysrq": "0",
+    "kernel/unprivileged_bpf_disabled": "1",
+    "kernel/yama/ptrace_scope": "1",
+    "fs/protected_fifos": "2",
+    "fs/protected_hardlinks": "1",
+    "fs/protected_regular": "2",
+    "fs/protected_symlinks": "1",
+    "net/ipv4/ip_forward": "1",
+    "net/ipv4/conf/all/accept_redirects": "0",
+    "net/ipv4/conf/all/send_redirects": "0",
+    "net/ipv4/conf/all/rp_filter": "1",
+    "net/ipv6/conf/all/accept_redirects": "0",
+}
+
+
+class BootError(Exception):
+    """The node cannot go on: the message has the cause and the remedy."""
+
+
+@dataclass
+class Boot:
+    """What the phases find out for those after them."""
+
+    command_line: cmdline.CommandLine
+    modules: modules.Modules
+    hotplug: uevents.UeventSocket | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One phase of the boot."""
+
+    name: str
+    run: Callable[[Boot], str]
+    essential: bool = False
+
+
+def check_image(_: Boot) -> str:
+    """Refuse a truncated root: below about three times its size in memory, the kernel unpacks only a part."""
+    if not os.path.exists(paths.SENTINEL):
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+        raise BootError(
+            f"the image was not unpacked whole: the machine's {memory} MiB of memory are too little; "
+            "give it at least 256 MiB"
+        )
+    return ""
+
+
+def leave_initial_root(_: Boot) -> str:
+    """Move to a real, read-only mount of the same files: pivot_root refuses to leave the initial root.
+
+    Source: Documentation/filesystems/ramfs-rootfs-initramfs.rst; pivot_root(2), EINVAL.
+    """
+    mounts.mount("/", "/newroot", flags=mounts.MS_BIND)
+    os.chdir("/newroot")
+    mounts.mount(".", "/", flags=mounts.MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+    mounts.mount("/", "/", flags=mounts.MS_BIND | mounts.MS_REMOUNT | mounts.MS_RDONLY | mounts.MS_NODEV)
+    return ""
+
+
+def mount_kernel_files(_: Boot) -> str:
+    """The kernel's file systems, and /run and /tmp in memory."""
+    nosuid_exec = mounts.MS_NOSUID | mounts.MS_NOEXEC
+    for kind, target, flags, options in (
+        ("proc", "/proc", _SAFE, None),
+        ("sysfs", "/sys", _SAFE, None),
+        ("devtmpfs", "/dev", nosuid_exec, "mode=0755"),
+        ("tmpfs", "/run", _SAFE, "mode=0755"),
+        ("tmpfs", "/tmp", _SAFE, "mode=1777,size=25%"),  # noqa: S108 — this makes it
+        ("cgroup2", paths.CGROUP, _SAFE, "nsdelegate,memory_recursiveprot"),
+    ):
+        mounts.mount(kind, target, kind, flags, options)
+    for folder in (paths.RUN, paths.EXITS, paths.CONTAINERS, paths.IMAGES):
+        os.mkdir(folder, 0o755)
+    mounts.mount("ramfs", paths.IMAGES, "ramfs", _SAFE, "mode=0755")
+    return ""
+
+
+def set_clock(_: Boot) -> str:
+    """Never run before the image was built: a dead clock battery must not fail the first TLS."""
+    with open(paths.IMAGE, "rb") as file:
+        built = float(json.load(file)["source_date_epoch"])
+    if time.time() >= built:
+        return ""
+    time.clock_settime(time.CLOCK_REALTIME, built)
+    return "clock set to the image's build time: the machine's own clock was before it"
+
+
+def make_cgroups(_: Boot) -> str:
+    """One branch for the node's own processes, one for containers."""
+    from pathlib import Path
+
+    controllers = ("cpu", "memory", "pids", "io")
+    cgroups.delegate(Path(paths.CGROUP), controllers)
+    for branch in (paths.CGROUP_SYSTEM, paths.CGROUP_CONTAINERS):
+        cgroups.create(Path(branch))
+        cgroups.delegate(Path(branch), controllers)
+    return ""
+
+
+def load_drivers(boot: Boot) -> str:
+    """Load the modules of the devices that are there, and listen for those to come."""
+    boot.hotplug = uevents.UeventSocket()
+    wanted = list(_NEEDED_FIRST)
+    for modalias in uevents.present_modaliases():
+        wanted += boot.modules.matching(modalias)
+    failures = boot.modules.load_all(dict.fromkeys(wanted))
+    return f"{len(boot.modules.loaded)} modules" + "".join(f"; {failure}" for failure in failures)
+
+
+def tune_kernel(boot: Boot) -> str:
+    """Sysctls, host name, loopback, limits. What this kernel does not have is named."""
+    absent = [name for name, value in _SYSCTLS.items() if not _write_sysctl(name, value)]
+    socket.sethostname(boot.command_line.hostname or "zeronode")
+    _set_loopback_up()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return f"not in this kernel: {', '.join(absent)}" if absent else ""
+
+
+def _write_sysctl(name: str, value: str) -> bool:
+    try:
+        with open(f"/proc/sys/{name}", "w") as file:
+            file.write(value)
+    except OSError:
+        return False
+    return True
+
+
+def _set_loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        request = struct.pack("=16sH14x", b"lo", 0)
+        flags = struct.unpack("=16xH14x", ioctl(control, _SIOCGIFFLAGS, request))[0]
+        ioctl(control, _SIOCSIFFLAGS, struct.pack("=16sH14x", b"lo", flags | _IFF_UP))
+
+
+STEPS = (
+    Step("image", check_image, essential=True),
+    Step("root", leave_initial_root, essential=True),
+    Step("mounts", mount_kernel_files, essential=True),
+    Step("clock", set_clock),
+    Step("cgroups", make_cgroups, essential=True),
+    Step("drivers", load_drivers),
+    Step("kernel", tune_kernel),
+)

@@ -1,0 +1,157 @@
+"""The node's own processes: started, watched, started again with a growing delay."""
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core0.linux import cgroups, privileges
+from core0.wire import paths
+
+# What a confined process may open: its own code, loaded late for a traceback at most.
+_READABLE = ("/usr",)
+_FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.1, 30.0, 60.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process of the node.
+
+    Attributes:
+        name: as in logs and its cgroup.
+        run: its program, called in a fork of PID 1 (it shares the interpreter's memory), or None.
+        argv: its program by path and arguments, exec'd in a fresh address space, if `run` is None.
+        listen: makes its listening socket, once, in PID 1: who connects during a restart is not refused.
+        limits: its cgroup's limit files.
+        user: who it is. Another than root can gain no privilege any more and reads below /usr only.
+    """
+
+    name: str
+    run: Callable[[socket.socket | None], None] | None = None
+    argv: Sequence[str] = ()
+    listen: Callable[[], socket.socket] | None = None
+    limits: Mapping[str, str] = field(default_factory=dict)
+    user: int = 0
+
+
+def restart_delay(failures: int) -> float:
+    """Seconds before the start that follows this many failures in a row: doubling from 0.1 to 30."""
+    return min(_FIRST_DELAY * 2.0 ** min(failures - 1, 16), _LONGEST_DELAY) if failures > 0 else 0.0
+
+
+def describe_status(status: int) -> str:
+    """A wait status in words."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+@dataclass
+class Supervised:
+    """A service and what became of it."""
+
+    service: Service
+    listener: socket.socket | None = None
+    pid: int = 0
+    started: float = 0.0
+    failures: int = 0
+    due: float = 0.0
+
+
+class Supervisor:
+    """Starts services when due and learns of their ends from the reaper. The clock comes in as a parameter."""
+
+    def __init__(self, services: Sequence[Service], now: float) -> None:
+        self._all = [Supervised(service, due=now) for service in services]
+        self._draining = False
+
+    def start_due(self, now: float) -> list[str]:
+        """Start every service that is not running and whose delay is over; returns a line per failure."""
+        due = [one for one in self._all if not one.pid and one.due <= now and not self._draining]
+        return [said for one in due if (said := self._start(one, now))]
+
+    def _start(self, one: Supervised, now: float) -> str | None:
+        try:
+            if one.service.listen and not one.listener:
+                one.listener = one.service.listen()
+            one.pid, one.started = start(one.service, one.listener), now
+        except OSError as error:
+            return self._failed(one, f"could not start: {error}", now)
+        return None
+
+    def _failed(self, one: Supervised, how: str, now: float) -> str:
+        one.failures = 1 if one.pid and now - one.started >= _STABLE else one.failures + 1
+        one.pid, delay = 0, restart_delay(one.failures)
+        one.due = now + delay
+        return f"Process {one.service.name} {how}; starting it again in {delay:.1f} s"
+
+    def next_due(self) -> float | None:
+        """When the next start is due, or None if everything runs."""
+        return min((one.due for one in self._all if not one.pid), default=None)
+
+    def ended(self, pid: int, status: int, now: float) -> str | None:
+        """Take note of a process that ended; returns the line to log, or None if it was no service."""
+        one = next((one for one in self._all if one.pid == pid), None)
+        if one is None:
+            return None
+        return self._failed(one, f"ended: {describe_status(status)}", now)
+
+    def drain(self) -> list[int]:
+        """Start nothing any more; returns the pids that still run."""
+        self._draining = True
+        return [one.pid for one in self._all if one.pid]
+
+
+def start(service: Service, listener: socket.socket | None) -> int:
+    """Fork a service into its own session and cgroup; returns its pid."""
+    group = Path(paths.CGROUP_SYSTEM) / service.name
+    cgroups.create(group, service.limits)
+    pid = os.fork()
+    if pid == 0:
+        _be(service, listener, group)
+    return pid
+
+
+def _be(service: Service, listener: socket.socket | None, group: Path) -> None:
+    """The child's side of `start`. Never returns."""
+    try:
+        _leave_pid1(listener)
+        cgroups.enter(group)
+        if service.user:
+            _confine(service.user)
+        if service.run:
+            service.run(listener)
+        else:
+            os.execv(service.argv[0], list(service.argv))  # noqa: S606 — no shell is wanted
+    except BaseException:  # noqa: BLE001 — a fork of PID 1 must not run on as a second PID 1
+        os.write(2, f"zn: process {service.name} failed\n{traceback.format_exc()}".encode())
+        os._exit(1)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _confine(user: int) -> None:
+    """Give up root for good: capabilities, files (Landlock), what exec could give back."""
+    privileges.bound_capabilities(())
+    privileges.become_user(user, user)
+    privileges.forbid_new_privileges()
+    privileges.confine_files(_READABLE)
+
+
+def _leave_pid1(listener: socket.socket | None) -> None:
+    """Give up what belongs to PID 1: its signal handling, session and descriptors."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    os.setsid()
+    kept = listener.fileno() if listener else -1
+    last = os.sysconf("SC_OPEN_MAX")
+    if kept > 2:
+        os.set_inheritable(kept, True)
+        os.closerange(3, kept)
+        os.closerange(kept + 1, last)
+    else:
+        os.closerange(3, last)
