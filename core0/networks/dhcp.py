@@ -1,0 +1,223 @@
+"""DHCP for IPv4: messages, and the client's exchange over a packet socket.
+
+A packet socket, because a link without an address neither sends nor receives ordinary UDP.
+Sources: RFC 2131 (protocol), RFC 2132 (options), RFC 1071 (checksum), packet(7).
+"""
+
+import asyncio
+import ipaddress
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+
+from core0.networks.model import Lease
+
+DISCOVER, OFFER, REQUEST, ACK, NAK = 1, 2, 3, 5, 6
+
+_FIXED = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
+_IP = struct.Struct("!BBHHHBBH4s4s")
+_UDP = struct.Struct("!HHHH")
+_COOKIE = b"\x63\x82\x53\x63"
+_BROADCAST = b"\xff" * 6
+_ETH_P_IP, _UDP_PROTOCOL = 0x0800, 17
+_SERVER_PORT, _CLIENT_PORT = 67, 68
+_MASK, _ROUTER, _NAMESERVERS, _REQUESTED, _SECONDS, _KIND, _SERVER, _WANTED = 1, 3, 6, 50, 51, 53, 54, 55
+_END, _PAD = 255, 0
+
+# Seconds to wait for an answer, doubling (RFC 2131 section 4.1 counts from 4; a first try on a quick link need not).
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 16.0
+
+
+class NoAnswerError(Exception):
+    """No server answered, or it refused: the message says which."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A DHCP message, as far as a client cares."""
+
+    kind: int
+    transaction: int
+    hardware: bytes
+    address: str = "0.0.0.0"  # noqa: S104 — 'none yet', not a listening address
+    options: dict[int, bytes] = field(default_factory=dict)
+
+
+def encode(message: Message) -> bytes:
+    """A client's message as a UDP payload; asks for a broadcast answer."""
+    options = {_KIND: bytes([message.kind]), _WANTED: bytes([_MASK, _ROUTER, _NAMESERVERS, _SECONDS])}
+    zero = bytes(4)
+    fixed = _FIXED.pack(
+        1,
+        1,
+        6,
+        0,
+        message.transaction,
+        0,
+        0x8000,
+        zero,
+        zero,
+        zero,
+        zero,
+        message.hardware,
+        b"",
+        b"",
+        _COOKIE,
+    )
+    packed = b"".join(
+        bytes([number, len(value)]) + value for number, value in {**options, **message.options}.items()
+    )
+    return (fixed + packed + bytes([_END])).ljust(300, b"\0")
+
+
+def decode(data: bytes) -> Message | None:
+    """A server's UDP payload as a message; None for whatever is not one."""
+    if len(data) < _FIXED.size:
+        return None
+    operation, _, length, _, transaction, _, _, _, yours, _, _, hardware, _, _, cookie = _FIXED.unpack_from(
+        data
+    )
+    options = _decode_options(data[_FIXED.size :])
+    if operation != 2 or cookie != _COOKIE or len(options.get(_KIND, b"")) != 1:
+        return None
+    address = str(ipaddress.IPv4Address(yours))
+    return Message(options[_KIND][0], transaction, hardware[: min(length, 16)], address, options)
+
+
+def _decode_options(data: bytes) -> dict[int, bytes]:
+    options: dict[int, bytes] = {}
+    while data and data[0] != _END:
+        if data[0] == _PAD:
+            data = data[1:]
+            continue
+        if len(data) < 2 or len(data) < 2 + data[1]:
+            break
+        options[data[0]] = options.get(data[0], b"") + data[2 : 2 + data[1]]
+        data = data[2 + data[1] :]
+    return options
+
+
+def lease_of(message: Message) -> Lease | None:
+    """The lease in an offer or acknowledgement; None if it has no usable address."""
+    options = message.options
+    mask, seconds = options.get(_MASK, b"\xff" * 4), options.get(_SECONDS, b"")
+    server = options.get(_SERVER, b"")
+    if len(mask) != 4 or len(server) != 4 or message.address == "0.0.0.0":  # noqa: S104
+        return None
+    try:
+        network = ipaddress.IPv4Network(f"{message.address}/{ipaddress.IPv4Address(mask)}", strict=False)
+    except ValueError:
+        return None
+    routers = _addresses(options.get(_ROUTER, b""))
+    return Lease(
+        address=f"{message.address}/{network.prefixlen}",
+        gateway=routers[0] if routers else None,
+        nameservers=tuple(_addresses(options.get(_NAMESERVERS, b""))),
+        server=str(ipaddress.IPv4Address(server)),
+        seconds=struct.unpack("!I", seconds)[0] if len(seconds) == 4 else 3600,
+    )
+
+
+def _addresses(data: bytes) -> list[str]:
+    return [str(ipaddress.IPv4Address(data[at : at + 4])) for at in range(0, len(data) - len(data) % 4, 4)]
+
+
+def wrap(payload: bytes) -> bytes:
+    """A client's broadcast UDP datagram with its IP header; a UDP checksum of 0 means none (RFC 768)."""
+    udp = _UDP.pack(_CLIENT_PORT, _SERVER_PORT, _UDP.size + len(payload), 0) + payload
+    length = _IP.size + len(udp)
+    head = (0x45, 0, length, 0, 0, 64, _UDP_PROTOCOL)
+    ends = (bytes(4), b"\xff" * 4)
+    return _IP.pack(*head, checksum(_IP.pack(*head, 0, *ends)), *ends) + udp
+
+
+def unwrap(packet: bytes) -> bytes | None:
+    """The UDP payload of an IPv4 packet to a DHCP client; None for any other packet."""
+    if len(packet) < _IP.size or packet[0] >> 4 != 4 or packet[9] != _UDP_PROTOCOL:
+        return None
+    start = (packet[0] & 15) * 4
+    if len(packet) < start + _UDP.size:
+        return None
+    source, target, length, _ = _UDP.unpack_from(packet, start)
+    if (source, target) != (_SERVER_PORT, _CLIENT_PORT):
+        return None
+    return packet[start + _UDP.size : start + length]
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071) of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+class Client:
+    """The exchange on one link, while its packet socket is open."""
+
+    def __init__(self, link: str) -> None:
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_IP))
+        self._socket.bind((link, _ETH_P_IP))
+        self._link = link
+        self._hardware = self._socket.getsockname()[4]
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    async def acquire(self, attempts: int = 4) -> Lease:
+        """Discover, choose the first offer, request it.
+
+        Raises:
+            NoAnswerError: after all attempts.
+        """
+        offer = await self._exchange(DISCOVER, {}, (OFFER,), attempts)
+        chosen = lease_of(offer)
+        if not chosen:
+            raise NoAnswerError("the DHCP server's offer has no usable address")
+        return await self.request(chosen, attempts)
+
+    async def request(self, lease: Lease, attempts: int = 4) -> Lease:
+        """Request an offered or held lease.
+
+        Raises:
+            NoAnswerError: if no server answers, or the server refuses.
+        """
+        options = {
+            _REQUESTED: ipaddress.ip_interface(lease.address).ip.packed,
+            _SERVER: ipaddress.IPv4Address(lease.server).packed,
+        }
+        answer = await self._exchange(REQUEST, options, (ACK, NAK), attempts)
+        granted = lease_of(answer)
+        if answer.kind == NAK or not granted:
+            raise NoAnswerError(f"the DHCP server {lease.server} refused {lease.address}")
+        return granted
+
+    async def _exchange(
+        self, kind: int, options: dict[int, bytes], answers: tuple[int, ...], attempts: int
+    ) -> Message:
+        transaction = int.from_bytes(os.urandom(4), "big")
+        packet = wrap(encode(Message(kind, transaction, self._hardware, options=options)))
+        wait = _FIRST_WAIT
+        for _ in range(attempts):
+            self._socket.sendto(packet, (self._link, _ETH_P_IP, 0, 1, _BROADCAST))
+            try:
+                async with asyncio.timeout(wait):
+                    return await self._receive(transaction, answers)
+            except TimeoutError:
+                wait = min(wait * 2, _LONGEST_WAIT)
+        raise NoAnswerError(f"no DHCP server answered on {self._link}")
+
+    async def _receive(self, transaction: int, kinds: tuple[int, ...]) -> Message:
+        loop = asyncio.get_running_loop()
+        while True:
+            payload = unwrap(await loop.sock_recv(self._socket, 4096))
+            message = decode(payload) if payload else None
+            if not message or message.transaction != transaction or message.hardware != self._hardware:
+                continue
+            if message.kind in kinds:
+                return message

@@ -1,0 +1,148 @@
+"""The network manager: leases on every link, tried for ever and side by side; links and ports of containers.
+
+It never stops the boot: a link that nobody answers on is tried again while the others serve.
+"""
+
+import asyncio
+import ipaddress
+import random
+from collections.abc import Callable, Iterable
+
+from core0.linux import netlink
+from core0.linux.modules import Modules
+from core0.linux.netlink import LinkChanges, Netlink
+from core0.networks import dhcp
+from core0.networks import filter as packet_filter
+from core0.networks.apply import apply
+from core0.networks.model import CONTAINER_LINK_PREFIX, Lease, SeenLink
+from core0.networks.observe import observe
+from core0.networks.plan import plan
+from core0.wire.control import Report
+from core0.wire.network import CONTAINER_GATEWAY, CONTAINER_NETWORK
+
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
+_SETTLE = 0.05
+
+
+class Networks:
+    """The node's links and the containers' links."""
+
+    def __init__(self, report: Report, on_lease: Callable[[Lease], None]) -> None:
+        self._report = report
+        self._on_lease = on_lease
+        self._leases: dict[int, Lease] = {}
+        self._clients: dict[int, asyncio.Task[None]] = {}
+        self._rtnetlink = Netlink()
+        self._changes = LinkChanges()
+        self._filter: packet_filter.Filter | None = None
+        self._wake = asyncio.Event()
+
+    @property
+    def nameservers(self) -> tuple[str, ...]:
+        """Those of all leases, each once."""
+        every = (server for lease in self._leases.values() for server in lease.nameservers)
+        return tuple(dict.fromkeys(every))
+
+    def links(self) -> tuple[SeenLink, ...]:
+        """The node's links as they are."""
+        return observe(self._rtnetlink)
+
+    async def run(self) -> None:
+        """Keep the links as the leases want them. Ends only by cancellation."""
+        asyncio.get_running_loop().add_reader(self._changes.fileno(), self._wake.set)
+        while True:
+            self._wake.clear()
+            self._changes.discard()
+            self._reconcile()
+            await self._wake.wait()
+            await asyncio.sleep(_SETTLE)
+
+    def _reconcile(self) -> None:
+        seen = observe(self._rtnetlink)
+        for action in plan(self._leases, seen):
+            self._report("network", action.link.name, str(action).capitalize())
+            apply(action, self._rtnetlink)
+        for link in seen:
+            if link.carrier and link.index not in self._clients:
+                self._clients[link.index] = asyncio.create_task(self._keep_lease(link))
+        for index in self._clients.keys() - {link.index for link in seen}:
+            self._clients.pop(index).cancel()
+            self._leases.pop(index, None)
+
+    async def _keep_lease(self, link: SeenLink) -> None:
+        """Get a lease, keep it, and start over when it is lost."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                lease = await self._lease(link)
+            except (dhcp.NoAnswerError, OSError) as error:
+                self._report("network", link.name, f"No lease: {error}; trying again in {delay:.0f} s")
+                self._set_lease(link, None)
+                await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 — spreads load, hides nothing
+                delay = min(delay * 2, _LONGEST_DELAY)
+                continue
+            self._set_lease(link, lease)
+            delay = _FIRST_DELAY
+            # T1, RFC 2131 section 4.4.5; a lease of seconds would otherwise be renewed without a pause.
+            await asyncio.sleep(max(lease.seconds / 2, 10.0))
+
+    async def _lease(self, link: SeenLink) -> Lease:
+        held = self._leases.get(link.index)
+        with dhcp.Client(link.name) as client:
+            if held:
+                try:
+                    return await client.request(held)
+                except dhcp.NoAnswerError as error:
+                    self._report("network", link.name, f"Lease of {held.address} not renewed: {error}")
+            return await client.acquire()
+
+    def _set_lease(self, link: SeenLink, lease: Lease | None) -> None:
+        before = self._leases.get(link.index)
+        if lease:
+            self._leases[link.index] = lease
+        else:
+            self._leases.pop(link.index, None)
+        if lease != before:
+            self._reconcile()
+        if lease and not before:
+            self._on_lease(lease)
+
+    def attach(self, number: int, namespace: int) -> str:
+        """Make the link of container `number`: `eth0` in its network namespace, routed; returns its address."""
+        address = str(ipaddress.ip_network(CONTAINER_NETWORK)[number + 1])
+        name = f"{CONTAINER_LINK_PREFIX}{number}"
+        self._need_filter()
+        self._rtnetlink.apply([netlink.add_veth(name, "eth0", namespace)])
+        index = next(link.index for link in self._rtnetlink.links() if link.name == name)
+        self._rtnetlink.apply(
+            [
+                netlink.add_address(index, f"{CONTAINER_GATEWAY}/32"),
+                netlink.add_route(f"{address}/32", index),
+            ]
+        )
+        return address
+
+    def detach(self, number: int) -> None:
+        """Delete a container's link; the kernel deletes it with the container's namespace, too."""
+        name = f"{CONTAINER_LINK_PREFIX}{number}"
+        if any(link.name == name for link in self._rtnetlink.links()):
+            self._rtnetlink.apply([netlink.delete_link(name)])
+
+    def publish(self, address: str, ports: Iterable[tuple[str, int, int]]) -> None:
+        """Lead ports of the node to a container: (protocol, node's port, container's port)."""
+        for protocol, port, target in ports:
+            self._need_filter().publish(protocol, port, address, target)
+
+    def withdraw(self, ports: Iterable[tuple[str, int, int]]) -> None:
+        """Take published ports back."""
+        for protocol, port, _ in ports:
+            self._need_filter().withdraw(protocol, port)
+
+    def _need_filter(self) -> packet_filter.Filter:
+        """The packet filter, made with the first container: a boot does not wait for it."""
+        if not self._filter:
+            modules = Modules.of_running_kernel()
+            for name in ("veth", *packet_filter.MODULES):
+                modules.load(name)
+            self._filter = packet_filter.Filter()
+        return self._filter
