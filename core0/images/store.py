@@ -1,0 +1,139 @@
+"""The node's images in memory: which are here, pulling more, and mounting their layers.
+
+Each layer is one EROFS file by its diff id, shared by all images and containers that have it.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from core0.images.model import Image, parse_reference
+from core0.images.pull import Job, Outcome, PullError
+from core0.linux import mounts
+from core0.wire import paths
+
+# Seconds for one image, however large: a server that trickles must not hold a container for ever.
+_DEADLINE = 900.0
+_LARGEST_LAYER = 2 << 30
+
+
+class Store:
+    """The images of this node."""
+
+    def __init__(self, folder: Path = Path(paths.IMAGES)) -> None:
+        self._layers = folder / "layers"
+        self._work = folder / "work"
+        self._images: dict[str, Image] = {}
+        self._pulls: dict[str, asyncio.Task[Image]] = {}
+        self._layers.mkdir(exist_ok=True)
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(mode=0o711)
+
+    def get(self, reference: str) -> Image | None:
+        """The image, if it is here."""
+        return self._images.get(reference)
+
+    async def pull(self, reference: str) -> Image:
+        """The image, fetched if it is not here; containers that want the same one share the pull.
+
+        Raises:
+            PullError: with cause and remedy.
+        """
+        if image := self._images.get(reference):
+            return image
+        task = self._pulls.get(reference)
+        if not task:
+            task = self._pulls[reference] = asyncio.create_task(self._pull(reference))
+            task.add_done_callback(lambda _: self._pulls.pop(reference, None))
+        return await asyncio.shield(task)
+
+    async def _pull(self, reference: str) -> Image:
+        folder = Path(tempfile.mkdtemp(dir=self._work))
+        os.chown(folder, paths.PULL_USER, paths.PULL_USER)
+        try:
+            job = Job(parse_reference(reference), str(folder), self._present(), _LARGEST_LAYER)
+            image = await _run_puller(job)
+            self._take(folder, image)
+        except ValueError as error:
+            raise PullError(str(error)) from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._images[reference] = image
+        return image
+
+    def _present(self) -> tuple[str, ...]:
+        return tuple(f"sha256:{path.stem}" for path in self._layers.glob("*.erofs"))
+
+    def _take(self, folder: Path, image: Image) -> None:
+        """Make the puller's layers the node's own: from here on nobody else can write them."""
+        for diff_id in image.layers:
+            final = self._layer(diff_id)
+            made = folder / final.name
+            if final.exists():
+                continue
+            if made.is_symlink() or not made.is_file():
+                raise PullError(f"cannot use image {image.digest}: the puller did not leave layer {diff_id}")
+            made.rename(final)
+            os.chown(final, 0, 0, follow_symlinks=False)
+            final.chmod(0o444)
+
+    def _layer(self, diff_id: str) -> Path:
+        return self._layers / f"{diff_id.removeprefix('sha256:')}.erofs"
+
+    def mount_layers(self, image: Image) -> list[int]:
+        """A detached read-only mount of each layer, lowest first; the caller closes the descriptors."""
+        attributes = mounts.ATTR_RDONLY | mounts.ATTR_NODEV | mounts.ATTR_NOSUID
+        opened: list[int] = []
+        try:
+            opened.extend(
+                mounts.create("erofs", {"source": str(self._layer(diff_id))}, attributes)
+                for diff_id in image.layers
+            )
+        except OSError:
+            close_all(opened)
+            raise
+        return opened
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close descriptors."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+async def _run_puller(job: Job) -> Image:
+    """Run the puller as its own user; its answer is checked like a stranger's."""
+    process = await asyncio.create_subprocess_exec(
+        paths.ENTRY,
+        "pull",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        user=paths.PULL_USER,
+        group=paths.PULL_USER,
+        extra_groups=(),
+        env={"PATH": "/usr/bin"},
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(_DEADLINE):
+            said, _ = await process.communicate(msgspec.json.encode(job))
+    except TimeoutError:
+        raise PullError(f"cannot pull the image: not done after {_DEADLINE:.0f} s; try again") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+    try:
+        outcome = msgspec.json.decode(said, type=Outcome)
+    except msgspec.DecodeError:
+        raise PullError(f"cannot pull the image: the puller ended with {process.returncode}") from None
+    if outcome.image is None:
+        raise PullError(outcome.error)
+    return outcome.image
