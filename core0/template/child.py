@@ -1,0 +1,184 @@
+"""What a fork of the template does to become a container's Core-X: in order, each step named.
+
+The fork starts in new namespaces as nobody, waits until the node has written its id maps, mounted its root and
+made its network link, then builds its own world with no more rights than its namespaces give, drops even those,
+and calls Core-X. A step that fails is told to the node by name, and the process ends.
+"""
+
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+from core0.linux import netlink, privileges
+from core0.template.messages import Go, Ready
+from core0.template.root import build_root
+from core0.wire import paths
+
+if TYPE_CHECKING:
+    import ssl
+
+    from corex.wire.boot import Boot
+
+# podman's default set (containers/common, pkg/config/default.go), all of them within the user namespace only.
+KEPT_CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+_LARGEST_BOOT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """What the fork was given, as open descriptors."""
+
+    talk: int
+    listener: int
+    boot: int
+    log: int
+    runtime: int
+
+
+def be_container(given: Descriptors) -> NoReturn:
+    """Become Core-X. Never returns, never raises."""
+    step = "descriptors"
+    talk: socket.socket | None = None
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        seccomp = Path(paths.SECCOMP).read_bytes()
+        _keep_only(given)
+        talk = socket.socket(fileno=given.talk)
+        step = "go"
+        go, root = _wait_for_go(talk)
+        step = "certificate"
+        boot, tls = _load_boot(given.boot)
+        step = "user"
+        privileges.become_user(0, 0)
+        step = "network"
+        _configure_network(go)
+        step = "root"
+        build_root(root, go)
+        step = "privileges"
+        root_of_children = _enter_runtime(given.runtime)
+        _drop(go, seccomp)
+        talk.send(msgspec.json.encode(Ready()))
+        talk.close()
+        step = "core-x"
+        _run(boot, tls, given.listener, root_of_children)
+    except BaseException as error:  # noqa: BLE001 — whatever happens, this must not go on as the template
+        _give_up(talk, step, error)
+    os._exit(70)
+
+
+def _give_up(talk: socket.socket | None, step: str, error: BaseException) -> NoReturn:
+    """Tell the node, as long as it listens, and the log."""
+    os.write(2, f"Container could not start step={step}\n{traceback.format_exc()}".encode())
+    message = f"step {step}: {error}"
+    try:
+        if talk and talk.fileno() >= 0:
+            talk.send(msgspec.json.encode(Ready(error=message[:2000])))
+    finally:
+        os._exit(70)
+
+
+def _keep_only(given: Descriptors) -> None:
+    """Close everything but what was given (fork does not honour close-on-exec); replace 0, 1 and 2."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(given.log, 1)
+    os.dup2(given.log, 2)
+    kept = sorted((given.talk, given.listener, given.boot, given.runtime))
+    low = 3
+    for descriptor in kept:
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def _wait_for_go(talk: socket.socket) -> tuple[Go, int]:
+    """Wait for the node: the fixed message and the container's root as a detached mount."""
+    from core0.template.main import receive
+
+    talk.settimeout(30)
+    data, descriptors = receive(talk, 1)
+    if len(descriptors) != 1:
+        raise OSError("the node is gone")
+    return msgspec.json.decode(data, type=Go), descriptors[0]
+
+
+def _load_boot(descriptor: int) -> "tuple[Boot, ssl.SSLContext]":
+    """Core-X's start message; its key is in memory only, and the descriptor is closed after it."""
+    from corex.main import tls_context
+    from corex.wire.boot import Boot
+
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        boot = msgspec.json.decode(file.read(_LARGEST_BOOT), type=Boot)
+    return boot, tls_context(boot)
+
+
+def _configure_network(go: Go) -> None:
+    """Loopback and the container's end of its link: one address, everything by the node (routed, no ARP peers)."""
+    with netlink.Netlink() as rtnetlink:
+        links = {link.name: link.index for link in rtnetlink.links()}
+        index = links["eth0"]
+        rtnetlink.apply(
+            [
+                netlink.set_up(links["lo"]),
+                netlink.set_up(index),
+                netlink.add_address(index, f"{go.address}/32"),
+                netlink.add_route(f"{go.gateway}/32", index),
+                netlink.add_route("0.0.0.0/0", index, go.gateway),
+            ]
+        )
+    socket.sethostname(go.hostname)
+
+
+def _enter_runtime(runtime: int) -> int:
+    """Core-X itself lives on the node's read-only runtime; its children enter the container's root.
+
+    The runtime is a detached mount: nothing of the container's own mount namespace leads to it, and being not
+    dumpable keeps /proc/1/root closed.
+
+    Returns:
+        A descriptor of the container's root.
+    """
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.fchdir(runtime)
+    os.chroot(".")
+    os.close(runtime)
+    return root
+
+
+def _drop(go: Go, seccomp: bytes) -> None:
+    """Give up everything that a container must not have, the filter last: it forbids what came before."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (go.open_files, go.open_files))
+    privileges.join_new_keyring()
+    privileges.hide_process()
+    privileges.keep_capabilities(KEPT_CAPABILITIES)
+    privileges.forbid_new_privileges()
+    privileges.install_seccomp(seccomp)
+
+
+def _run(boot: "Boot", tls: "ssl.SSLContext", listener: int, root: int) -> NoReturn:
+    from corex.main import run
+
+    sys.stdin = sys.stdout = sys.stderr
+    run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root)

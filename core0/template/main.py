@@ -1,0 +1,95 @@
+"""The template process: exec'd fresh by PID 1, it preloads Core-X and forks one per container on request.
+
+It holds no secret and reads one fixed message per container, with descriptors. Each fork becomes a child of
+PID 1 (CLONE_PARENT), so containers survive the loss of the template and of everything else but PID 1.
+"""
+
+import array
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from core0.linux import mounts, namespaces
+from core0.template.child import Descriptors, be_container
+from core0.template.messages import Forked
+from core0.wire import paths
+
+_LARGEST = 4096
+# cgroup folder, the child's half of the talk with the node, Core-X's listening socket, its start message, its log.
+_DESCRIPTORS = 5
+
+
+def main() -> None:
+    """Serve for ever. The socket is root's only, and so is this process until it has forked."""
+    from corex.preload import preload
+
+    preload()
+    runtime = mounts.clone_tree("/")
+    mounts.set_attributes(runtime, mounts.ATTR_RDONLY | mounts.ATTR_NOSUID | mounts.ATTR_NODEV)
+    listener = _listen()
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            _serve(connection, listener, runtime)
+
+
+def _listen() -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    if os.path.exists(paths.TEMPLATE_SOCKET):
+        os.unlink(paths.TEMPLATE_SOCKET)
+    listener.bind(paths.TEMPLATE_SOCKET)
+    os.chmod(paths.TEMPLATE_SOCKET, 0o600)
+    listener.listen(16)
+    return listener
+
+
+def _serve(connection: socket.socket, listener: socket.socket, runtime: int) -> None:
+    """Answer the requests of one connection; the node daemon keeps it short."""
+    connection.settimeout(10)
+    while True:
+        try:
+            data, descriptors = receive(connection, _DESCRIPTORS)
+        except OSError:
+            return
+        if not data:
+            return
+        try:
+            answer = _fork(descriptors, runtime, (listener, connection))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        connection.send(msgspec.json.encode(answer))
+
+
+def _fork(descriptors: Sequence[int], runtime: int, own: Sequence[socket.socket]) -> Forked:
+    if len(descriptors) != _DESCRIPTORS:
+        return Forked(error=f"cannot fork: {len(descriptors)} descriptors came, not {_DESCRIPTORS}")
+    cgroup, talk, listener, boot, log = descriptors
+    try:
+        pid = namespaces.fork_into(namespaces.CONTAINER, cgroup)
+    except OSError as error:
+        return Forked(error=str(error.strerror))
+    if pid:
+        return Forked(pid)
+    for one in own:
+        one.detach()
+    be_container(Descriptors(talk=talk, listener=listener, boot=boot, log=log, runtime=runtime))
+    sys.exit(1)  # not reached: be_container never returns
+
+
+def receive(connection: socket.socket, most: int) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it, close-on-exec."""
+    space = socket.CMSG_SPACE(most * array.array("i").itemsize)
+    data, ancillary, flags, _ = connection.recvmsg(_LARGEST, space, socket.MSG_CMSG_CLOEXEC)
+    received = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            received.frombytes(content[: len(content) - len(content) % received.itemsize])
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        for descriptor in received:
+            os.close(descriptor)
+        raise OSError("cannot receive: the message or its descriptors were cut")
+    return data, list(received)

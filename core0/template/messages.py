@@ -1,0 +1,34 @@
+"""What the node tells a fresh fork of the template, and what it answers."""
+
+import msgspec
+
+
+class Forked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The template's answer: the pid of the container's first process, or why there is none."""
+
+    pid: int = 0
+    error: str = ""
+
+
+class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The node has done its part; the container's root comes along as a descriptor.
+
+    Attributes:
+        hostname: the container's host name.
+        address: its IPv4 address.
+        gateway: the address by which everything is reached.
+        nameservers: for its resolv.conf.
+        open_files: RLIMIT_NOFILE.
+    """
+
+    hostname: str
+    address: str
+    gateway: str
+    nameservers: tuple[str, ...]
+    open_files: int = 65536
+
+
+class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The container is built, or the step that failed and why."""
+
+    error: str = ""
