@@ -1,0 +1,313 @@
+"""Carries out the container plan's actions, step by step; a step that fails undoes those before it."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from core0.containers import rootfs
+from core0.containers.model import IDS, Record, first_id
+from core0.containers.observe import is_alive, start_time
+from core0.images.model import Image
+from core0.images.store import Store
+from core0.linux import cgroups, namespaces
+from core0.template.messages import Forked, Go, Ready
+from core0.wire import paths
+from core0.wire.network import CONTAINER_GATEWAY
+from core0.wire.types import ContainerSpec, CoreX
+from corex.wire.boot import Boot
+from corex.wire.process import ProcessSpec
+
+# Seconds until a container must have built itself; emulated machines take a tenth of it.
+_READY_DEADLINE = 30.0
+# Seconds from SIGTERM to Core-X until everything in the container is killed: Core-X stops its processes in it.
+_STOP_DEADLINE = 15.0
+_RETRY = 0.05
+_DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ContainerError(Exception):
+    """The container cannot be made: the message has the cause."""
+
+
+class Network(Protocol):
+    """What containers need of the network."""
+
+    @property
+    def nameservers(self) -> tuple[str, ...]:
+        """Addresses of name servers."""
+
+    def attach(self, number: int, namespace: int) -> str:
+        """Link a network namespace; returns the container's address."""
+
+    def detach(self, number: int) -> None:
+        """Take the link away."""
+
+    def publish(self, address: str, ports: Iterable[tuple[str, int, int]]) -> None:
+        """Lead ports of the node to the address."""
+
+    def withdraw(self, ports: Iterable[tuple[str, int, int]]) -> None:
+        """Take published ports back."""
+
+
+class Certify(Protocol):
+    """Makes a fresh self-signed certificate."""
+
+    def __call__(self, name: str) -> tuple[str, str, str]:
+        """Return certificate and key as PEM, and the certificate's fingerprint."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What the actions work on."""
+
+    store: Store
+    network: Network
+    certify: Certify
+    folder: Path = Path(paths.CONTAINERS)
+    cgroup: Path = Path(paths.CGROUP_CONTAINERS)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What distinguishes a container on the node: its name, number and Core-X's port."""
+
+    name: str
+    number: int
+    port: int
+
+
+def processes_of(spec: ContainerSpec, image: Image) -> dict[str, ProcessSpec]:
+    """What Core-X starts: the image's entry point and command, as the spec changes them.
+
+    Raises:
+        ContainerError: if neither names a program.
+    """
+    run = image.run
+    argv = spec.argv or (*(run.entrypoint or ()), *(run.cmd or ()))
+    if not argv:
+        raise ContainerError("the image names no program and the spec no argv; give an argv")
+    given = dict(pair.split("=", 1) for pair in (_DEFAULT_PATH, *(run.env or ())) if "=" in pair)
+    main = ProcessSpec(
+        argv=argv,
+        env={**given, **spec.env},
+        cwd=spec.cwd or run.working_dir or "/",
+        user=spec.user or run.user or "0",
+        restart=spec.restart,
+        stop_signal=run.stop_signal or "SIGTERM",
+    )
+    return {"main": main}
+
+
+def limits_of(spec: ContainerSpec) -> dict[str, str]:
+    """The cgroup's limit files. Memory and files in memory count together, so both make the limit."""
+    limits = spec.limits
+    memory = (limits.memory_mib + limits.storage_mib) << 20
+    return {
+        "memory.max": str(memory),
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+        "cpu.max": f"{int(limits.cpus * 100_000)} 100000",
+        "pids.max": str(limits.processes),
+    }
+
+
+def ports_of(spec: ContainerSpec) -> list[tuple[str, int, int]]:
+    """Published ports as the network wants them."""
+    return [(port.protocol, port.node, port.container) for port in spec.ports]
+
+
+async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) -> Record:
+    """Make a container and start its Core-X.
+
+    Raises:
+        ContainerError: with the step that failed and why; nothing of the container is left then.
+    """
+    undo = contextlib.ExitStack()
+    try:
+        with contextlib.ExitStack() as opened:
+            record = await _create(world, slot, spec, image, opened, undo)
+    except (OSError, TimeoutError, ContainerError, msgspec.DecodeError) as error:
+        undo.close()
+        raise ContainerError(f"cannot create container {slot.name}: {error}") from None
+    except BaseException:
+        undo.close()
+        raise
+    undo.pop_all()
+    return record
+
+
+async def _create(
+    world: World,
+    slot: Slot,
+    spec: ContainerSpec,
+    image: Image,
+    opened: contextlib.ExitStack,
+    undo: contextlib.ExitStack,
+) -> Record:
+    """The steps, in order. `opened` holds what is closed in any case, `undo` what only a failure takes back."""
+    group, folder = world.cgroup / slot.name, world.folder / slot.name
+    undo.callback(cgroups.remove, group)
+    cgroups.create(group, limits_of(spec))
+    undo.callback(cgroups.kill, group)
+
+    certificate, key, fingerprint = world.certify(slot.name)
+    boot = Boot(slot.name, certificate, key, spec.token_sha256, processes_of(spec, image))
+    listener = opened.enter_context(_listen(slot.port))
+    ours, theirs = (opened.enter_context(end) for end in _talk())
+    log = _own(
+        opened, os.open(folder / "corex.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    )
+    handed = [
+        _own(opened, os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)),
+        theirs.fileno(),
+        listener.fileno(),
+        _own(opened, _memory_file(msgspec.json.encode(boot))),
+        log,
+    ]
+    pid = await _fork(handed)
+    started = start_time(pid)
+    first = first_id(slot.number)
+    namespaces.write_id_maps(pid, first, IDS)
+    users = _own(opened, namespaces.open_namespace(pid, "user"))
+    root = _own(
+        opened, rootfs.build(folder, world.store.mount_layers(image), users, first, spec.limits.storage_mib)
+    )
+    undo.callback(world.network.detach, slot.number)
+    address = world.network.attach(slot.number, _own(opened, namespaces.open_namespace(pid, "net")))
+    go = Go(slot.name, address, CONTAINER_GATEWAY, world.network.nameservers)
+    socket.send_fds(ours, [msgspec.json.encode(go)], [root])
+    await _ready(ours)
+    world.network.publish(address, ports_of(spec))
+    record = Record(
+        slot.number, spec, image.digest, address, CoreX(port=slot.port, fingerprint=fingerprint), pid, started
+    )
+    write_whole(folder / "record.json", record)
+    return record
+
+
+def _own(opened: contextlib.ExitStack, descriptor: int) -> int:
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _listen(port: int) -> socket.socket:
+    """Core-X's listening socket: made here, in the node's network, so that it is reached without the container's."""
+    return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+
+
+def _talk() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def _memory_file(data: bytes) -> int:
+    """A file that is nowhere: a secret in it is in no file system and ends with its last reader."""
+    descriptor = os.memfd_create("boot", os.MFD_CLOEXEC)
+    os.write(descriptor, data)
+    return descriptor
+
+
+async def _fork(descriptors: list[int]) -> int:
+    """Ask the template for a fork. Raises ContainerError with its words, OSError if it is away."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
+        connection.setblocking(False)
+        async with asyncio.timeout(_READY_DEADLINE):
+            await _connect(connection)
+            socket.send_fds(connection, [b"fork"], descriptors)
+            answer = msgspec.json.decode(await loop.sock_recv(connection, 4096), type=Forked)
+    if answer.error:
+        raise ContainerError(answer.error)
+    return answer.pid
+
+
+async def _connect(connection: socket.socket) -> None:
+    """Connect to the template, which may be starting at this moment; there is no telling when it listens."""
+    while True:
+        try:
+            return await asyncio.get_running_loop().sock_connect(connection, paths.TEMPLATE_SOCKET)
+        except (FileNotFoundError, ConnectionRefusedError):
+            pass
+        await asyncio.sleep(_RETRY)
+
+
+async def _ready(ours: socket.socket) -> None:
+    """Wait until the container has built itself."""
+    try:
+        async with asyncio.timeout(_READY_DEADLINE):
+            data = await asyncio.get_running_loop().sock_recv(ours, 4096)
+    except TimeoutError:
+        raise ContainerError(f"it was not ready after {_READY_DEADLINE:.0f} s") from None
+    if not data:
+        raise ContainerError("its first process ended while it was built")
+    error = msgspec.json.decode(data, type=Ready).error
+    if error:
+        raise ContainerError(error)
+
+
+async def stop(world: World, name: str, record: Record) -> None:
+    """Ask Core-X to stop its processes and end; kill the whole container at the deadline."""
+    pidfd = open_pidfd(record)
+    if pidfd is not None:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            await _readable(pidfd, _STOP_DEADLINE)
+        finally:
+            os.close(pidfd)
+    cgroups.kill(world.cgroup / name)
+
+
+async def _readable(descriptor: int, seconds: float) -> None:
+    """Wait until a descriptor is readable (a pidfd: until its process has ended), or the time is over."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        async with asyncio.timeout(seconds):
+            await ended.wait()
+    except TimeoutError:
+        pass
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def remove(world: World, name: str, record: Record) -> None:
+    """Take away what a container left. Every step is tried; what is gone already is fine."""
+    world.network.withdraw(ports_of(record.spec))
+    world.network.detach(record.number)
+    await asyncio.to_thread(cgroups.remove, world.cgroup / name)
+    _unlink(world.folder / name / "record.json", Path(paths.EXITS, str(record.pid)))
+
+
+def _unlink(*files: Path) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def forget(world: World, name: str) -> None:
+    """Delete the folder of a container that is wanted no more."""
+    shutil.rmtree(world.folder / name, ignore_errors=True)
+
+
+def open_pidfd(record: Record) -> int | None:
+    """A descriptor that becomes readable when the container's first process ends; None if it has."""
+    try:
+        return os.pidfd_open(record.pid) if is_alive(record) else None
+    except ProcessLookupError:
+        return None
+
+
+def write_whole(path: Path, value: msgspec.Struct) -> None:
+    """Write a file that appears whole or not at all."""
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(msgspec.json.encode(value))
+    temporary.rename(path)

@@ -1,0 +1,316 @@
+"""The container manager: one loop per container brings it to what is wanted, and again when it ends.
+
+What was acknowledged is on disk first; a new node daemon reads it, sees which containers live, and goes on.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core0.containers import apply, rootfs
+from core0.containers.apply import ContainerError, Slot, World
+from core0.containers.model import Action, Create, Pull, Record, Remove, Seen, Stop, Wanted
+from core0.containers.observe import is_alive, observe_record, observe_wanted
+from core0.containers.plan import plan
+from core0.images.model import parse_reference
+from core0.images.pull import PullError
+from core0.wire import paths, ports
+from core0.wire.control import Refusal, Report
+from core0.wire.types import Container, ContainerSpec, ContainerState
+
+_FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
+_SETTLED = ("running", "stopped", "failed")
+
+
+class RefusedError(Exception):
+    """A wish that cannot be granted; nothing was changed."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+
+
+@dataclass
+class _Life:
+    """One container's loop and what it last said."""
+
+    wanted: Wanted | None
+    number: int
+    state: ContainerState = "stopped"
+    why: str = "not started yet"
+    failures: int = 0
+    due: float = 0.0
+    created: float = 0.0
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Containers:
+    """All containers of the node."""
+
+    def __init__(self, world: World, report: Report) -> None:
+        self._world = world
+        self._report = report
+        self._lives: dict[str, _Life] = {}
+
+    def resume(self) -> None:
+        """Take over what an earlier node daemon left: containers that live go on, the others start again."""
+        for folder in sorted(self._world.folder.iterdir()):
+            wanted, record = observe_wanted(folder), observe_record(folder)
+            if wanted is None and record is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            number = record.number if record else self._free_number()
+            self._begin(folder.name, _Life(wanted, number))
+
+    def list(self) -> tuple[Container, ...]:
+        """All containers, by name."""
+        return tuple(self.get(name) for name in sorted(self._lives))
+
+    def get(self, name: str) -> Container:
+        """One container. Raises RefusedError (404) if there is none."""
+        life = self._life(name)
+        record = observe_record(self._world.folder / name)
+        spec = life.wanted.spec if life.wanted else record.spec if record else None
+        if spec is None:
+            raise _not_found(name)
+        running = record if record and life.state in ("running", "stopping") else None
+        return Container(
+            name=name,
+            state=life.state,
+            why=life.why,
+            spec=spec,
+            image_digest=record.image_digest if record else None,
+            address=running.address if running else None,
+            corex=running.corex if running else None,
+            pid=running.pid if running else None,
+        )
+
+    async def wait(self, name: str, seconds: float) -> Container:
+        """One container once it is running, stopped or failed, or as it is after so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._life(name).state not in _SETTLED:
+                    await self._life(name).changed.wait()
+        except TimeoutError:
+            pass
+        return self.get(name)
+
+    def put(self, name: str, spec: ContainerSpec) -> Container:
+        """Want a container to be as the spec says and run. Idempotent; another spec makes it anew.
+
+        Raises:
+            RefusedError: for a reference that is none, or a port that is taken (named by its owner).
+        """
+        self._check(name, spec)
+        life = self._lives.get(name)
+        wanted = Wanted(spec)
+        if life and life.wanted == wanted:
+            return self.get(name)
+        folder = self._world.folder / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        apply.write_whole(folder / "wanted.json", wanted)
+        if life:
+            self._want(life, wanted)
+        else:
+            self._begin(name, _Life(wanted, self._free_number()))
+        return self.get(name)
+
+    def set_running(self, name: str, run: bool) -> Container:
+        """Want a container to run or not. Raises RefusedError (404)."""
+        life = self._life(name)
+        if life.wanted is None:
+            raise _not_found(name)
+        wanted = Wanted(life.wanted.spec, run)
+        apply.write_whole(self._world.folder / name / "wanted.json", wanted)
+        self._want(life, wanted)
+        return self.get(name)
+
+    def delete(self, name: str) -> None:
+        """Want a container to be gone. Raises RefusedError (404)."""
+        life = self._life(name)
+        (self._world.folder / name / "wanted.json").unlink(missing_ok=True)
+        self._want(life, None)
+        self._say(name, life, "removing", "it is being removed")
+
+    def _check(self, name: str, spec: ContainerSpec) -> None:
+        try:
+            parse_reference(spec.image)
+        except ValueError as error:
+            refusal = Refusal(422, "invalid", str(error), "correct the image reference", "/image")
+            raise RefusedError(refusal) from None
+        taken = dict(self._taken_ports(besides=name))
+        for index, port in enumerate(spec.ports):
+            owner = taken.get((port.protocol, port.node)) or _reserved(port.node)
+            if owner:
+                detail = f"cannot publish {port.protocol} port {port.node}: {owner} has it"
+                pointer = f"/ports/{index}/node"
+                raise RefusedError(
+                    Refusal(409, "conflict", detail, "choose another port of the node", pointer)
+                )
+            taken[port.protocol, port.node] = "an earlier entry of this container"
+
+    def _taken_ports(self, besides: str) -> Iterator[tuple[tuple[str, int], str]]:
+        for name, life in self._lives.items():
+            if name != besides and life.wanted:
+                for port in life.wanted.spec.ports:
+                    yield (port.protocol, port.node), f"container {name}"
+
+    def _life(self, name: str) -> _Life:
+        try:
+            return self._lives[name]
+        except KeyError:
+            raise _not_found(name) from None
+
+    def _free_number(self) -> int:
+        """The lowest slot that no container has; it gives Core-X's port, so there are as many as ports."""
+        used = {life.number for life in self._lives.values()}
+        last = ports.COREX_LAST - ports.COREX_FIRST + 1
+        free = next((number for number in range(1, last + 1) if number not in used), None)
+        if free is None:
+            detail = f"cannot make another container: the node has {last} already"
+            raise RefusedError(Refusal(409, "conflict", detail, "remove one first"))
+        return free
+
+    def _begin(self, name: str, life: _Life) -> None:
+        self._lives[name] = life
+        life.task = asyncio.create_task(self._live(name, life), name=f"container {name}")
+
+    def _want(self, life: _Life, wanted: Wanted | None) -> None:
+        life.wanted, life.failures, life.due = wanted, 0, 0.0
+        life.wake.set()
+
+    def _say(self, name: str, life: _Life, state: ContainerState, why: str) -> None:
+        """Note where a container is in its life; who waits for a change is told."""
+        if (life.state, life.why) != (state, why):
+            self._report("container", name, f"{state.capitalize()}: {why}")
+        life.state, life.why = state, why
+        life.changed.set()
+        life.changed = asyncio.Event()
+
+    def _see(self, name: str, life: _Life) -> Seen:
+        record = observe_record(self._world.folder / name)
+        image = self._world.store.get(life.wanted.spec.image) if life.wanted else None
+        return Seen(record, bool(record and is_alive(record)), image)
+
+    async def _live(self, name: str, life: _Life) -> None:
+        """The loop of one container: plan, apply, wait for its end or for another wish."""
+        while True:
+            life.wake.clear()
+            seen = self._see(name, life)
+            if seen.record and not seen.alive:
+                self._ended(name, life, seen.record)
+            if life.wanted is None and seen.record is None:
+                break
+            await self._reconcile(name, life, seen)
+            await self._wait_for_reason(name, life)
+        apply.forget(self._world, name)
+        self._report("container", name, "Removed")
+        life.changed.set()
+        del self._lives[name]
+
+    async def _reconcile(self, name: str, life: _Life, seen: Seen) -> None:
+        now = asyncio.get_running_loop().time()
+        for action in plan(life.wanted, seen):
+            if isinstance(action, Pull | Create) and now < life.due:
+                return
+            try:
+                await self._apply(name, life, action)
+            except (ContainerError, PullError, OSError) as error:
+                self._failed(name, life, str(error))
+                return
+            if life.wake.is_set():
+                return
+        self._settle(name, life)
+
+    async def _apply(self, name: str, life: _Life, action: Action) -> None:
+        world = self._world
+        match action:
+            case Pull(reference):
+                self._say(name, life, "pulling", f"its image {reference} is being fetched")
+                await world.store.pull(reference)
+            case Create(spec):
+                self._say(name, life, "creating", "its image is here, it is being built")
+                rootfs.load_modules()
+                image = await world.store.pull(spec.image)
+                slot = Slot(name, life.number, ports.COREX_FIRST + life.number - 1)
+                await apply.create(world, slot, spec, image)
+                life.created = asyncio.get_running_loop().time()
+            case Stop(record):
+                self._say(name, life, "stopping", "its processes are being stopped")
+                await apply.stop(world, name, record)
+            case Remove(record):
+                await apply.remove(world, name, record)
+
+    def _settle(self, name: str, life: _Life) -> None:
+        record = observe_record(self._world.folder / name)
+        if record:
+            self._say(name, life, "running", f"Core-X answers on port {record.corex.port}")
+        elif life.wanted and not life.wanted.run:
+            self._say(name, life, "stopped", "it was stopped as asked")
+
+    def _failed(self, name: str, life: _Life, cause: str) -> None:
+        life.failures += 1
+        delay = min(_FIRST_DELAY * 2.0 ** (life.failures - 1), _LONGEST_DELAY)
+        life.due = asyncio.get_running_loop().time() + delay
+        self._say(name, life, "failed", f"{cause}; trying again in {delay:.1f} s")
+
+    def _ended(self, name: str, life: _Life, record: Record) -> None:
+        """A container that ended by itself: by its restart policy it starts again, later each time, or stays."""
+        if life.wanted is None or not life.wanted.run or life.wanted.spec != record.spec:
+            return
+        how, clean = self._exit_of(record)
+        policy = life.wanted.spec.restart
+        if policy == "never" or (policy == "on-failure" and clean):
+            life.wanted = Wanted(life.wanted.spec, run=False)
+            apply.write_whole(self._world.folder / name / "wanted.json", life.wanted)
+            self._say(name, life, "stopped" if clean else "failed", f"it ended: {how}")
+            return
+        if asyncio.get_running_loop().time() - life.created >= _STABLE:
+            life.failures = 0
+        self._failed(name, life, f"it ended: {how}")
+
+    def _exit_of(self, record: Record) -> tuple[str, bool]:
+        """How the first process ended, in words, and whether that was in order."""
+        try:
+            status = int(Path(paths.EXITS, str(record.pid)).read_text())
+        except FileNotFoundError:
+            return "how is not known", False
+        code = os.waitstatus_to_exitcode(status)
+        return (f"exit code {code}" if code >= 0 else f"killed by signal {-code}"), code == 0
+
+    async def _wait_for_reason(self, name: str, life: _Life) -> None:
+        """Wait for another wish, the container's end, or the time of the next try."""
+        record = observe_record(self._world.folder / name)
+        loop = asyncio.get_running_loop()
+        pidfd = apply.open_pidfd(record) if record else None
+        try:
+            if pidfd is not None:
+                loop.add_reader(pidfd, life.wake.set)
+            timeout = max(0.0, life.due - loop.time()) if life.due > loop.time() else None
+            if record and pidfd is None:
+                timeout = 0.0
+            try:
+                async with asyncio.timeout(timeout):
+                    await life.wake.wait()
+            except TimeoutError:
+                pass
+        finally:
+            if pidfd is not None:
+                loop.remove_reader(pidfd)
+                os.close(pidfd)
+
+
+def _reserved(port: int) -> str | None:
+    if port == ports.API:
+        return "the node's API"
+    return "Core-X of containers" if ports.COREX_FIRST <= port <= ports.COREX_LAST else None
+
+
+def _not_found(name: str) -> RefusedError:
+    detail = f"cannot find container {name[:80]!a}: there is none"
+    return RefusedError(Refusal(404, "not-found", detail, "list the containers to see their names"))

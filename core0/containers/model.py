@@ -1,0 +1,98 @@
+"""What the container manager decides about, and what it writes down of each container it made."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from core0.images.model import Image
+from core0.wire.types import ContainerSpec, CoreX
+
+# Each container has its own range of user ids on the node; 0 to 65535 inside.
+IDS = 65536
+_FIRST_ID = 1_000_000
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the operator wants of a container."""
+
+    spec: ContainerSpec
+    run: bool = True
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A container that was made: enough for a new node daemon to take it over.
+
+    Attributes:
+        number: its slot: user ids, address and link come from it.
+        spec: what it was made from.
+        image_digest: of the image's manifest.
+        address: its IPv4 address.
+        corex: where its Core-X answers.
+        pid: its first process.
+        started: that process's start time in clock ticks since boot (proc_pid_stat(5), field 22).
+    """
+
+    number: int
+    spec: ContainerSpec
+    image_digest: str
+    address: str
+    corex: CoreX
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A container as it is: what was made of it, and whether its first process lives."""
+
+    record: Record | None = None
+    alive: bool = False
+    image: Image | None = None
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Have the image here."""
+
+    reference: str
+
+    def __str__(self) -> str:
+        return f"pull {self.reference}"
+
+
+@dataclass(frozen=True)
+class Create:
+    """Make and start the container."""
+
+    spec: ContainerSpec
+
+    def __str__(self) -> str:
+        return "create"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Ask Core-X to end in order, kill what is left."""
+
+    record: Record
+
+    def __str__(self) -> str:
+        return "stop"
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Take away what an ended container left: link, ports, cgroup, files."""
+
+    record: Record
+
+    def __str__(self) -> str:
+        return "remove"
+
+
+Action = Pull | Create | Stop | Remove
+
+
+def first_id(number: int) -> int:
+    """The node's user id that is root in container `number`."""
+    return _FIRST_ID + number * IDS

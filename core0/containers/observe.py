@@ -1,0 +1,43 @@
+"""Containers as they are: their records, and their first processes. Reads, never changes."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from core0.containers.model import Record, Wanted
+
+T = TypeVar("T")
+
+
+def observe_record(folder: Path) -> Record | None:
+    """What was made of a container; None if nothing was."""
+    return _read(folder / "record.json", Record)
+
+
+def observe_wanted(folder: Path) -> Wanted | None:
+    """What the operator wants of a container, as last acknowledged."""
+    return _read(folder / "wanted.json", Wanted)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+
+
+def is_alive(record: Record) -> bool:
+    """Whether the very process that was started still runs; its pid may be another's by now."""
+    return start_time(record.pid) == record.started
+
+
+def start_time(pid: int) -> int:
+    """A process's start time in clock ticks since boot, 0 if it is gone or ended (proc_pid_stat(5))."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    # The name in parentheses may hold anything; the fields start behind its last one.
+    fields = text[text.rindex(")") + 2 :].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
