@@ -1,0 +1,90 @@
+"""What the node says of itself: `/v1/node`, `/v1/health`, `/v1/boot`."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from core0.networks.model import SeenLink
+from core0.wire import cmdline, console, paths
+from core0.wire.types import Address, Boot, BootPhase, Check, Health, Node, ProcessMemory
+
+# Below this the kernel starts to kill, in bytes.
+_LEAST_MEMORY = 16 << 20
+
+
+def describe_node(fingerprint: str, links: tuple[SeenLink, ...]) -> Node:
+    """What this node is."""
+    image = json.loads(Path(paths.IMAGE).read_bytes())
+    system = os.uname()
+    return Node(
+        hostname=socket.gethostname(),
+        fingerprint=fingerprint,
+        ephemeral=True,
+        version=image["version"],
+        build=image["build_id"],
+        kernel=system.release,
+        architecture=system.machine,
+        cpus=os.cpu_count() or 1,
+        memory_bytes=_memory("MemTotal"),
+        uptime_seconds=round(time.clock_gettime(time.CLOCK_BOOTTIME), 3),
+        addresses=tuple(
+            Address(link.name, interface) for link in links for interface in sorted(link.addresses)
+        ),
+    )
+
+
+def describe_health(links: tuple[SeenLink, ...]) -> Health:
+    """Whether the node can do its work, and how much memory its own processes take."""
+    available = _memory("MemAvailable")
+    addressed = [link.name for link in links if link.addresses]
+    failed = [phase.name for phase in _phases() if phase.state == "failed"]
+    checks = (
+        Check("memory", available >= _LEAST_MEMORY, f"{available >> 20} MiB are available"),
+        Check("network", bool(addressed), f"links with an address: {', '.join(addressed) or 'none'}"),
+        Check("boot", not failed, f"phases that failed: {', '.join(failed) or 'none'}"),
+    )
+    processes = tuple(sorted(_processes(), key=lambda process: process.pid))
+    return Health(all(check.ok for check in checks), checks, available, processes)
+
+
+def describe_boot() -> Boot:
+    """How this boot went."""
+    return Boot(tuple(_phases()), cmdline.parse(Path("/proc/cmdline").read_text()).warnings)
+
+
+def _phases() -> Iterator[BootPhase]:
+    for line in Path(paths.BOOT_LOG).read_text().splitlines():
+        phase = console.parse_phase(line)
+        if phase:
+            yield BootPhase(phase.name, phase.state, phase.at, phase.detail)
+
+
+def _memory(field: str) -> int:
+    """A figure of /proc/meminfo in bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == field:
+            return int(rest.split()[0]) << 10
+    return 0
+
+
+def _processes() -> Iterator[ProcessMemory]:
+    """PID 1 and the node's own processes, each in the cgroup of its name."""
+    yield from _process("init", 1)
+    for group in sorted(Path(paths.CGROUP_SYSTEM).iterdir()):
+        if group.is_dir():
+            for pid in (group / "cgroup.procs").read_text().split():
+                yield from _process(group.name, int(pid))
+
+
+def _process(name: str, pid: int) -> Iterator[ProcessMemory]:
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for line in rollup.splitlines():
+        if line.startswith("Pss:"):
+            yield ProcessMemory(name, pid, int(line.split()[1]) << 10)

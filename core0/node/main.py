@@ -1,0 +1,114 @@
+"""The node daemon: root, no network-facing code. It owns the state, runs the managers, answers the API process."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import socket
+import ssl
+import struct
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from core0.containers.apply import World
+from core0.containers.manager import Containers
+from core0.images.store import Store
+from core0.networks.manager import Networks
+from core0.networks.model import Lease
+from core0.node import identity
+from core0.node.events import EventRing
+from core0.node.verbs import NodeState, answer
+from core0.wire import cmdline, paths
+from core0.wire.console import announce
+from core0.wire.control import Call, Identity, Reply, receive, send
+
+
+def main(listener: socket.socket) -> None:
+    """Run until PID 1 says stop."""
+    asyncio.run(_run(listener))
+
+
+async def _run(listener: socket.socket) -> None:
+    events = EventRing()
+    networks = Networks(events, _announce_lease)
+    keeping = asyncio.create_task(networks.run(), name="networks")
+    own, fingerprint = _identity()
+    announce("identity", detail=f"sha256:{fingerprint}")
+    containers = Containers(World(Store(), networks, identity.make_certificate), events)
+    state = NodeState(own, fingerprint, events, networks, containers)
+    containers.resume()
+    # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.
+    server = await asyncio.start_server(lambda r, w: _talk(state, r, w), sock=listener)
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    ended = asyncio.create_task(stopped.wait())
+    await asyncio.wait({ended, keeping}, return_when=asyncio.FIRST_COMPLETED)
+    server.close()
+    if keeping.done():
+        keeping.result()
+
+
+def _identity() -> tuple[Identity, str]:
+    """The node's identity of this boot: made once, kept in memory for the daemon's next start."""
+    operator = cmdline.parse(Path("/proc/cmdline").read_text()).operator
+    certificate, key = _kept_certificate() or _fresh_certificate()
+    der = ssl.PEM_cert_to_DER_cert(certificate)
+    anchor = identity.trust_anchor(operator) if operator else None
+    return Identity(certificate, key, anchor), hashlib.sha256(der).hexdigest()
+
+
+_KEPT = Path(paths.RUN, "identity.json")
+
+
+def _kept_certificate() -> tuple[str, str] | None:
+    try:
+        return msgspec.json.decode(_KEPT.read_bytes(), type=tuple[str, str])
+    except FileNotFoundError:
+        return None
+
+
+def _fresh_certificate() -> tuple[str, str]:
+    certificate, key, _ = identity.make_certificate(socket.gethostname())
+    new = _KEPT.with_suffix(".new")
+    new.touch(mode=0o600)
+    new.write_bytes(msgspec.json.encode((certificate, key)))
+    new.rename(_KEPT)
+    return certificate, key
+
+
+def _announce_lease(lease: Lease) -> None:
+    announce("network", detail=f"{lease.address} from {lease.server}")
+
+
+async def _talk(state: NodeState, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one connection's calls, one after the other."""
+    try:
+        if _peer(writer) not in (0, paths.API_USER):
+            return
+        while True:
+            call = msgspec.json.decode(await receive(reader), type=Call)
+            await send(writer, await _answer(state, call))
+    except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
+        return
+    finally:
+        writer.close()
+
+
+async def _answer(state: NodeState, call: Call) -> Reply:
+    try:
+        return await answer(state, call)
+    except OSError as error:
+        state.events("node", call.verb, f"Failed: {error}")
+        raise ConnectionError from error
+    except Exception:
+        os.write(2, f"zn: call {call.verb} failed\n{traceback.format_exc()}".encode())
+        raise
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The user at the other end (SO_PEERCRED, unix(7))."""
+    peer: socket.socket = writer.get_extra_info("socket")
+    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)

@@ -1,0 +1,123 @@
+"""The node daemon's verbs: what the API process may ask, each a function from its call to a result."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from core0.containers.manager import Containers, RefusedError
+from core0.networks.manager import Networks
+from core0.node import facts
+from core0.node.events import EventRing
+from core0.wire import paths
+from core0.wire.console import announce
+from core0.wire.control import Call, ContainerQuery, EventsQuery, Identity, Refusal, Reply
+from core0.wire.types import Container, ContainerSpec, Events, PowerRequest
+from core0.wire.types import Containers as ContainerList
+
+_LONGEST_WAIT = 60.0
+# What the API answers before the machine goes down, in seconds.
+_GOODBYE = 0.2
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What the verbs work on."""
+
+    identity: Identity
+    fingerprint: str
+    events: EventRing
+    networks: Networks
+    containers: Containers
+
+
+async def answer(state: NodeState, call: Call) -> Reply:
+    """Carry out a call. A refusal is an answer, too; anything else that fails is a defect and raised."""
+    try:
+        result = await VERBS[call.verb](state, call)
+    except RefusedError as error:
+        return Reply(refusal=error.refusal)
+    except msgspec.ValidationError as error:
+        return Reply(refusal=Refusal(422, "invalid", f"cannot accept the request: {error}"))
+    return Reply(result=msgspec.Raw(msgspec.json.encode(result)))
+
+
+async def _identity(state: NodeState, _: Call) -> Identity:
+    return state.identity
+
+
+async def _serving(state: NodeState, _: Call) -> None:
+    announce("ready")
+    state.events("node", "api", "Answers authenticated requests")
+
+
+async def _node(state: NodeState, _: Call) -> Any:
+    return facts.describe_node(state.fingerprint, state.networks.links())
+
+
+async def _health(state: NodeState, _: Call) -> Any:
+    return facts.describe_health(state.networks.links())
+
+
+async def _boot(_: NodeState, __: Call) -> Any:
+    return facts.describe_boot()
+
+
+async def _events(state: NodeState, call: Call) -> Events:
+    query = msgspec.json.decode(call.body, type=EventsQuery)
+    return await state.events.wait_after(query.after, min(query.wait, _LONGEST_WAIT))
+
+
+async def _containers(state: NodeState, _: Call) -> ContainerList:
+    return ContainerList(state.containers.list())
+
+
+async def _container(state: NodeState, call: Call) -> Container:
+    query = msgspec.json.decode(call.body, type=ContainerQuery)
+    return await state.containers.wait(call.name, min(query.wait, _LONGEST_WAIT))
+
+
+async def _put_container(state: NodeState, call: Call) -> Container:
+    return state.containers.put(call.name, msgspec.json.decode(call.body, type=ContainerSpec))
+
+
+async def _start_container(state: NodeState, call: Call) -> Container:
+    return state.containers.set_running(call.name, True)
+
+
+async def _stop_container(state: NodeState, call: Call) -> Container:
+    return state.containers.set_running(call.name, False)
+
+
+async def _delete_container(state: NodeState, call: Call) -> None:
+    state.containers.delete(call.name)
+
+
+async def _power(_: NodeState, call: Call) -> None:
+    request = msgspec.json.decode(call.body, type=PowerRequest)
+    asyncio.get_running_loop().call_later(_GOODBYE, _tell_init, request.action)
+
+
+def _tell_init(action: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        control.sendto(action.encode(), paths.INIT_SOCKET)
+
+
+VERBS: Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]] = {
+    "identity": _identity,
+    "serving": _serving,
+    "node": _node,
+    "health": _health,
+    "boot": _boot,
+    "events": _events,
+    "containers": _containers,
+    "container": _container,
+    "put_container": _put_container,
+    "start_container": _start_container,
+    "stop_container": _stop_container,
+    "delete_container": _delete_container,
+    "power": _power,
+}
