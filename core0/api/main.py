@@ -1,0 +1,83 @@
+"""The API process: TLS, authentication, REST. PID 1 has confined it before."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+
+from core0.api.daemon import Daemon
+from core0.api.routes import OPERATOR, ROUTES
+from core0.wire.control import Identity
+from corex.http import problem
+from corex.http.lean import BaseRequest
+from corex.http.routes import Identity as Caller
+from corex.http.routes import build_app
+from corex.http.server import serve
+
+_MAX_BODY = 1 << 20
+_RETRY = 0.2
+
+
+def main(listener: socket.socket) -> None:
+    """Serve until PID 1 says stop."""
+    asyncio.run(_run(listener))
+
+
+async def _run(listener: socket.socket) -> None:
+    daemon = Daemon()
+    identity = await _identity(daemon)
+    context = tls_context(identity)
+    app = build_app(ROUTES, authenticate=authenticate, context=daemon, max_body=_MAX_BODY)
+    serving = await serve(app, [listener], context)
+    await daemon.call("serving", type(None))
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    await stopped.wait()
+    await serving.stop(1.0)
+
+
+async def _identity(daemon: Daemon) -> Identity:
+    """The node's identity, as soon as the node daemon is there."""
+    while True:
+        try:
+            return await daemon.call("identity", Identity)
+        except problem.ProblemError as error:
+            if error.problem.status != problem.UNAVAILABLE.status:
+                raise
+        await asyncio.sleep(_RETRY)
+
+
+def tls_context(identity: Identity) -> ssl.SSLContext:
+    """TLS 1.3 with the node's certificate; who has the operator's is trusted.
+
+    A client certificate is optional in the handshake, so that who has none gets a problem document that says
+    what to do, not just an alert. One that is not the operator's, or is expired, ends the handshake.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.num_tickets = 0  # a resumed session would not show its certificate's end
+    if identity.operator_certificate:
+        context.load_verify_locations(cadata=identity.operator_certificate)
+    # The ssl module reads keys from paths only; a memory file has one without being in any file system.
+    secret = os.memfd_create("key", os.MFD_CLOEXEC)
+    try:
+        os.write(secret, (identity.key + identity.certificate).encode())
+        context.load_cert_chain(f"/proc/self/fd/{secret}")
+    finally:
+        os.close(secret)
+    return context
+
+
+def authenticate(request: BaseRequest) -> Caller:
+    """Who asks, by the client certificate that TLS has verified. Raises the 401 problem without one."""
+    transport = request.transport
+    certificate = transport.get_extra_info("peercert") if transport else None
+    if not certificate:
+        raise problem.UNAUTHENTICATED(
+            "cannot answer: the connection has no client certificate",
+            remedy="connect with a certificate signed by the operator's key, as `zn` does",
+        )
+    names = dict(pair for part in certificate["subject"] for pair in part)
+    return Caller(names.get("commonName", "operator"), frozenset({OPERATOR}))

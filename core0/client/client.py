@@ -1,0 +1,209 @@
+"""Calls to a node's API over pinned TLS."""
+
+import asyncio
+import ssl
+from types import TracebackType
+from typing import TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from core0.wire.types import (
+    Boot,
+    Container,
+    Containers,
+    ContainerSpec,
+    Events,
+    Health,
+    Node,
+    PowerRequest,
+)
+from corex.http.problem import Problem
+
+T = TypeVar("T")
+_TIMEOUT = 30.0
+_ALERT_TIMEOUT = 5.0
+_ALERTS = {
+    "CERTIFICATE_EXPIRED": "the client's certificate is expired; check the clocks of this machine and of the node",
+    "UNKNOWN_CA": "the node does not know the operator's key that signed it; use the key that the node booted with",
+    "CERTIFICATE_REQUIRED": "the node wants a client certificate; use the operator's key",
+    "BAD_CERTIFICATE": "the node does not take the client's certificate",
+    "UNSUPPORTED_CERTIFICATE": "the certificate is not one for clients",
+    "DECRYPT_ERROR": "its signature is not by the operator's key that the node booted with",
+    "CERTIFICATE_UNKNOWN": "the node could not check the client's certificate",
+}
+
+
+class NodeError(Exception):
+    """A call that was not answered as wished; the message has cause and remedy."""
+
+
+class UnreachableError(NodeError):
+    """Nobody answers at the address, or not in time."""
+
+
+class WrongNodeError(NodeError):
+    """The node's certificate is not the one that was pinned."""
+
+
+class NotAllowedError(NodeError):
+    """The node does not take the client's certificate."""
+
+
+class RefusedError(NodeError):
+    """The node answered with a problem document."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.detail}; {problem.remedy}" if problem.remedy else problem.detail)
+        self.problem = problem
+
+
+class NodeClient:
+    """One node's API. An asynchronous context manager; connections are kept between calls.
+
+    Args:
+        address: `host:port`.
+        fingerprint: SHA-256 of the node's certificate (DER), hexadecimal.
+        context: TLS with the client certificate, from `client_context`.
+    """
+
+    def __init__(self, address: str, fingerprint: str, context: ssl.SSLContext) -> None:
+        self._address = address
+        self._context = context
+        pin = aiohttp.Fingerprint(bytes.fromhex(fingerprint))
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=pin), timeout=aiohttp.ClientTimeout(total=_TIMEOUT)
+        )
+
+    async def __aenter__(self) -> "NodeClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def node(self) -> Node:
+        """What the node is."""
+        return await self._call("GET", "/v1/node", Node)
+
+    async def health(self) -> Health:
+        """Whether it can do its work."""
+        return await self._call("GET", "/v1/health", Health)
+
+    async def boot(self) -> Boot:
+        """How its boot went."""
+        return await self._call("GET", "/v1/boot", Boot)
+
+    async def events(self, after: int = 0, wait: float = 0.0) -> Events:
+        """Events behind a cursor, waiting up to so many seconds (60 at most) for the first."""
+        return await self._call("GET", "/v1/events", Events, query={"after": str(after), "wait": str(wait)})
+
+    async def containers(self) -> tuple[Container, ...]:
+        """All containers."""
+        return (await self._call("GET", "/v1/containers", Containers)).containers
+
+    async def container(self, name: str, wait: float = 0.0) -> Container:
+        """One container, waiting up to so many seconds (60 at most) until it has settled."""
+        return await self._call("GET", _path(name), Container, query={"wait": str(wait)})
+
+    async def put_container(self, name: str, spec: ContainerSpec, wait: float = 0.0) -> Container:
+        """Have a container as the spec says."""
+        return await self._call("PUT", _path(name), Container, query={"wait": str(wait)}, body=spec)
+
+    async def start_container(self, name: str, wait: float = 0.0) -> Container:
+        """Start a stopped container."""
+        return await self._call("POST", f"{_path(name)}/start", Container, query={"wait": str(wait)})
+
+    async def stop_container(self, name: str, wait: float = 0.0) -> Container:
+        """Stop a container."""
+        return await self._call("POST", f"{_path(name)}/stop", Container, query={"wait": str(wait)})
+
+    async def delete_container(self, name: str) -> None:
+        """Remove a container with its files."""
+        await self._call("DELETE", _path(name), type(None))
+
+    async def power(self, request: PowerRequest) -> None:
+        """Reboot or power off."""
+        await self._call("POST", "/v1/power", type(None), body=request)
+
+    async def openapi(self) -> dict[str, object]:
+        """The API's OpenAPI 3.1 document."""
+        return await self._call("GET", "/v1/openapi.json", dict[str, object])
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        *,
+        query: dict[str, str] | None = None,
+        body: msgspec.Struct | None = None,
+    ) -> T:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        wait = float((query or {}).get("wait", "0"))
+        try:
+            async with self._session.request(
+                method,
+                f"https://{self._address}{path}",
+                params=query,
+                data=msgspec.json.encode(body) if body is not None else None,
+                headers=headers,
+                ssl=self._context,
+                timeout=aiohttp.ClientTimeout(total=_TIMEOUT + wait),
+            ) as response:
+                data = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise await self._explain(error) from error
+        if response.status >= 400:
+            raise RefusedError(_decode_problem(data, response.status))
+        return msgspec.json.decode(data or b"null", type=kind)
+
+    async def _explain(self, error: BaseException) -> NodeError:
+        """The error of our tree for one of the transport."""
+        if isinstance(error, aiohttp.ServerFingerprintMismatch):
+            return WrongNodeError(
+                f"cannot trust the node at {self._address}: its certificate is {error.got.hex()}, "
+                f"not {error.expected.hex()}; if it was rebooted, take its new fingerprint from its console"
+            )
+        if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+            alert = await self._alert()
+            if alert:
+                return NotAllowedError(f"cannot log in to the node at {self._address}: {alert}")
+        reason = str(error) or type(error).__name__
+        return UnreachableError(
+            f"cannot reach the node at {self._address}: {reason}; "
+            "check that it runs and that the address is right"
+        )
+
+    async def _alert(self) -> str:
+        """Why the node ended the TLS handshake, if it did.
+
+        In TLS 1.3 the client's part is done before the server has seen the certificate, so the alert arrives
+        where aiohttp expects an answer, and aiohttp drops it. A second connection only listens for it.
+        """
+        host, _, port = self._address.rpartition(":")
+        try:
+            async with asyncio.timeout(_ALERT_TIMEOUT):
+                reader, writer = await asyncio.open_connection(host, int(port), ssl=self._context)
+                try:
+                    await reader.read(1)
+                finally:
+                    writer.close()
+        except ssl.SSLError as error:
+            return next((cause for alert, cause in _ALERTS.items() if alert in str(error)), str(error))
+        except (OSError, TimeoutError):
+            pass
+        return ""
+
+
+def _path(name: str) -> str:
+    return f"/v1/containers/{quote(name, safe='')}"
+
+
+def _decode_problem(data: bytes, status: int) -> Problem:
+    try:
+        return msgspec.json.decode(data, type=Problem)
+    except msgspec.DecodeError:
+        return Problem("about:blank", "Error", status, f"the node answered {status} without saying why")
