@@ -7,6 +7,7 @@ ImageError
 ├─ DebError, TreeError, ElfError, ModuleError a package is not what the builder expects
 ├─ PolicyError                                the container filter cannot be made
 ├─ BytecodeError                              the image's Python cannot compile
+├─ WriteError                                 the disk is full, or a folder cannot be written
 └─ CpioError                                  an archive is damaged
 """
 

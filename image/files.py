@@ -7,9 +7,30 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from image.errors import ImageError
+
+
+class WriteError(ImageError):
+    """Something could not be written; what was there before is untouched."""
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"cannot write {path}: {error.strerror}; make room or choose another folder"
+        ) from error
+
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file so that readers see the old or the new content; OSError leaves the old one."""
+    """Write a file so that readers see the old or the new content. Raises WriteError."""
+    with _explained(path):
+        _write(path, content, mode)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
@@ -31,12 +52,14 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     rename(2) cannot replace a folder that has files, so the old one is moved aside first.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.new.", dir=path.parent))
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.new.", dir=path.parent))
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        _swap(temporary, path)
+        with _explained(path):
+            yield temporary
+            temporary.chmod(0o755)
+            _swap(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

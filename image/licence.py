@@ -30,6 +30,8 @@ def of_debian(entries: Iterable[Entry]) -> dict[str, str]:
 
 
 def _names(copyright_text: str) -> str:
+    if not copyright_text.startswith("Format:"):
+        return ""
     found = re.findall(r"^License: *(\S.*)$", copyright_text, re.MULTILINE)
     return ", ".join(sorted({name.strip() for name in found}))
 
