@@ -10,7 +10,9 @@ RULESET = f"""
 table ip zeronode
 delete table ip zeronode
 table ip zeronode {{
-    map published {{ type inet_proto . inet_service : ipv4_addr . inet_service }}
+    map published {{
+        type inet_proto . inet_service : ipv4_addr . inet_service
+    }}
 
     chain prerouting {{
         type nat hook prerouting priority dstnat; policy accept

@@ -1,8 +1,6 @@
 """Our rtnetlink encoding against the kernel and against pyroute2 as an independent reader."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -11,20 +9,17 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]
 
-_IN_NAMESPACE = """
-import ctypes, os
-assert ctypes.CDLL(None, use_errno=True).unshare(0x40000000) == 0
+_PREAMBLE = """
+import os
 from core0.linux import netlink
 from pyroute2 import IPRoute
 """
 
 
-def in_fresh_namespace(code: str) -> None:
-    subprocess.run([sys.executable, "-c", _IN_NAMESPACE + code], check=True, timeout=30)
-
-
-def test_a_veth_pair_with_address_and_routes_reads_back_the_same_by_pyroute2():
-    in_fresh_namespace("""
+def test_a_veth_pair_with_address_and_routes_reads_back_the_same_by_pyroute2(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
 here = os.open('/proc/self/ns/net', os.O_RDONLY)
 with netlink.Netlink() as rt:
     rt.apply([netlink.add_veth('zc1', 'eth0', here), netlink.set_up(1)])
@@ -50,11 +45,14 @@ with IPRoute() as ip:
 with netlink.Netlink() as rt:
     rt.apply([netlink.delete_address(index, '10.88.0.2/32'), netlink.delete_link('zc1')])
     assert [link.name for link in rt.links()] == ['lo']
-""")
+"""
+    )
 
 
-def test_a_refused_request_says_what_it_was_for_and_the_others_are_done():
-    in_fresh_namespace("""
+def test_a_refused_request_says_what_it_was_for_and_the_others_are_done(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
 with netlink.Netlink() as rt:
     try:
         rt.apply([netlink.add_address(99, '10.0.0.1/24'), netlink.set_up(1)])
@@ -63,4 +61,5 @@ with netlink.Netlink() as rt:
     else:
         raise AssertionError('not refused')
     assert rt.links()[0].is_up
-""")
+"""
+    )
