@@ -33,6 +33,8 @@ _ARCHES: Mapping[str, int] = {"amd64": 0xC000003E, "arm64": 0xC00000B7}
 # x32 calls bear the architecture of amd64 and this bit (asm/unistd.h).
 _X32 = 0x40000000
 
+# linux/sched.h: root, working directory and umask.
+_CLONE_FS = 0x200
 # linux/sched.h: the flags of clone(2) that make namespaces.
 _NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
@@ -165,6 +167,10 @@ def _clone() -> Program:
     return [_argument(0), (_IF_SET, 0, 1, _NAMESPACES), _answer(_ERRNO | EPERM), _answer(_ALLOW)]
 
 
+def _unshare() -> Program:
+    return _one_of(0, (_CLONE_FS,), _ALLOW, _ERRNO | EPERM)
+
+
 def _ioctl() -> Program:
     return _refuse_if(1, (_TIOCSTI, _TIOCLINUX))
 
@@ -192,4 +198,5 @@ _CONDITIONS: Mapping[str, Callable[[], Program]] = {
     "ioctl": _ioctl,
     "personality": _personality,
     "socket": _socket,
+    "unshare": _unshare,
 }
