@@ -31,6 +31,7 @@ _READY_DEADLINE = 30.0
 # Seconds from SIGTERM to Core-X until everything in the container is killed: Core-X stops its processes in it.
 _STOP_DEADLINE = 15.0
 _RETRY = 0.05
+_LAST_WORDS = 4096
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -304,6 +305,25 @@ def open_pidfd(record: Record) -> int | None:
         return os.pidfd_open(record.pid) if is_alive(record) else None
     except ProcessLookupError:
         return None
+
+
+def read_exit(record: Record) -> int | None:
+    """The wait status of a container's first process, once PID 1 has written it down."""
+    try:
+        return int(Path(paths.EXITS, str(record.pid)).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def last_words(world: World, name: str) -> str:
+    """The last line of Core-X's own log, for people; it is a stranger's text, so it is short and printable."""
+    try:
+        with (world.folder / name / "corex.log").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        return ""
+    return "".join(letter for letter in lines[-1] if letter.isprintable())[:300] if lines else ""
 
 
 def write_whole(path: Path, value: msgspec.Struct) -> None:

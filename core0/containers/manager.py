@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from core0.containers import apply, rootfs
 from core0.containers.apply import ContainerError, Slot, World
@@ -17,11 +16,12 @@ from core0.containers.observe import is_alive, observe_record, observe_wanted
 from core0.containers.plan import plan
 from core0.images.model import parse_reference
 from core0.images.pull import PullError
-from core0.wire import paths, ports
+from core0.wire import ports
 from core0.wire.control import Refusal, Report
 from core0.wire.types import Container, ContainerSpec, ContainerState
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
+_EXIT_LOOKS, _EXIT_LOOK_EVERY = 20, 0.05
 _SETTLED = ("running", "stopped", "failed")
 
 
@@ -203,7 +203,7 @@ class Containers:
             life.wake.clear()
             seen = self._see(name, life)
             if seen.record and not seen.alive:
-                self._ended(name, life, seen.record)
+                await self._ended(name, life, seen.record)
             if life.wanted is None and seen.record is None:
                 break
             await self._reconcile(name, life, seen)
@@ -259,11 +259,11 @@ class Containers:
         life.due = asyncio.get_running_loop().time() + delay
         self._say(name, life, "failed", f"{cause}; trying again in {delay:.1f} s")
 
-    def _ended(self, name: str, life: _Life, record: Record) -> None:
+    async def _ended(self, name: str, life: _Life, record: Record) -> None:
         """A container that ended by itself: by its restart policy it starts again, later each time, or stays."""
         if life.wanted is None or not life.wanted.run or life.wanted.spec != record.spec:
             return
-        how, clean = self._exit_of(record)
+        how, clean = await _exit_of(record)
         policy = life.wanted.spec.restart
         if policy == "never" or (policy == "on-failure" and clean):
             life.wanted = Wanted(life.wanted.spec, run=False)
@@ -272,16 +272,8 @@ class Containers:
             return
         if asyncio.get_running_loop().time() - life.created >= _STABLE:
             life.failures = 0
-        self._failed(name, life, f"it ended: {how}")
-
-    def _exit_of(self, record: Record) -> tuple[str, bool]:
-        """How the first process ended, in words, and whether that was in order."""
-        try:
-            status = int(Path(paths.EXITS, str(record.pid)).read_text())
-        except FileNotFoundError:
-            return "how is not known", False
-        code = os.waitstatus_to_exitcode(status)
-        return (f"exit code {code}" if code >= 0 else f"killed by signal {-code}"), code == 0
+        said = apply.last_words(self._world, name)
+        self._failed(name, life, f"it ended: {how}{'; Core-X: ' + said if said else ''}")
 
     async def _wait_for_reason(self, name: str, life: _Life) -> None:
         """Wait for another wish, the container's end, or the time of the next try."""
@@ -303,6 +295,20 @@ class Containers:
             if pidfd is not None:
                 loop.remove_reader(pidfd)
                 os.close(pidfd)
+
+
+async def _exit_of(record: Record) -> tuple[str, bool]:
+    """How the first process ended, in words, and whether that was in order.
+
+    PID 1 writes the status when it reaps, a moment after the process's end is seen here.
+    """
+    for _ in range(_EXIT_LOOKS):
+        status = apply.read_exit(record)
+        if status is not None:
+            code = os.waitstatus_to_exitcode(status)
+            return (f"exit code {code}" if code >= 0 else f"killed by signal {-code}"), code == 0
+        await asyncio.sleep(_EXIT_LOOK_EVERY)
+    return "how is not known", False
 
 
 def _reserved(port: int) -> str | None:

@@ -24,6 +24,9 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 # this image does not have.
 _NEEDED_FIRST = ("af_packet",)
 
+# Of each process, containers' included (the kernel's own hard limit for PID 1 is 4,096).
+_OPEN_FILES = 65536
+
 _SYSCTLS = {
     "kernel/core_pattern": "|/dev/null",
     "kernel/dmesg_restrict": "1",
@@ -147,6 +150,7 @@ def tune_kernel(boot: Boot) -> str:
     socket.sethostname(boot.command_line.hostname or "zeronode")
     _set_loopback_up()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     return f"not in this kernel: {', '.join(absent)}" if absent else ""
 
 

@@ -89,7 +89,7 @@ def syscall(name: str, *arguments: object, doing: str = "", locked: bool = False
 
 
 def prctl(option: int, *arguments: int, doing: str) -> int:
-    """Read or change an attribute of this process; an OSError starts with `doing`. See prctl(2)."""
+    """Read or change an attribute of this process; an OSError starts with `doing`."""
     padded = [ctypes.c_ulong(argument) for argument in (*arguments, 0, 0, 0, 0)[:4]]
     result: int = _libc.prctl(ctypes.c_int(option), *padded)
     if result < 0:
