@@ -347,22 +347,28 @@ def main(words: list[str]) -> int:
         "--argument", action="append", default=[], help="kernel parameter, such as zn.hostname=node1"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to bind")
+    parser.add_argument(
+        "--ready", type=int, help="descriptor that gets the port once it serves, then is closed"
+    )
     parser.add_argument("--port", type=int, default=0, help="port to bind, 0 for any")
     given = parser.parse_args(words)
     config = Config(given.image, given.oci, tuple(given.argument), given.host, given.port)
     try:
-        asyncio.run(_serve_until_signal(config))
+        asyncio.run(_serve_until_signal(config, given.ready))
     except ServeError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
     return 0
 
 
-async def _serve_until_signal(config: Config) -> None:
+async def _serve_until_signal(config: Config, ready: int | None) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with serve(config):
+    async with serve(config) as running:
+        if ready is not None:
+            os.write(ready, str(running.port).encode())
+            os.close(ready)
         await ended.wait()
 
 

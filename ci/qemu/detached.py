@@ -79,6 +79,11 @@ async def attach(folder: Path) -> AsyncIterator[Machine]:
         await machine.close()
 
 
+def console_socket(folder: Path) -> Path:
+    """Where a machine's serial console takes one connection at a time."""
+    return folder / _CONSOLE_SOCKET
+
+
 def _prepare(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONSOLE_LOG).unlink(missing_ok=True)

@@ -44,7 +44,6 @@ class Machine:
         self._slots = Slots(spec, self.monitor)
         self._follower: asyncio.Task[None] | None = None
         self._keyboard: asyncio.StreamWriter | None = None
-        self._forwards: dict[int, int] = {}
         self._boot_line = 0
 
     async def __aenter__(self) -> Self:
@@ -159,10 +158,8 @@ class Machine:
 
     async def forward(self, guest_port: int) -> int:
         """The loopback port of the host that leads to a guest's TCP port; the same one each time."""
-        if guest_port not in self._forwards:
-            nic = self.spec.nics[0].name
-            self._forwards[guest_port] = await ports.add_forward(self.monitor, nic, guest_port)
-        return self._forwards[guest_port]
+        known = await ports.find_forward(self.monitor, guest_port)
+        return known or await ports.add_forward(self.monitor, self.spec.nics[0].name, guest_port)
 
     async def plug_disk(self, disk: Disk) -> None:
         """Add a disk to the running machine."""

@@ -41,6 +41,12 @@ def parse_connections(listing: str) -> Iterator[Connection]:
         )
 
 
+async def find_forward(monitor: Monitor, guest_port: int) -> int | None:
+    """The host port that leads to a guest's TCP port already, if one does."""
+    forwards = sorted(item.source[1] for item in await _forwards(monitor) if item.target[1] == guest_port)
+    return forwards[0] if forwards else None
+
+
 async def add_forward(monitor: Monitor, nic: str, guest_port: int) -> int:
     """Forward a fresh port of the host's loopback to a guest's port; returns the host port.
 

@@ -18,8 +18,11 @@ from ci.qemu import trial
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
+from cli.image import cache_folder
 from image import build as builder
+from image.report import Report
 from image.server import Config, Running, serve
+from image.sources import Places
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -48,16 +51,10 @@ def image() -> Path:
         turn.seek(0)
         if turn.read() != run:
             manifest = ROOT / "initramfs" / "virt.toml"
-            builder.build(builder.Request(ROOT, manifest, "amd64", output, cache_folder()))
+            builder.build(builder.Request(manifest, "amd64", output, Places(ROOT, cache_folder())), Report())
             turn.truncate(0)
             turn.write(run)
     return output
-
-
-def cache_folder() -> Path:
-    """Where downloads and built parts are kept, as `zn image` does."""
-    named = os.environ.get("XDG_CACHE_HOME")
-    return Path(named) / "zeronode" if named else ROOT / ".cache"
 
 
 @pytest.fixture(scope="session")

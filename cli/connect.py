@@ -1,0 +1,51 @@
+"""From a context to a client: the operator's key signs a fresh certificate, the other side's is pinned."""
+
+import datetime
+from pathlib import Path
+
+from cli import context
+from cli.context import Context
+from cli.frame import Settings
+from cli.outcome import ExitCode, Failure
+from core0.client.client import NodeClient
+from core0.client.credentials import client_context, issue_certificate, load_key
+from corex.client.client import Client, Endpoint
+
+# Who used the operator's key, in the node's log.
+_WHO = "zn"
+
+
+def node_client(settings: Settings) -> NodeClient:
+    """A client of the chosen node's API; use it with `async with`, inside a running loop.
+
+    Raises:
+        Failure: no context is chosen.
+        OperatorKeyError: its key cannot be read.
+    """
+    return client_of(settings.contexts, context.choose(settings.contexts, settings.context))
+
+
+def client_of(contexts: Path, chosen: Context) -> NodeClient:
+    """A client of one context's node."""
+    key = load_key(contexts.parent / chosen.key)
+    certificate = issue_certificate(key, _WHO, now=datetime.datetime.now(datetime.UTC))
+    return NodeClient(chosen.address, chosen.fingerprint, client_context(certificate))
+
+
+def corex_client(settings: Settings, container: str) -> Client:
+    """A client of a container's Core-X; use it with `async with`.
+
+    Raises:
+        Failure: the context does not know the container's Core-X, or its token is gone.
+    """
+    chosen = context.choose(settings.contexts, settings.context)
+    endpoint = chosen.container.get(container)
+    if endpoint is None:
+        known = ", ".join(chosen.container) or "none"
+        raise Failure(
+            f"cannot reach Core-X of container {container!r}: the context has the token of {known}; "
+            "only who created a container has its token",
+            ExitCode.REFUSED,
+        )
+    token = context.read_token(settings.contexts, endpoint)
+    return Client(Endpoint(endpoint.address, endpoint.fingerprint, token))

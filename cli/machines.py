@@ -1,0 +1,112 @@
+"""Machines that `zn` keeps running: their folders, their specifications, their start and end."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ci.qemu import detached, process, trial
+from ci.qemu.detached import Record
+from ci.qemu.machine import CONSOLE_LOG, Machine
+from ci.qemu.monitor import MonitorError
+from ci.qemu.spec import Boot, DirectBoot, MachineSpec, NetBoot
+from cli.outcome import ExitCode, Failure
+from cli.tasks import ROOT
+from core0.wire.ports import API
+
+RUN = ROOT / "build" / "run"
+# QEMU's NAT network shows the host's loopback under this address.
+HOST = "10.0.2.2"
+_END_SECONDS = 10.0
+# From power-on under KVM, firmware and network boot included.
+_READY_SECONDS = 15.0
+
+
+def folder_of(name: str) -> Path:
+    """Where a machine keeps its sockets, record and console log."""
+    return RUN / "machines" / name
+
+
+def running() -> Iterator[tuple[Path, Record]]:
+    """The machines that run, by name."""
+    for folder in sorted((RUN / "machines").glob("*")):
+        if record := detached.find(folder):
+            yield folder, record
+
+
+def find(name: str) -> Path:
+    """The folder of a machine that runs.
+
+    Raises:
+        Failure: it does not run.
+    """
+    if detached.find(folder_of(name)) is None:
+        known = ", ".join(record.spec.name for _, record in running()) or "none"
+        raise Failure(f"cannot find machine {name!r}: running: {known}; see zn vm ls", ExitCode.REFUSED)
+    return folder_of(name)
+
+
+def direct_boot(image: Path, arguments: tuple[str, ...]) -> DirectBoot:
+    """Kernel and initramfs of a build, loaded by QEMU itself."""
+    try:
+        own = (image / "cmdline").read_text().strip()
+    except FileNotFoundError:
+        raise Failure(f"cannot boot {image}: there is no image; build it first: zn image build") from None
+    return DirectBoot(image / "vmlinuz", image / "initramfs", " ".join((own, *arguments)))
+
+
+def network_boot(port: int) -> NetBoot:
+    """The script of a netboot server on the host's loopback."""
+    return NetBoot(f"http://{HOST}:{port}/boot.ipxe")
+
+
+async def start(name: str, boot: Boot, image: Path, *, memory: int, cpus: int) -> Path:
+    """Start a machine that lives on after this command; returns its folder.
+
+    Args:
+        name: its name.
+        boot: where it boots from.
+        image: the build whose kernel tries the acceleration.
+        memory: RAM in MiB.
+        cpus: virtual CPUs.
+
+    Raises:
+        Failure: one of this name runs.
+        StartError: QEMU did not start.
+    """
+    folder = folder_of(name)
+    if detached.find(folder):
+        raise Failure(
+            f"cannot start machine {name}: it runs; stop it first: zn vm stop {name}", ExitCode.REFUSED
+        )
+    acceleration = await trial.choose(image / "vmlinuz")
+    await detached.launch(MachineSpec(name, boot, memory=memory, cpus=cpus), acceleration, folder)
+    async with detached.attach(folder) as machine:
+        await machine.monitor.execute("cont")
+    return folder
+
+
+async def stop(folder: Path) -> bool:
+    """End a machine, in order if QEMU listens, by SIGKILL if not; False if it does not run."""
+    record = detached.find(folder)
+    if record is None:
+        return False
+    try:
+        async with detached.attach(folder) as machine:
+            await machine.quit()
+    except (MonitorError, process.StartError, OSError):
+        process.Detached(record.identity).kill()
+    if not await process.wait_ended(record.identity, _END_SECONDS):
+        raise Failure(f"cannot stop machine {record.spec.name}: process {record.identity.pid} does not end")
+    return True
+
+
+async def wait_ready(machine: Machine) -> tuple[str, str]:
+    """Wait until a node answers; returns its certificate's fingerprint and its API's address on this host."""
+    await machine.wait_for_phase("ready", _READY_SECONDS)
+    identity = await machine.wait_for_phase("identity", _READY_SECONDS)
+    host_port = await machine.forward(API)
+    return identity.detail.removeprefix("sha256:"), f"127.0.0.1:{host_port}"
+
+
+def console_log(folder: Path) -> Path:
+    """The file with everything that a machine has printed."""
+    return folder / CONSOLE_LOG
