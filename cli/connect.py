@@ -1,8 +1,12 @@
 """From a context to a client: the operator's key signs a fresh certificate, the other side's is pinned."""
 
+import asyncio
 import datetime
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
+from ci.qemu import detached
 from cli import context
 from cli.context import Context
 from cli.frame import Settings
@@ -11,6 +15,7 @@ from core0.client.client import NodeClient
 from core0.client.credentials import client_context, issue_certificate, load_key
 from corex.client.client import Client, Endpoint
 
+T = TypeVar("T")
 # Who used the operator's key, in the node's log.
 _WHO = "zn"
 
@@ -30,6 +35,24 @@ def client_of(contexts: Path, chosen: Context) -> NodeClient:
     key = load_key(contexts.parent / chosen.key)
     certificate = issue_certificate(key, _WHO, now=datetime.datetime.now(datetime.UTC))
     return NodeClient(chosen.address, chosen.fingerprint, client_context(certificate))
+
+
+def call(settings: Settings, work: Callable[[NodeClient], Awaitable[T]]) -> T:
+    """Do some work with the chosen node and return its result."""
+
+    async def run() -> T:
+        async with node_client(settings) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+async def reach(chosen: Context, port: int) -> str:
+    """The address (`host:port`) at which a port of a context's node is reached from here."""
+    if not chosen.machine:
+        return f"{chosen.address.rpartition(':')[0]}:{port}"
+    async with detached.attach(Path(chosen.machine)) as machine:
+        return f"127.0.0.1:{await machine.forward(port)}"
 
 
 def corex_client(settings: Settings, container: str) -> Client:

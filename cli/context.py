@@ -36,11 +36,16 @@ class CoreXEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Context(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One node: where its API answers, what certificate to pin, the operator's key file, its containers."""
+    """One node: where its API answers, what certificate to pin, the operator's key file, its containers.
+
+    `machine` is the folder of the machine under QEMU that the node runs in, where `zn` started one: its ports
+    are reached by forwards only.
+    """
 
     address: str
     fingerprint: str
     key: str
+    machine: str = ""
     container: dict[str, CoreXEndpoint] = {}
 
 
@@ -148,7 +153,7 @@ def _lines(contexts: Contexts) -> Iterator[str]:
 def _pairs(struct: msgspec.Struct) -> Iterator[str]:
     for key in struct.__struct_fields__:
         value = getattr(struct, key)
-        if isinstance(value, str):
+        if isinstance(value, str) and value:
             yield f"{key} = {_quoted(value)}"
 
 

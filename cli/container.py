@@ -1,0 +1,218 @@
+"""`zn container`: the containers of a node."""
+
+import asyncio
+import hashlib
+import secrets
+from typing import Annotated
+
+import msgspec
+import typer
+
+from cli import context as contexts
+from cli.connect import call, reach
+from cli.frame import Settings
+from cli.outcome import ExitCode, Failure
+from cli.output import Json, print_json, print_table
+from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort
+
+app = typer.Typer(no_args_is_help=True)
+
+Wait = Annotated[float, typer.Option(help="Seconds to wait until it has settled (60 at most).")]
+
+
+@app.command("ls")
+def list_(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the containers.
+
+    Example: zn container ls
+    """
+    found = call(ctx.obj, lambda client: client.containers())
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one.name, one.state, one.address or "-", _ports(one), one.spec.image, one.why) for one in found]
+    print_table(("name", "state", "address", "ports", "image", "why"), rows, "no containers")
+
+
+@app.command()
+def show(ctx: typer.Context, name: str, as_json: Json = False) -> None:
+    """Show one container.
+
+    Example: zn container show demo
+    """
+    _print(call(ctx.obj, lambda client: client.container(name)), as_json)
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    name: str,
+    image: Annotated[
+        str,
+        typer.Option(
+            help="An OCI layout's folder (http://host:port/path/) or a registry's repository "
+            "(http://host:port/name:tag)."
+        ),
+    ],
+    argv: Annotated[list[str] | None, typer.Argument(help="What to run instead of the image's own.")] = None,
+    port: Annotated[
+        list[str] | None, typer.Option("--port", "-p", help="Publish NODE:CONTAINER[/udp].")
+    ] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="Add NAME=VALUE.")] = None,
+    user: Annotated[str | None, typer.Option(help="Run as this user of the image.")] = None,
+    restart: Annotated[str, typer.Option(help="always, on-failure or never.")] = "always",
+    memory: Annotated[int, typer.Option(help="MiB of memory at most.")] = Limits().memory_mib,
+    cpus: Annotated[float, typer.Option(help="Processors at most.")] = Limits().cpus,
+    wait: Wait = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Create a container, or make an existing one as told, and start it.
+
+    Example: zn container create web --image http://10.0.2.2:8080/oci/demo/ -p 8080:80
+    """
+    token = _token(ctx.obj, name)
+    spec = _spec(
+        image=image,
+        token_sha256=hashlib.sha256(token.encode()).hexdigest(),
+        argv=tuple(argv or ()),
+        env=dict(_pair(text) for text in env or ()),
+        user=user,
+        restart=restart,
+        ports=[_port(text) for text in port or ()],
+        limits={"memory_mib": memory, "cpus": cpus},
+    )
+    made = call(ctx.obj, lambda client: client.put_container(name, spec, wait))
+    _remember(ctx.obj, made, token)
+    _print(made, as_json)
+    _fail_unless(made, "running")
+
+
+@app.command()
+def start(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = False) -> None:
+    """Start a stopped container.
+
+    Example: zn container start demo
+    """
+    found = call(ctx.obj, lambda client: client.start_container(name, wait))
+    _remember(ctx.obj, found, _token(ctx.obj, name))
+    _print(found, as_json)
+    _fail_unless(found, "running")
+
+
+@app.command()
+def stop(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = False) -> None:
+    """Stop a container: its processes in order, then itself. Its writable files end with it.
+
+    Example: zn container stop demo
+    """
+    found = call(ctx.obj, lambda client: client.stop_container(name, wait))
+    _print(found, as_json)
+    _fail_unless(found, "stopped")
+
+
+@app.command()
+def rm(ctx: typer.Context, name: str) -> None:
+    """Stop and remove a container with its files.
+
+    Example: zn container rm demo
+    """
+    call(ctx.obj, lambda client: client.delete_container(name))
+    _forget(ctx.obj, name)
+
+
+def _print(container: Container, as_json: bool) -> None:
+    if as_json:
+        print_json(container)
+        return
+    rows = [
+        ("name", container.name),
+        ("state", container.state),
+        ("why", container.why),
+        ("image", container.spec.image),
+        ("digest", container.image_digest or "-"),
+        ("address", container.address or "-"),
+        ("ports", _ports(container)),
+        ("Core-X", f"port {container.corex.port}" if container.corex else "-"),
+        ("fingerprint", f"sha256:{container.corex.fingerprint}" if container.corex else "-"),
+    ]
+    print_table(("container", ""), rows)
+
+
+def _fail_unless(container: Container, state: str) -> None:
+    if container.state != state:
+        raise Failure(f"container {container.name} is {container.state}, not {state}: {container.why}")
+
+
+def _ports(container: Container) -> str:
+    ports = container.spec.ports
+    return ", ".join(f"{port.node}→{port.container}/{port.protocol}" for port in ports) or "-"
+
+
+def _spec(**given: object) -> ContainerSpec:
+    """The spec, checked here as the node will check it. Raises Failure (usage)."""
+    try:
+        return msgspec.convert(given, ContainerSpec)
+    except msgspec.ValidationError as error:
+        raise Failure(
+            f"cannot create the container: {error}; see zn container create --help", ExitCode.USAGE
+        ) from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise Failure(f"cannot set {text!r}: it is not NAME=VALUE", ExitCode.USAGE)
+    return name, value
+
+
+def _port(text: str) -> PublishedPort:
+    pair, _, protocol = text.partition("/")
+    node, colon, container = pair.partition(":")
+    try:
+        given = {
+            "node": int(node),
+            "container": int(container if colon else node),
+            "protocol": protocol or "tcp",
+        }
+        return msgspec.convert(given, PublishedPort)
+    except (ValueError, msgspec.ValidationError):
+        raise Failure(
+            f"cannot publish {text!r}: it is not NODE:CONTAINER[/udp], as in 8080:80", ExitCode.USAGE
+        ) from None
+
+
+def _token(settings: Settings, name: str) -> str:
+    """The container's token: the one that is kept, so that creating again changes nothing, or a fresh one."""
+    chosen = contexts.choose(settings.contexts, settings.context)
+    file = settings.contexts.parent / f"{_token_name(settings, name)}.token"
+    known = chosen.container.get(name)
+    if known:
+        return contexts.read_token(settings.contexts, known)
+    return file.read_text("ascii").strip() if file.exists() else secrets.token_hex(32)
+
+
+def _context_name(settings: Settings) -> str:
+    return settings.context or contexts.load(settings.contexts).current or ""
+
+
+def _token_name(settings: Settings, name: str) -> str:
+    return f"{_context_name(settings)}-{name}"
+
+
+def _remember(settings: Settings, container: Container, token: str) -> None:
+    """Keep the token, and where the container's Core-X answers once it does."""
+    file = contexts.write_token(settings.contexts, _token_name(settings, container.name), token)
+    if container.corex is None:
+        return
+    chosen = contexts.choose(settings.contexts, settings.context)
+    address = asyncio.run(reach(chosen, container.corex.port))
+    endpoint = contexts.CoreXEndpoint(address, container.corex.fingerprint, file)
+    known = {**chosen.container, container.name: endpoint}
+    contexts.put(settings.contexts, _context_name(settings), msgspec.structs.replace(chosen, container=known))
+
+
+def _forget(settings: Settings, name: str) -> None:
+    chosen = contexts.choose(settings.contexts, settings.context)
+    (settings.contexts.parent / f"{_token_name(settings, name)}.token").unlink(missing_ok=True)
+    known = {key: value for key, value in chosen.container.items() if key != name}
+    contexts.put(settings.contexts, _context_name(settings), msgspec.structs.replace(chosen, container=known))

@@ -1,0 +1,135 @@
+"""`zn node`: see and steer a node."""
+
+import datetime
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import msgspec
+import typer
+
+from cli.connect import call
+from cli.output import Json, print_json, print_line, print_table
+from core0.client.client import NodeClient
+from core0.wire.types import Events, PowerRequest
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def show(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show what the node is.
+
+    Example: zn node show
+    """
+    node = call(ctx.obj, lambda client: client.node())
+    if as_json:
+        print_json(node)
+        return
+    rows = [
+        ("host name", node.hostname),
+        ("fingerprint", f"sha256:{node.fingerprint}"),
+        ("identity", "ends with this boot" if node.ephemeral else "kept on the node's disks"),
+        ("version", f"{node.version} (build {node.build})"),
+        ("kernel", f"{node.kernel} {node.architecture}"),
+        ("processors", node.cpus),
+        ("memory", _mebibytes(node.memory_bytes)),
+        ("up", str(datetime.timedelta(seconds=int(node.uptime_seconds)))),
+        ("addresses", ", ".join(f"{one.interface} on {one.link}" for one in node.addresses) or "none"),
+    ]
+    print_table(("node", ""), rows)
+
+
+@app.command()
+def health(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show whether the node can do its work, and the memory of its own processes. Exit code 1 if it cannot.
+
+    Example: zn node health
+    """
+    found = call(ctx.obj, lambda client: client.health())
+    if as_json:
+        print_json(found)
+    else:
+        print_table(
+            ("check", "state", "why"),
+            [(check.name, "ok" if check.ok else "FAILED", check.why) for check in found.checks],
+        )
+        print_table(
+            ("process", "pid", "memory"),
+            [(one.name, one.pid, _mebibytes(one.proportional_bytes)) for one in found.processes],
+        )
+    raise typer.Exit(0 if found.ok else 1)
+
+
+@app.command()
+def boot(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show how this boot went, phase by phase, in seconds from the kernel's entry.
+
+    Example: zn node boot
+    """
+    found = call(ctx.obj, lambda client: client.boot())
+    if as_json:
+        print_json(found)
+        return
+    rows = [(phase.name, phase.state, f"{phase.at_seconds:.3f}", phase.detail) for phase in found.phases]
+    print_table(("phase", "state", "at", "detail"), rows)
+    for warning in found.warnings:
+        print_line(f"warning: {warning}")
+
+
+@app.command()
+def events(
+    ctx: typer.Context,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more; Ctrl-C ends.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what happened on the node.
+
+    Example: zn node events --follow
+    """
+    cursor = 0
+    while True:
+        found = call(ctx.obj, _events_after(cursor, 30.0 if follow and cursor else 0.0))
+        if as_json and not follow:
+            print_json(found)
+        else:
+            _print_events(found, as_json)
+        cursor = found.cursor
+        if not follow:
+            return
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"
+
+
+def _events_after(cursor: int, wait: float) -> Callable[[NodeClient], Awaitable[Events]]:
+    return lambda client: client.events(cursor, wait)
+
+
+def _print_events(found: Events, as_json: bool) -> None:
+    if found.lost:
+        print_line(f"({found.lost} events before these are gone)")
+    for event in found.events:
+        if as_json:
+            print_line(msgspec.json.encode(event).decode())
+            continue
+        at = datetime.datetime.fromtimestamp(event.at).strftime("%H:%M:%S")
+        print_line(f"{at} {event.kind:<10} {event.subject:<12} {event.message}")
+
+
+@app.command()
+def reboot(ctx: typer.Context) -> None:
+    """Reboot the node: its containers stop in order, its identity ends.
+
+    Example: zn node reboot
+    """
+    call(ctx.obj, lambda client: client.power(PowerRequest("reboot")))
+
+
+@app.command()
+def poweroff(ctx: typer.Context) -> None:
+    """Power the node off.
+
+    Example: zn node poweroff
+    """
+    call(ctx.obj, lambda client: client.power(PowerRequest("poweroff")))
