@@ -34,7 +34,7 @@ class TerminalReport(Report):
         with self._bar(columns) as self._progress:
             self._transfer = self._progress.add_task(name, total=None)
             yield
-        self._console.print(f"{name:<10} {perf_counter() - start:6.2f} s")
+        self._console.print(f"{name:<18} {perf_counter() - start:6.2f} s")
 
     def _bar(self, columns: tuple[ProgressColumn, ...]) -> Progress:
         watched = self._console.is_terminal
