@@ -17,14 +17,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID
+from hypothesis import settings
 
 from corex.client.client import Client, Endpoint
 from corex.http.server import listen
+from corex.wire.api import LogLine, ProcessInfo, State
 from corex.wire.boot import Boot
 from corex.wire.process import ProcessSpec
 
+# Other work shares this machine: how long an example takes says nothing.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+
 TOKEN = "t" * 43
 BUSYBOX = Path("/bin/busybox")
+APPLETS = ("sh", "sleep", "cat", "id", "pwd", "ls", "env", "dd", "tr", "setsid")
 SCRIPT = Path(__file__).parent / "container.py"
 REPOSITORY = Path(__file__).parents[2]
 
@@ -70,25 +77,29 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root.chmod(0o755)
     (root / "secret").chmod(0o700)
     shutil.copy(BUSYBOX, root / "bin/busybox")
-    for applet in (
-        "sh",
-        "sleep",
-        "cat",
-        "id",
-        "pwd",
-        "ls",
-        "echo",
-        "true",
-        "seq",
-        "printf",
-        "env",
-        "dd",
-        "kill",
-    ):
+    for applet in APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
+    (root / "bin/script").write_text("#!/missing/interpreter\n")
+    (root / "bin/script").chmod(0o755)
+    (root / "bin/data").write_text("not a program")
+    (root / "bin/data").chmod(0o644)
     (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nweb:x:1000:1001::/home/web:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\nweb:x:1001:\naudio:x:29:web,other\n")
     return root
+
+
+def children(pid: int) -> list[int]:
+    """Of all threads of a process: the spawner's children belong to the spawner."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for listed in lists for child in listed.read_text().split()]
+
+
+def state_of(pid: int) -> str:
+    """The letter of proc(5), or nothing for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
 
 
 @dataclass
@@ -103,6 +114,33 @@ class Container:
     async def exit_code(self, seconds: float = 30) -> int:
         async with asyncio.timeout(seconds):
             return await self.process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Core-X's process id on the host."""
+        return children(self.process.pid)[0]
+
+    def zombies(self) -> list[int]:
+        """Core-X's dead children that nobody has reaped."""
+        return [pid for pid in children(self.pid) if state_of(pid) == "Z"]
+
+    async def until(self, name: str, state: State, seconds: float = 20) -> ProcessInfo:
+        """Wait by events, not by polling, until a process is in a state."""
+        cursor = 0
+        async with asyncio.timeout(seconds):
+            while (info := await self.client.process(name)).state != state:
+                cursor = (await self.client.events(cursor, wait=5)).next
+        return info
+
+    async def output(self, name: str, lines: int, seconds: float = 20) -> list[str]:
+        """Wait for a number of output lines of a process."""
+        texts: list[str] = []
+        async with asyncio.timeout(seconds):
+            async for record in self.client.follow(name):
+                texts.append(record.text if isinstance(record, LogLine) else f"gap {record.lost}")
+                if len(texts) == lines:
+                    break
+        return texts
 
     def imported_late(self) -> list[str]:
         with suppress(BlockingIOError):

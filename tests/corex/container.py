@@ -46,6 +46,9 @@ def become_container(listener: int, late_imports: int, root: str) -> None:
     boot = msgspec.json.decode(sys.stdin.buffer.read(), type=Boot)
     tls = tls_context(boot)
     root_fd = None if root == "-" else os.open(root, os.O_PATH | os.O_DIRECTORY)
+    # What a careless caller leaves behind, and no child may inherit.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
     sys.meta_path.insert(0, LateImports(late_imports))
     run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root_fd)
 
