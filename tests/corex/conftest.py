@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import os
 import shutil
+import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -72,11 +73,13 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not BUSYBOX.exists():
         pytest.skip("busybox-static is not installed: apt install busybox-static")
     root = tmp_path_factory.mktemp("root")
-    for folder in ("bin", "etc", "tmp", "proc", "home/web", "secret"):
+    for folder in ("bin", "dev", "etc", "tmp", "proc", "home/web", "secret"):
         (root / folder).mkdir(parents=True)
     root.chmod(0o755)
     (root / "secret").chmod(0o700)
     shutil.copy(BUSYBOX, root / "bin/busybox")
+    if os.geteuid() == 0:
+        os.mknod(root / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))  # the shell needs it for '&'
     for applet in APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
     (root / "bin/script").write_text("#!/missing/interpreter\n")
