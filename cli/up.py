@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import typer
 
 from ci.qemu import detached
@@ -109,7 +110,7 @@ async def bring_up(contexts: Path, report: TerminalReport) -> Reached:
         async with detached.attach(folder) as machine:
             with report.step("ready"):
                 fingerprint, api = await machines.wait_ready(machine)
-                _remember_node(contexts, api, fingerprint)
+                _remember_node(contexts, Context(api, fingerprint, operator.KEY_FILE, str(folder)))
             chosen = context.choose(contexts, CONTEXT)
             async with client_of(contexts, chosen) as node:
                 with report.step("container"):
@@ -179,12 +180,12 @@ def _warn_if_older(folder: Path, report: TerminalReport) -> None:
         report.warn("the node runs an older build; to boot the new one: ./zn down && ./zn up")
 
 
-def _remember_node(contexts: Path, api: str, fingerprint: str) -> None:
+def _remember_node(contexts: Path, found: Context) -> None:
     """Write the context; the Core-X endpoints of the same boot stay, those of an earlier one are gone with it."""
     known = context.load(contexts).context.get(CONTEXT)
-    same_boot = known is not None and known.fingerprint == fingerprint
+    same_boot = known is not None and known.fingerprint == found.fingerprint
     kept = known.container if known and same_boot else {}
-    context.put(contexts, CONTEXT, Context(api, fingerprint, operator.KEY_FILE, kept))
+    context.put(contexts, CONTEXT, msgspec.structs.replace(found, container=kept))
 
 
 async def _deploy(contexts: Path, node: NodeClient, server_port: int) -> None:
