@@ -211,7 +211,8 @@ async def _reach(contexts: Path, machine: Machine, node: NodeClient) -> Reached:
     """Forward the container's ports, write them down, and check that the service answers."""
     chosen = context.choose(contexts, CONTEXT)
     endpoint = await _corex_endpoint(machine, await node.container(DEMO))
-    context.put(contexts, CONTEXT, Context(chosen.address, chosen.fingerprint, chosen.key, {DEMO: endpoint}))
+    known = {**chosen.container, DEMO: endpoint}
+    context.put(contexts, CONTEXT, msgspec.structs.replace(chosen, container=known))
     service = f"http://127.0.0.1:{await machine.wait_for_port(_SERVICE.node, _ANSWER_SECONDS)}/"
     await _check_service(service)
     token = context.read_token(contexts, endpoint)
