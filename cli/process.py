@@ -1,0 +1,255 @@
+"""`zn process`: the processes inside a container, by way of its Core-X."""
+
+import asyncio
+import base64
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+
+from cli.connect import corex_client
+from cli.frame import Settings
+from cli.outcome import ExitCode, Failure
+from cli.output import Json, print_json, print_line, print_table
+from corex.client.client import Client
+from corex.process.model import exit_code_of
+from corex.wire.api import ExecRequest, LogGap, LogLine, Output, ProcessInfo
+
+app = typer.Typer(help="Manage the processes inside a container.", no_args_is_help=True)
+
+AnswerT = TypeVar("AnswerT")
+
+Container = Annotated[str, typer.Argument(help="The container's name.")]
+Name = Annotated[str, typer.Argument(help="The process's name.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait until it is done.", min=0, max=300)]
+# What a shell would set; Core-X itself adds nothing to an environment.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TIMED_OUT = 124  # as timeout(1) has it
+
+
+@app.command("ls")
+def list_processes(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
+    """List a container's processes and why each is in its state.
+
+    Example: zn process ls demo
+    """
+    found = _call(ctx.obj, container, lambda client: client.processes())
+    if as_json:
+        print_json(found)
+        return
+    columns = ("name", "state", "pid", "cpu", "memory", "restarts", "since", "why")
+    print_table(columns, [_row(info) for info in found], "no process is declared")
+
+
+@app.command()
+def show(ctx: typer.Context, container: Container, name: Name, as_json: Json = False) -> None:
+    """Show one process: its state, its figures and its specification.
+
+    Example: zn process show demo web
+    """
+    info = _call(ctx.obj, container, lambda client: client.process(name))
+    if as_json:
+        print_json(info)
+        return
+    print_table(("what", "value"), _facts(info))
+
+
+@app.command()
+def start(
+    ctx: typer.Context, container: Container, name: Name, wait: Wait = 30, as_json: Json = False
+) -> None:
+    """Start a process.
+
+    Example: zn process start demo web
+    """
+    info = _call(ctx.obj, container, lambda client: client.start(name, wait))
+    _report(info, as_json=as_json, failed=info.state in ("failed", "backoff"))
+
+
+@app.command()
+def stop(
+    ctx: typer.Context, container: Container, name: Name, wait: Wait = 60, as_json: Json = False
+) -> None:
+    """Stop a process: its stop signal, and SIGKILL after its time-out.
+
+    Example: zn process stop demo web
+    """
+    info = _call(ctx.obj, container, lambda client: client.stop(name, wait))
+    _report(info, as_json=as_json, failed=info.state == "stopping")
+
+
+@app.command()
+def restart(
+    ctx: typer.Context, container: Container, name: Name, wait: Wait = 60, as_json: Json = False
+) -> None:
+    """Stop a process if it runs, then start it.
+
+    Example: zn process restart demo web
+    """
+    info = _call(ctx.obj, container, lambda client: client.restart(name, wait))
+    _report(info, as_json=as_json, failed=info.state in ("failed", "backoff", "stopping"))
+
+
+@app.command()
+def signal(
+    ctx: typer.Context,
+    container: Container,
+    name: Name,
+    which: Annotated[str, typer.Argument(metavar="SIGNAL", help="Name or number, as in signal(7).")],
+) -> None:
+    """Send a signal to a process and its group.
+
+    Example: zn process signal demo web HUP
+    """
+    _call(ctx.obj, container, lambda client: client.signal(name, which))
+    print_line(f"Sent {which} to {name}")
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    container: Container,
+    name: Annotated[str | None, typer.Argument(help="One process; else all.", show_default=False)] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new lines as they come.")
+    ] = False,
+    after: Annotated[int, typer.Option(help="Only lines after this number.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Print what processes wrote; standard error goes to standard error.
+
+    Example: zn process logs demo web --follow
+    """
+    asyncio.run(_logs(corex_client(ctx.obj, container), name, after, follow=follow, as_json=as_json))
+
+
+@app.command("exec")
+def execute(
+    ctx: typer.Context,
+    container: Container,
+    argv: Annotated[list[str], typer.Argument(help="The command, after '--'.", show_default=False)],
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, repeatable.")] = None,
+    cwd: Annotated[str, typer.Option(help="Working directory inside the container.")] = "/",
+    user: Annotated[str, typer.Option("--user", "-u", help="uid, uid:gid, name or name:group.")] = "0",
+    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds until it is killed.", min=0.1, max=3600)] = 60,
+    as_json: Json = False,
+) -> None:
+    """Run a command to its end, without a terminal; ends with the command's own exit code.
+
+    A death by signal ends with 128 + its number, a time-out with 124.
+
+    Example: zn process exec demo -- ls -l /
+    """
+    text = sys.stdin.read() if stdin else ""
+    request = ExecRequest(tuple(argv), _environment(env or []), cwd, user, text, timeout)
+    result = _call(ctx.obj, container, lambda client: client.execute(request))
+    if as_json:
+        print_json(result)
+        return
+    _write(result.stdout, to_error=False)
+    _write(result.stderr, to_error=True)
+    raise typer.Exit(_TIMED_OUT if result.timed_out else exit_code_of(result.exit))
+
+
+def _call(settings: Settings, container: str, work: Callable[[Client], Awaitable[AnswerT]]) -> AnswerT:
+    async def run() -> AnswerT:
+        async with corex_client(settings, container) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+def _report(info: ProcessInfo, *, as_json: bool, failed: bool) -> None:
+    if as_json:
+        print_json(info)
+    else:
+        print_line(f"{info.name} is {info.state}: {info.why}")
+    if failed:
+        raise Failure(f"cannot bring {info.name} to where it should be: {info.why}", ExitCode.FAILED)
+
+
+def _row(info: ProcessInfo) -> tuple[object, ...]:
+    usage = info.usage
+    return (
+        info.name,
+        info.state,
+        info.pid or "",
+        f"{usage.cpu_seconds:.1f} s" if usage else "",
+        f"{usage.memory_bytes / 2**20:.1f} MiB" if usage else "",
+        info.restarts,
+        _ago(info.since),
+        info.why,
+    )
+
+
+def _facts(info: ProcessInfo) -> list[tuple[str, object]]:
+    columns = ("name", "state", "pid", "cpu", "memory", "restarts", "since", "why")
+    spec = info.spec
+    return [
+        *zip(columns, _row(info), strict=True),
+        ("wanted", info.wanted),
+        ("outdated", "yes, restart it to apply its specification" if info.outdated else "no"),
+        ("argv", " ".join(spec.argv)),
+        ("env", " ".join(f"{name}={value}" for name, value in spec.env.items())),
+        ("cwd", spec.cwd),
+        ("user", spec.user),
+        ("restart", spec.restart),
+        ("stop", f"{spec.stop_signal}, SIGKILL after {spec.stop_timeout:g} s"),
+    ]
+
+
+def _ago(moment: float) -> str:
+    seconds = max(0, int(time.time() - moment))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+async def _logs(client: Client, name: str | None, after: int, *, follow: bool, as_json: bool) -> None:
+    async with client:
+        cursor = after
+        while True:
+            page = await client.logs(name, cursor)
+            for record in page.records:
+                _print_record(record, with_name=name is None, as_json=as_json)
+            if page.next == cursor:
+                break
+            cursor = page.next
+        if follow:
+            async for record in client.follow(name, cursor):
+                _print_record(record, with_name=name is None, as_json=as_json)
+                sys.stdout.flush()
+
+
+def _print_record(record: LogLine | LogGap, *, with_name: bool, as_json: bool) -> None:
+    if as_json:
+        print_line(msgspec.json.encode(record).decode())
+    elif isinstance(record, LogGap):
+        typer.echo(f"zn: {record.lost} lines were overwritten before they were read", err=True)
+    else:
+        prefix = f"{record.process}: " if with_name else ""
+        typer.echo(f"{prefix}{record.text}", nl=not record.partial, err=record.stream == "stderr")
+
+
+def _environment(given: list[str]) -> dict[str, str]:
+    env = {"PATH": _PATH}
+    for pair in given:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise Failure(f"cannot use --env {pair!r}: it is not NAME=VALUE", ExitCode.USAGE)
+        env[name] = value
+    return env
+
+
+def _write(output: Output, *, to_error: bool) -> None:
+    data = base64.b64decode(output.data) if output.encoding == "base64" else output.data.encode()
+    stream = sys.stderr if to_error else sys.stdout
+    stream.buffer.write(data)
+    stream.buffer.flush()
+    if output.truncated:
+        typer.echo("zn: the output was longer than Core-X keeps and is cut here", err=True)
