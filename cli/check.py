@@ -15,7 +15,7 @@ STATIC = (
     installed_tool("lint", "ruff", "check", "."),
     installed_tool("import rules", "lint-imports"),
 )
-FAST_TESTS = python_tool("fast tests", "pytest", "-m", "not vm", "-n", "2", "-q")
+FAST_TESTS = python_tool("fast tests", "pytest", "-m", "not vm and not slow", "-n", "2", "-q")
 # As many as small machines have cores; the tests use two of their own.
 _SIDE_BY_SIDE = 2
 

@@ -2,19 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
-from typer.core import TyperGroup
 
 from cli.image_report import TerminalReport
+from cli.outcome import Failure
+from cli.output import Json, print_json, print_line, print_table
 from image import build, compare, contents, lock, manifest, oci, resolve, sources, treemap, verify
 from image.compare import Change
 from image.contents import Contents
-from image.errors import ImageError
 from image.files import write_atomically
 from image.sources import Places
 
@@ -24,18 +22,7 @@ _BUILT = ROOT / "build/amd64-virt"
 _LARGEST = 15
 
 
-class _Group(TyperGroup):
-    """Turns what an operator can mend into one line and exit code 1."""
-
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer carries its own Click
-        try:
-            return super().invoke(ctx)
-        except ImageError as error:
-            typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(1) from error
-
-
-app = typer.Typer(help="Build the images that nodes boot.", no_args_is_help=True, cls=_Group)
+app = typer.Typer(help="Build the images that nodes boot.", no_args_is_help=True)
 
 ManifestPath = Annotated[Path, typer.Argument(help="The manifest.", show_default="initramfs/virt.toml")]
 Arch = Annotated[str, typer.Option(help="Architecture of the image.")]
@@ -43,7 +30,6 @@ Mirror = Annotated[str | None, typer.Option(help="URL of Debian's archive; else 
 Snapshot = Annotated[str | None, typer.Option(help="URL of an archive that keeps what the mirror dropped.")]
 Locked = Annotated[bool, typer.Option("--locked", help="Refuse to build from anything but the lock.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Do not use the network.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Folder = Annotated[Path, typer.Argument(help="A build folder.", show_default="build/amd64-virt")]
 
 
@@ -65,7 +51,7 @@ def lock_command(
 ) -> None:
     """Resolve a manifest with apt and uv; print what changes, and write it if there is no lock yet.
 
-    Exit code 2: the lock would change, and --update was not given.
+    A lock that is there changes only with --update; without it a difference is a failure.
 
     Example: zn image lock --update
     """
@@ -75,10 +61,9 @@ def lock_command(
     with TerminalReport().step("resolve"):
         new = resolve.resolve(resolve.Question(wanted, arch, ROOT, cache_folder(), chosen))
     changes = lock.difference(old, new)
-    typer.echo(_json({"lock": str(target), "changes": changes}) if as_json else "\n".join(changes))
+    _tell(as_json, {"lock": target, "changes": changes}, *changes)
     if old and old != new and not update:
-        typer.echo("Not written: give --update to accept the change", err=True)
-        raise typer.Exit(2)
+        raise Failure(f"cannot write {target}: it would change; give --update to accept the change")
     lock.save(new, target)
 
 
@@ -103,8 +88,8 @@ def build_command(
     places = Places(ROOT, cache_folder(), mirror, snapshot, locked, offline)
     built = build.build(build.Request(path.resolve(), arch, target.resolve(), places), TerminalReport())
     made = contents.load(built)
-    facts = {"folder": str(built), "build_id": made.build_id, "substituted": made.substituted}
-    typer.echo(_json(facts) if as_json else f"{built} ({made.build_id})")
+    facts = {"folder": built, "build_id": made.build_id, "substituted": made.substituted}
+    _tell(as_json, facts, f"{built} ({made.build_id})")
 
 
 @app.command("pack")
@@ -124,7 +109,7 @@ def pack_command(
     """
     places = Places(ROOT, cache_folder(), mirror, snapshot, locked, offline)
     packed = oci.pack(oci.Request(path.resolve(), arch, output.resolve(), places), TerminalReport())
-    typer.echo(_json({"folder": str(packed)}) if as_json else str(packed))
+    _tell(as_json, {"folder": packed}, str(packed))
 
 
 @app.command("inspect")
@@ -144,9 +129,11 @@ def inspect_command(
     if picture:
         write_atomically(picture, treemap.svg(made).encode())
     if as_json:
-        typer.echo(msgspec.json.encode(made))
+        print_json(made)
         return
-    _print(_outputs_table(made), _packages_table(made), _files_table(made, largest))
+    _show_outputs(made)
+    _show_packages(made)
+    _show_files(made, largest)
 
 
 @app.command("diff")
@@ -161,11 +148,10 @@ def diff_command(
     """
     found = compare.difference(contents.load(old), contents.load(new))
     if as_json:
-        typer.echo(msgspec.json.encode(found))
+        print_json(found)
     else:
-        _print(
-            *(_changes_table(title, rows) for title, rows in msgspec.structs.asdict(found).items() if rows)
-        )
+        for title, rows in msgspec.structs.asdict(found).items():
+            _show_changes(title, rows)
     raise typer.Exit(1 if any(msgspec.structs.astuple(found)) else 0)
 
 
@@ -176,59 +162,44 @@ def verify_command(folder: Folder = _BUILT, as_json: Json = False) -> None:
     Example: zn image verify build/amd64-virt
     """
     found = verify.problems(folder)
-    message = "\n".join(found) or f"{folder}: every output and every file is as listed"
-    typer.echo(_json({"problems": found}) if as_json else message)
-    raise typer.Exit(1 if found else 0)
+    _tell(as_json, {"problems": found}, *found)
+    if found:
+        raise Failure(f"cannot trust {folder}: {len(found)} problems; build it again")
+    if not as_json:
+        print_line(f"{folder}: every output and every file is as listed")
 
 
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+def _tell(as_json: bool, facts: object, *lines: str) -> None:
+    if as_json:
+        print_json(facts)
+        return
+    for line in lines:
+        print_line(line)
 
 
-def _print(*tables: Table) -> None:
-    console = Console()
-    for table in tables:
-        console.print(table)
+def _show_outputs(made: Contents) -> None:
+    print_line(f"{made.arch}-{made.name} {made.version}, build {made.build_id}\n")
+    rows = [(name, f"{output.size:>12,}", output.sha256[:16]) for name, output in made.outputs.items()]
+    print_table(("output", "       bytes", "sha256"), rows)
 
 
-def _table(title: str, *columns: str) -> Table:
-    """A table whose first column is text and whose last is a size."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in ("bytes", "growth", "in image") else "left")
-    return table
+def _show_packages(made: Contents) -> None:
+    print_line("")
+    rows = [
+        (package.name, package.version, package.kind, f"{package.installed:>12,}", package.licence[:40])
+        for package in sorted(made.packages, key=lambda package: -package.installed)
+    ]
+    print_table(("package", "version", "kind", "    in image", "licence"), rows)
 
 
-def _outputs_table(made: Contents) -> Table:
-    table = _table(
-        f"{made.arch}-{made.name} {made.version}, build {made.build_id}", "output", "bytes", "sha256"
-    )
-    for name, output in made.outputs.items():
-        table.add_row(name, f"{output.size:,}", output.sha256[:16])
-    return table
+def _show_files(made: Contents, largest: int) -> None:
+    print_line(f"\nThe {largest} largest of {len(made.files)} paths:\n")
+    files = sorted(made.files, key=lambda file: -file.size)[:largest]
+    print_table(("       bytes", "file"), [(f"{file.size:>12,}", f"/{file.path}") for file in files])
 
 
-def _packages_table(made: Contents) -> Table:
-    table = _table("Packages", "package", "version", "kind", "in image", "licence")
-    for package in sorted(made.packages, key=lambda package: -package.installed):
-        row = (package.name, package.version, package.kind, f"{package.installed:,}", package.licence[:40])
-        table.add_row(*row)
-    return table
-
-
-def _files_table(made: Contents, largest: int) -> Table:
-    table = _table(f"The {largest} largest of {len(made.files)} paths", "file", "from", "bytes")
-    for file in sorted(made.files, key=lambda file: -file.size)[:largest]:
-        table.add_row(f"/{file.path}", file.origin, f"{file.size:,}")
-    return table
-
-
-def _changes_table(title: str, rows: tuple[Change, ...]) -> Table:
-    table = _table(title.capitalize(), "name", "old", "new", "growth")
-    for row in rows:
-        table.add_row(row.name, row.old or "-", row.new or "-", f"{row.growth:+,}")
-    return table
-
-
-if __name__ == "__main__":
-    app()
+def _show_changes(title: str, changes: tuple[Change, ...]) -> None:
+    if changes:
+        print_line(f"{title}:")
+        rows = [(f"{row.growth:>+12,}", row.name, row.old or "-", row.new or "-") for row in changes]
+        print_table(("      growth", "name", "old", "new"), rows)

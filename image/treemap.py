@@ -13,7 +13,7 @@ from image.contents import Contents, Listed
 WIDTH, HEIGHT, TITLE = 1200.0, 760.0, 16.0
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#79706e", "#d4a72c")
 _MARGIN = 1.5
-_LETTER = 6.2
+_LETTER = 7.0
 _SMALLEST_LABEL = 36.0
 
 
