@@ -6,7 +6,7 @@ A test that provokes trouble on purpose says so: `await machines.start(spec, exp
 import re
 import shutil
 from collections.abc import AsyncIterator, Generator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -72,15 +72,22 @@ class Machines:
             check_console(machine.console, machine.spec.name, expect=expect)
 
 
+@asynccontextmanager
+async def machines_of(item: pytest.Item, acceleration: Acceleration, folder: Path) -> AsyncIterator[Machines]:
+    """A starter of machines for a test; when the block ends each machine ends, and its console is checked."""
+    async with AsyncExitStack() as stack:
+        started = Machines(item, acceleration, folder, stack)
+        yield started
+    started.check()
+
+
 @pytest_asyncio.fixture
 async def machines(
     request: pytest.FixtureRequest, acceleration: Acceleration, tmp_path: Path
 ) -> AsyncIterator[Machines]:
-    """A starter of machines; each ends with the test, and its console must be free of trouble."""
-    async with AsyncExitStack() as stack:
-        started = Machines(request.node, acceleration, tmp_path, stack)
+    """A starter of machines, in the test's own event loop."""
+    async with machines_of(request.node, acceleration, tmp_path) as started:
         yield started
-    started.check()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,7 +17,8 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: 2 for a program that is not known.
     """
-    match list(arguments):
+    # the kernel gives words that it does not know to PID 1 as arguments (kernel-parameters.rst): no names of ours
+    match [] if os.getpid() == 1 else list(arguments):
         case []:
             _init()
         case ["template"]:

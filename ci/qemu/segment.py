@@ -6,6 +6,7 @@ a hub. The cable of each card can be cut and mended.
 
 import asyncio
 import socket
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ class Segment:
     """One broadcast domain: `async with Segment(folder) as lan:`, then `lan.nic("eth1")` for each machine."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the segment.
+        """Make the segment; `frames` counts what each card has sent and the segment has passed on.
 
         Args:
             folder: a folder for the sockets, with a short path (unix(7) allows 107 bytes in all).
@@ -29,7 +30,8 @@ class Segment:
         self._folder = folder
         self._ports: dict[str, socket.socket] = {}
         self._cut: set[str] = set()
-        self.frames = 0
+        self.frames: Counter[str] = Counter()
+        self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,6 +57,18 @@ class Segment:
         self._ports[name] = port
         return SegmentNic(name, self._folder / f"{name}.card", ours)
 
+    async def wait_for_frame(self, name: str, deadline: float) -> None:
+        """Wait until a card has sent a frame.
+
+        Args:
+            name: the card.
+            deadline: seconds of real time; TimeoutError after that.
+        """
+        async with asyncio.timeout(deadline):
+            while not self.frames[name]:
+                self._news.clear()
+                await self._news.wait()
+
     def cut(self, name: str) -> None:
         """Cut the cable of a card: its frames, in and out, are lost."""
         self._cut.add(name)
@@ -67,7 +81,8 @@ class Segment:
         frame = self._ports[sender].recv(_LARGEST_FRAME)
         if sender in self._cut:
             return
-        self.frames += 1
+        self.frames[sender] += 1
+        self._news.set()
         for name, port in self._ports.items():
             if name != sender and name not in self._cut:
                 self._send(port, self._folder / f"{name}.card", frame)

@@ -5,20 +5,25 @@ All tests here run in one event loop per worker, because the node and the server
 """
 
 import asyncio
+import datetime
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ci.pytest_machines import check_console, watch
+from ci.pytest_machines import Machines, check_console, machines_of, watch
 from ci.qemu import trial
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from cli.image import cache_folder
+from core0.client.client import NodeClient
+from core0.client.credentials import client_context, issue_certificate, make_key, public_hex
+from core0.wire.ports import API
 from image import build as builder
 from image.report import Report
 from image.server import Config, Running, serve
@@ -57,16 +62,19 @@ def image() -> Path:
     return output
 
 
-@pytest.fixture(scope="session")
-def cmdline(image: Path) -> str:
-    """The image's own kernel parameters."""
-    return (image / "cmdline").read_text().strip()
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def acceleration(image: Path) -> Acceleration:
     """How machines run on this host."""
     return await trial.choose(image / "vmlinuz")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def machines(
+    request: pytest.FixtureRequest, acceleration: Acceleration, tmp_path: Path
+) -> AsyncIterator[Machines]:
+    """A starter of machines of the test's own, in the loop of all tests here."""
+    async with machines_of(request.node, acceleration, tmp_path) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -75,36 +83,74 @@ def oci(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("oci")
 
 
+@pytest.fixture(scope="session")
+def operator_key(tmp_path_factory: pytest.TempPathFactory) -> Ed25519PrivateKey:
+    """The key whose holder may use the API of every node here."""
+    return make_key(tmp_path_factory.mktemp("operator") / "operator.pem")
+
+
+@pytest.fixture(scope="session")
+def boot_arguments(operator_key: Ed25519PrivateKey) -> tuple[str, ...]:
+    """The kernel parameters that make a node obey the operator."""
+    return (f"zn.operator={public_hex(operator_key)}", "zn.hostname=node1")
+
+
+@pytest.fixture(scope="session")
+def direct_boot(image: Path, boot_arguments: tuple[str, ...]) -> DirectBoot:
+    """The image, loaded by QEMU itself."""
+    own = (image / "cmdline").read_text().strip()
+    return DirectBoot(image / "vmlinuz", image / "initramfs", " ".join((own, *boot_arguments)))
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server(image: Path, oci: Path) -> AsyncIterator[Running]:
+async def server(image: Path, oci: Path, boot_arguments: tuple[str, ...]) -> AsyncIterator[Running]:
     """A netboot server for the image."""
-    async with serve(Config(image, oci)) as running:
+    async with serve(Config(image, oci, boot_arguments)) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def node_spec(image: Path, cmdline: str) -> MachineSpec:
-    """The node that most tests share."""
-    boot = DirectBoot(image / "vmlinuz", image / "initramfs", f"{cmdline} zn.hostname=node1")
-    return MachineSpec("node1", boot, memory=512, snapshots=True)
+def connect(operator_key: Ed25519PrivateKey) -> Callable[[Machine], Awaitable[NodeClient]]:
+    """Makes an authenticated client of the node in a machine that is ready; use it with `async with`."""
+
+    async def make(machine: Machine) -> NodeClient:
+        identity = await machine.wait_for_phase("identity", READY_SECONDS)
+        now = datetime.datetime.now(datetime.UTC)
+        tls = client_context(issue_certificate(operator_key, "tests", now=now))
+        address = f"127.0.0.1:{await machine.forward(API)}"
+        return NodeClient(address, identity.detail.removeprefix("sha256:"), tls)
+
+    return make
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def booted(
-    node_spec: MachineSpec, acceleration: Acceleration, tmp_path_factory: pytest.TempPathFactory
+    direct_boot: DirectBoot, acceleration: Acceleration, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Machine]:
     """The shared machine, booted once per worker; tests take `machine`, which is brought back for each."""
-    async with Machine(node_spec, acceleration, tmp_path_factory.mktemp("node1")) as machine:
+    spec = MachineSpec("node1", direct_boot, snapshots=True)
+    async with Machine(spec, acceleration, tmp_path_factory.mktemp("node1")) as machine:
         await machine.wait_for_phase("ready", READY_SECONDS)
+        await machine.wait_for_port(API, READY_SECONDS)
         await machine.snapshot("ready")
         yield machine
+    check_console(machine.console, spec.name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def machine(booted: Machine, request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
     """The shared machine as it was when it became ready."""
     watch(request.node, booted)
-    await booted.restore("ready")
     start = len(booted.console.lines)
+    await booted.restore("ready")
     yield booted
     check_console(booted.console, booted.spec.name, start)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def node(
+    machine: Machine, connect: Callable[[Machine], Awaitable[NodeClient]]
+) -> AsyncIterator[NodeClient]:
+    """An authenticated client of the shared node."""
+    async with await connect(machine) as client:
+        yield client

@@ -1,0 +1,56 @@
+"""`zn bench`: the measures of README.md, each taken at least five times."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import measure
+from cli.output import Json
+from cli.tasks import ROOT
+
+app = typer.Typer(help="Measure: medians of at least five, ratios within one run.", no_args_is_help=True)
+
+Runs = Annotated[int, typer.Option(min=measure.RUNS, help="How often to measure.")]
+Image = Annotated[Path, typer.Option(help="Output folder of a build.", show_default="build/amd64-virt")]
+_IMAGE = ROOT / "build" / "amd64-virt"
+
+
+@app.command()
+def boot(
+    ctx: typer.Context,
+    image: Image = _IMAGE,
+    runs: Runs = measure.RUNS,
+    memory: Annotated[int, typer.Option(help="RAM of the machines in MiB.")] = 512,
+    as_json: Json = False,
+) -> None:
+    """From the kernel's entry to Core-0's answer, against the same kernel with busybox as init.
+
+    Example: zn bench boot --runs 7
+    """
+    from cli.bench_boot import measure_boot
+
+    measure.report(asyncio.run(measure_boot(ctx.obj.contexts, image, runs, memory)), as_json)
+
+
+@app.command()
+def build(runs: Runs = measure.RUNS, as_json: Json = False) -> None:
+    """A rebuild after editing a Python file, and a cold build from a filled cache.
+
+    Example: zn bench build
+    """
+    from cli.bench_build import measure_builds
+
+    measure.report(measure_builds(runs), as_json)
+
+
+@app.command("image")
+def image_size(image: Image = _IMAGE, as_json: Json = False) -> None:
+    """The bytes that a machine fetches. They are the same each time, so one look is enough.
+
+    Example: zn bench image
+    """
+    from cli.bench_build import measure_size
+
+    measure.report(measure_size(image), as_json)

@@ -1,0 +1,116 @@
+"""How long a boot takes on the guest's own clock, which starts at the kernel's entry.
+
+Core-0's time is the uptime that it states in an authenticated answer. The yardstick is Debian's static busybox as
+the only program of an initramfs: its time is the uptime that its first line of shell prints. Both boot the same
+kernel with the same command line on the same machine, one after the other, in each run.
+"""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ci.qemu import trial
+from ci.qemu.accel import Acceleration
+from ci.qemu.machine import Machine
+from ci.qemu.spec import DirectBoot, MachineSpec
+from cli import machines, operator
+from cli.connect import client_of
+from cli.context import Context
+from cli.image import cache_folder
+from cli.measure import Measure, ratios
+from cli.outcome import Failure
+from core0.wire.types import Health, Node
+from image import contents, deb, initramfs
+from image.tree import file, folder
+
+_SECONDS = 15.0
+_MIB = 1 << 20
+_INIT = b"""#!/busybox sh
+/busybox mount -t proc proc /proc
+read up idle < /proc/uptime
+echo "busybox: up $up"
+/busybox poweroff -f
+"""
+
+
+async def measure_boot(contexts: Path, image: Path, runs: int, memory: int) -> list[Measure]:
+    """Boot both `runs` times in turn."""
+    acceleration = await trial.choose(image / "vmlinuz")
+    argument = operator.kernel_argument(contexts)
+    node_boot = machines.direct_boot(image, (argument,))
+    ours, yardstick, used = [], [], []
+    with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
+        archive = Path(scratch) / "busybox.cpio.zst"
+        archive.write_bytes(_busybox_initramfs(contents.load(image).epoch))
+        busybox_boot = DirectBoot(node_boot.kernel, archive, node_boot.arguments)
+        for run in range(runs):
+            place = Path(scratch) / str(run)
+            yardstick.append(
+                await _time_busybox(
+                    MachineSpec("busybox", busybox_boot, memory), acceleration, place / "busybox"
+                )
+            )
+            node, health = await _ask_node(
+                MachineSpec("node", node_boot, memory), acceleration, place / "node", contexts
+            )
+            ours.append(node.uptime_seconds)
+            used.append(sum(process.proportional_bytes for process in health.processes) / _MIB)
+    core0 = Measure(f"Core-0 answers ({acceleration.name})", "s", tuple(ours))
+    busybox = Measure(f"busybox's first line ({acceleration.name})", "s", tuple(yardstick))
+    return [
+        core0,
+        busybox,
+        ratios("Core-0 / busybox", core0, busybox, goal=2.2),
+        Measure("memory of the node's own processes", "MiB", tuple(used), goal=60),
+    ]
+
+
+async def _time_busybox(spec: MachineSpec, acceleration: Acceleration, place: Path) -> float:
+    async with Machine(spec, acceleration, place) as machine:
+        line = await machine.wait_for_line("busybox: up ", _SECONDS)
+    return float(line.split()[-1])
+
+
+async def _ask_node(
+    spec: MachineSpec, acceleration: Acceleration, place: Path, contexts: Path
+) -> tuple[Node, Health]:
+    """What the node says in its first answers after it is ready."""
+    async with Machine(spec, acceleration, place) as machine:
+        fingerprint, address = await machines.wait_ready(machine)
+        async with client_of(contexts, Context(address, fingerprint, operator.KEY_FILE)) as client:
+            return await client.node(), await client.health()
+
+
+def _busybox_initramfs(epoch: int) -> bytes:
+    package = _busybox_package()
+    program = next(
+        entry
+        for entry in deb.read(package, "busybox-static")
+        if entry.path.removeprefix("usr/") == "bin/busybox"
+    )
+    entries = [
+        folder("dev", "bench"),
+        folder("proc", "bench"),
+        file("busybox", program.content, "bench", 0o755),
+        file("init", _INIT, "bench", 0o755),
+    ]
+    return initramfs.segment(entries, epoch, level=3)
+
+
+def _busybox_package() -> bytes:
+    """Debian's busybox-static as apt on this machine downloads and verifies it; kept in the cache."""
+    place = cache_folder() / "bench"
+    place.mkdir(parents=True, exist_ok=True)
+    if not list(place.glob("busybox-static_*.deb")):
+        done = subprocess.run(
+            ["apt-get", "download", "-q", "busybox-static"],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise Failure(
+                f"cannot fetch the yardstick busybox-static: {done.stderr.strip()}; run apt-get update"
+            )
+    return next(place.glob("busybox-static_*.deb")).read_bytes()
