@@ -4,19 +4,17 @@ Everything is Ed25519 (RFC 8032, RFC 8410). Certificates only carry keys: client
 fingerprint, and the node trusts what the operator's key has signed.
 """
 
-import datetime
 import hashlib
-import ipaddress
+import secrets
+import ssl
+from contextlib import AbstractContextManager
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
+from core0.node import openssl
 from core0.wire.operator import OPERATOR_NAME
 
-_YEARS = datetime.timedelta(days=3650)
+_YEARS = 10 * 365 * 86400
 # Clients' clocks may be behind the node's.
-_BEFORE = datetime.timedelta(days=1)
+_BEFORE = -86400
 
 
 def make_certificate(name: str) -> tuple[str, str, str]:
@@ -25,25 +23,13 @@ def make_certificate(name: str) -> tuple[str, str, str]:
     Returns:
         Certificate and private key (PKCS #8) as PEM, and the SHA-256 of the certificate's DER in hexadecimal.
     """
-    key = Ed25519PrivateKey.generate()
-    subject = _name(name)
-    certificate = (
-        _builder(subject, subject, key.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            ),
-            critical=False,
-        )
-        .sign(key, None)
-    )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    der = certificate.public_bytes(serialization.Encoding.DER)
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    return pem.decode(), secret.decode(), hashlib.sha256(der).hexdigest()
+    extensions = {
+        **openssl.basic_constraints("critical,CA:FALSE"),
+        **openssl.subject_alternative_names(f"DNS:{name},IP:127.0.0.1"),
+    }
+    with openssl.new_key() as key, _certificate(name, key, key, extensions) as certificate:
+        pem, secret = openssl.certificate_pem(certificate), openssl.private_key_pem(key)
+    return pem, secret, hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
 
 
 def trust_anchor(public_key: bytes) -> str:
@@ -55,27 +41,17 @@ def trust_anchor(public_key: bytes) -> str:
     Args:
         public_key: 32 bytes.
     """
-    subject = _name(OPERATOR_NAME)
-    certificate = (
-        _builder(subject, subject, Ed25519PublicKey.from_public_bytes(public_key))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(Ed25519PrivateKey.generate(), None)
+    extensions = openssl.basic_constraints("critical,CA:TRUE,pathlen:0")
+    with (
+        openssl.public_key(public_key) as key,
+        openssl.new_key() as nobody,
+        _certificate(OPERATOR_NAME, key, nobody, extensions) as certificate,
+    ):
+        return openssl.certificate_pem(certificate)
+
+
+def _certificate(name: str, key: int, signer: int, extensions: dict[int, str]) -> AbstractContextManager[int]:
+    serial = secrets.randbits(63)
+    return openssl.new_certificate(
+        name, key, signer, serial=serial, since=_BEFORE, until=_YEARS, extensions=extensions
     )
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, key: Ed25519PublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BEFORE)
-        .not_valid_after(now + _YEARS)
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])

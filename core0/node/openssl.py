@@ -1,0 +1,196 @@
+"""Ed25519 keys and X.509 certificates by OpenSSL's libcrypto, which the ssl module has loaded anyway.
+
+Importing the `cryptography` package takes 10 MB of memory and a third of a second of an emulated node's boot for
+two certificates (docs/decisions/0002-certificates-by-libcrypto.md); the operator's side uses it, and the tests
+check with it what is made here.
+
+Sources: EVP_PKEY_keygen(3ssl), X509_new(3ssl), X509V3_EXT_nconf_nid in x509v3.h, PEM_write_bio_X509(3ssl).
+"""
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+
+_NID_ED25519 = 1087
+_NID_BASIC_CONSTRAINTS, _NID_SUBJECT_ALT_NAME = 87, 85
+_MBSTRING_UTF8 = 0x1000
+_X509_V3 = 2
+_BIO_CTRL_PENDING = 10
+
+_Pointer = ctypes.c_void_p
+_crypto = ctypes.CDLL("libcrypto.so.3")
+
+
+def _declare(name: str, result: object, *arguments: object) -> None:
+    function = getattr(_crypto, name)
+    function.restype, function.argtypes = result, arguments
+
+
+for _name, _result, *_arguments in (
+    ("EVP_PKEY_CTX_new_id", _Pointer, ctypes.c_int, _Pointer),
+    ("EVP_PKEY_CTX_free", None, _Pointer),
+    ("EVP_PKEY_keygen_init", ctypes.c_int, _Pointer),
+    ("EVP_PKEY_keygen", ctypes.c_int, _Pointer, ctypes.POINTER(_Pointer)),
+    ("EVP_PKEY_new_raw_public_key", _Pointer, ctypes.c_int, _Pointer, ctypes.c_char_p, ctypes.c_size_t),
+    ("EVP_PKEY_free", None, _Pointer),
+    ("X509_new", _Pointer),
+    ("X509_free", None, _Pointer),
+    ("X509_set_version", ctypes.c_int, _Pointer, ctypes.c_long),
+    ("X509_get_serialNumber", _Pointer, _Pointer),
+    ("ASN1_INTEGER_set_uint64", ctypes.c_int, _Pointer, ctypes.c_uint64),
+    ("X509_getm_notBefore", _Pointer, _Pointer),
+    ("X509_getm_notAfter", _Pointer, _Pointer),
+    ("X509_gmtime_adj", _Pointer, _Pointer, ctypes.c_long),
+    ("X509_get_subject_name", _Pointer, _Pointer),
+    ("X509_set_issuer_name", ctypes.c_int, _Pointer, _Pointer),
+    ("X509_set_pubkey", ctypes.c_int, _Pointer, _Pointer),
+    ("X509_add_ext", ctypes.c_int, _Pointer, _Pointer, ctypes.c_int),
+    ("X509_sign", ctypes.c_int, _Pointer, _Pointer, _Pointer),
+    ("X509V3_EXT_nconf_nid", _Pointer, _Pointer, _Pointer, ctypes.c_int, ctypes.c_char_p),
+    ("X509_EXTENSION_free", None, _Pointer),
+    ("BIO_s_mem", _Pointer),
+    ("BIO_new", _Pointer, _Pointer),
+    ("BIO_free", ctypes.c_int, _Pointer),
+    ("BIO_ctrl", ctypes.c_long, _Pointer, ctypes.c_int, ctypes.c_long, _Pointer),
+    ("BIO_read", ctypes.c_int, _Pointer, ctypes.c_char_p, ctypes.c_int),
+    ("PEM_write_bio_X509", ctypes.c_int, _Pointer, _Pointer),
+    ("ERR_get_error", ctypes.c_ulong),
+    ("ERR_error_string_n", None, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_size_t),
+):
+    _declare(_name, _result, *_arguments)
+_declare(
+    "X509_NAME_add_entry_by_txt",
+    ctypes.c_int,
+    *(_Pointer, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_int),
+)
+_declare(
+    "PEM_write_bio_PKCS8PrivateKey",
+    ctypes.c_int,
+    *(_Pointer, _Pointer, _Pointer, ctypes.c_char_p, ctypes.c_int, _Pointer, _Pointer),
+)
+
+
+class OpenSslError(Exception):
+    """OpenSSL refused: the message has what was tried and its own words."""
+
+
+def _check(result: int | None, doing: str) -> int:
+    """The result, if it stands for success (a pointer, or a positive number)."""
+    if result is None or result <= 0:
+        said = ctypes.create_string_buffer(256)
+        _crypto.ERR_error_string_n(_crypto.ERR_get_error(), said, len(said))
+        raise OpenSslError(f"cannot {doing}: {said.value.decode(errors='replace')}")
+    return result
+
+
+@contextlib.contextmanager
+def new_key() -> Iterator[int]:
+    """A fresh Ed25519 private key, for the time of the block."""
+    context = _check(_crypto.EVP_PKEY_CTX_new_id(_NID_ED25519, None), "make a key")
+    key = _Pointer()
+    try:
+        _check(_crypto.EVP_PKEY_keygen_init(context), "make a key")
+        _check(_crypto.EVP_PKEY_keygen(context, ctypes.byref(key)), "make a key")
+    finally:
+        _crypto.EVP_PKEY_CTX_free(context)
+    try:
+        yield key.value or 0
+    finally:
+        _crypto.EVP_PKEY_free(key)
+
+
+@contextlib.contextmanager
+def public_key(raw: bytes) -> Iterator[int]:
+    """An Ed25519 public key from its 32 bytes, for the time of the block."""
+    key = _check(
+        _crypto.EVP_PKEY_new_raw_public_key(_NID_ED25519, None, raw, len(raw)), "read the public key"
+    )
+    try:
+        yield key
+    finally:
+        _crypto.EVP_PKEY_free(key)
+
+
+@contextlib.contextmanager
+def new_certificate(
+    name: str, key: int, signer: int, *, serial: int, since: int, until: int, extensions: dict[int, str]
+) -> Iterator[int]:
+    """A certificate by and for one common name, for the time of the block.
+
+    Args:
+        name: the common name of subject and issuer.
+        key: whose certificate it is.
+        signer: the private key that signs it.
+        serial: its serial number.
+        since: start of validity, seconds from now.
+        until: end of validity, seconds from now.
+        extensions: by NID, each as in x509v3_config(5).
+    """
+    certificate = _check(_crypto.X509_new(), "make a certificate")
+    try:
+        _crypto.X509_set_version(certificate, _X509_V3)
+        _crypto.ASN1_INTEGER_set_uint64(_crypto.X509_get_serialNumber(certificate), serial)
+        _crypto.X509_gmtime_adj(_crypto.X509_getm_notBefore(certificate), since)
+        _crypto.X509_gmtime_adj(_crypto.X509_getm_notAfter(certificate), until)
+        subject = _crypto.X509_get_subject_name(certificate)
+        added = _crypto.X509_NAME_add_entry_by_txt(subject, b"CN", _MBSTRING_UTF8, name.encode(), -1, -1, 0)
+        _check(added, f"name a certificate {name!a}")
+        _check(_crypto.X509_set_issuer_name(certificate, subject), "set the issuer")
+        _check(_crypto.X509_set_pubkey(certificate, key), "set the public key")
+        for number, value in extensions.items():
+            _add_extension(certificate, number, value)
+        _check(_crypto.X509_sign(certificate, signer, None), "sign the certificate")
+        yield certificate
+    finally:
+        _crypto.X509_free(certificate)
+
+
+def _add_extension(certificate: int, number: int, value: str) -> None:
+    extension = _check(
+        _crypto.X509V3_EXT_nconf_nid(None, None, number, value.encode()), f"make extension {value}"
+    )
+    try:
+        _check(_crypto.X509_add_ext(certificate, extension, -1), f"add extension {value}")
+    finally:
+        _crypto.X509_EXTENSION_free(extension)
+
+
+def basic_constraints(value: str) -> dict[int, str]:
+    """The extension that says whether the certificate may sign others."""
+    return {_NID_BASIC_CONSTRAINTS: value}
+
+
+def subject_alternative_names(value: str) -> dict[int, str]:
+    """The extension with the names and addresses that the certificate stands for."""
+    return {_NID_SUBJECT_ALT_NAME: value}
+
+
+def certificate_pem(certificate: int) -> str:
+    """A certificate as PEM."""
+    with _memory() as bio:
+        _check(_crypto.PEM_write_bio_X509(bio, certificate), "write the certificate")
+        return _contents(bio)
+
+
+def private_key_pem(key: int) -> str:
+    """A private key as PEM (PKCS #8, not encrypted)."""
+    with _memory() as bio:
+        written = _crypto.PEM_write_bio_PKCS8PrivateKey(bio, key, None, None, 0, None, None)
+        _check(written, "write the private key")
+        return _contents(bio)
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[int]:
+    bio = _check(_crypto.BIO_new(_crypto.BIO_s_mem()), "get memory")
+    try:
+        yield bio
+    finally:
+        _crypto.BIO_free(bio)
+
+
+def _contents(bio: int) -> str:
+    pending = _crypto.BIO_ctrl(bio, _BIO_CTRL_PENDING, 0, None)
+    buffer = ctypes.create_string_buffer(pending)
+    _check(_crypto.BIO_read(bio, buffer, pending), "read back what was written")
+    return buffer.raw.decode("ascii")
