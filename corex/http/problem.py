@@ -6,7 +6,6 @@ declare them as `ProblemType` constants in their own wire package.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -35,8 +34,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     instance: str = ""
 
 
-@dataclass(frozen=True)
-class ProblemType:
+class ProblemType(msgspec.Struct, frozen=True):
     """A kind of problem: its name in the URN, its HTTP status and its title."""
 
     name: str

@@ -3,13 +3,15 @@
 A request passes these steps, in this order: find the row, authenticate (unless the row is public), check the
 role, decode parameters and body strictly, call the handler, encode what it returns. Before authentication
 nothing but 401 is answered, unknown paths included. Errors are problems (`corex.http.problem`).
+
+The records here are msgspec structs though most never meet JSON: a dataclass compiles its methods at import,
+0.5 to 0.9 ms each and ten times that on an emulated node, where a struct takes 0.02 ms.
 """
 
 import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote
 
@@ -42,8 +44,7 @@ class NoBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `Request.body` is where the route takes none."""
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who asks: a name for the log and the roles held."""
 
     name: str
@@ -53,8 +54,7 @@ class Identity:
 NOBODY = Identity("nobody", frozenset())
 
 
-@dataclass(frozen=True)
-class Request(Generic[ContextT, ParametersT, BodyT]):
+class Request(msgspec.Struct, Generic[ContextT, ParametersT, BodyT], frozen=True):
     """What a handler gets: the application's context, the caller, decoded parameters and body."""
 
     context: ContextT
@@ -64,17 +64,15 @@ class Request(Generic[ContextT, ParametersT, BodyT]):
     raw: BaseRequest
 
 
-@dataclass(frozen=True)
-class Reply(Generic[ResultT]):
+class Reply(msgspec.Struct, Generic[ResultT], frozen=True):
     """A handler's answer with another status or more headers than the route's own."""
 
     body: ResultT
     status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True):
     """A handler's answer that is sent piece by piece until the iterator ends or the client leaves."""
 
     content_type: str
@@ -85,8 +83,7 @@ Handler = Callable[[Request[Any, Any, Any]], Awaitable[Any]]
 Authenticate = Callable[[BaseRequest], Identity]
 
 
-@dataclass(frozen=True, eq=False)
-class Route:
+class Route(msgspec.Struct, frozen=True, eq=False):
     """One row of the table.
 
     Attributes:
@@ -121,8 +118,7 @@ class Route:
         return tuple(self.path.split("/")[1:])
 
 
-@dataclass(frozen=True)
-class App:
+class App(msgspec.Struct, frozen=True):
     """A built route table, called by the server for each request."""
 
     routes: tuple[Route, ...]
@@ -218,8 +214,7 @@ def _check_strict(route: Route) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """A row of the table and the values of its path's parameters."""
 
     route: Route

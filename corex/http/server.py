@@ -9,9 +9,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
+
+import msgspec
 
 from corex.http import problem
 from corex.http.lean import BaseRequest, HttpProcessingError, RequestHandler, Server, StreamResponse
@@ -56,8 +57,7 @@ class _Server(Server):
             transport.abort()
 
 
-@dataclass(frozen=True)
-class Serving:
+class Serving(msgspec.Struct, frozen=True):
     """A running server."""
 
     listeners: tuple[asyncio.Server, ...]
