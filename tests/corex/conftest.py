@@ -18,17 +18,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID
-from hypothesis import settings
 
 from corex.client.client import Client, Endpoint
 from corex.http.server import listen
 from corex.wire.api import LogLine, ProcessInfo, State
 from corex.wire.boot import Boot
 from corex.wire.process import ProcessSpec
-
-# Other work shares this machine: how long an example takes says nothing.
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
 
 TOKEN = "t" * 43
 BUSYBOX = Path("/bin/busybox")
