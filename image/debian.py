@@ -193,7 +193,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -
 
 def _explain(command: Sequence[str], stdout: str, stderr: str) -> str:
     """One line out of apt's many; it tells unmet dependencies on standard output."""
-    causes = [line.removeprefix("E: ") for line in stderr.splitlines() if line.startswith("E: ")]
+    causes = [line.removeprefix("E: ").rstrip(".") for line in stderr.splitlines() if line.startswith("E: ")]
     cause = "; ".join(causes) or stderr.strip()
     if "unmet dependencies" in stdout:
         unmet = stdout.split("unmet dependencies:")[1].split("\n")
