@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,28 +42,35 @@ def start(folder: Path, words: Sequence[str]) -> Server:
     """
     folder.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
-    with (folder / _LOG).open("wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "image.server", *words, "--ready", str(writing)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            pass_fds=[writing],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    pid = _spawn([*words, "--ready", str(writing)], folder / _LOG, writing)
     os.close(writing)
     with os.fdopen(reading) as ready:
         port = ready.read().strip()
-    identity = process.identify(child.pid)
+    identity = process.identify(pid)
     if not port or identity is None:
+        os.waitpid(pid, 0)
         raise Failure(
             process.read_words(folder / _LOG) or "cannot start the netboot server: it ended at once"
         )
     server = Server(identity, int(port), tuple(words))
     (folder / _RECORD).write_bytes(msgspec.json.encode(server))
     return server
+
+
+def _spawn(words: Sequence[str], log: Path, ready: int) -> int:
+    """Start the server in a session of its own. Nobody waits for it, so subprocess.Popen is not for it."""
+    os.set_inheritable(ready, True)
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-P", "-m", "image.server", *words],
+        {**os.environ, "PYTHONPATH": str(ROOT)},
+        setsid=True,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+    )
 
 
 async def stop(folder: Path) -> bool:
