@@ -12,7 +12,7 @@ import zstandard
 from image import bytecode, cpio, deb, elf, initramfs, kmod, licence, lock, node, sources, tree, wheels
 from image.contents import Listed, listed
 from image.fetch import Cache
-from image.files import replaced_folder
+from image.files import added_folder
 from image.lock import Lock
 from image.manifest import NodeManifest, folders
 
@@ -64,7 +64,7 @@ def make(manifest: NodeManifest, locked: Lock, cache: Path) -> Base:
     """The base of an image from the cache, or built from package files that the cache has."""
     folder = cache / "base" / key(manifest, locked)
     if not folder.exists():
-        with replaced_folder(folder) as new:
+        with added_folder(folder) as new:
             _build(manifest, locked, sources.contents(locked, Cache(cache)), new)
         _prune(folder.parent)
     return Base(folder)

@@ -16,21 +16,12 @@ from image.lock import Lock
 from image.manifest import NodeManifest
 from image.node import Identity
 from image.report import Report
-from image.sources import Places, Sources
+from image.sources import Request as Request
+from image.sources import Sources
 from image.tree import Entry, digest
 
 OWN_LEVEL = 10
 VERSION = "0.1.0"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to build, for which architecture, from where, and the folder that the image becomes."""
-
-    manifest: Path
-    arch: str
-    output: Path
-    places: Places
 
 
 @dataclass(frozen=True)

@@ -89,16 +89,6 @@ class Cache:
                 damaged.append(path)
         return damaged
 
-    def add(self, content: bytes) -> str:
-        """Put bytes into the cache; gives their checksum."""
-        sha256 = hashlib.sha256(content).hexdigest()
-        path = self.path(sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        _append(part, content, start=0)
-        part.replace(path)
-        return sha256
-
 
 def fetch_all(wanted: Iterable[Wanted], cache: Cache, progress: Progress = lambda _count: None) -> None:
     """Bring all files that the cache lacks, several at a time. Raises GoneError or FetchError."""

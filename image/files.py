@@ -32,18 +32,26 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 def _write(path: Path, content: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.new.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_durably(temporary, content)
         temporary.chmod(mode)
         temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` that is gone afterwards unless it was renamed."""
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.new.", dir=path.parent))
+    try:
+        with _explained(path):
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
@@ -52,26 +60,36 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     rename(2) cannot replace a folder that has files, so the old one is moved aside first.
     """
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.new.", dir=path.parent))
-    try:
-        with _explained(path):
-            yield temporary
-            temporary.chmod(0o755)
-            _swap(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with _temporary_folder(path) as temporary:
+        yield temporary
+        temporary.chmod(0o755)
+        _swap(temporary, path)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder of files, by relative path, so that readers see the old or the new one as a whole."""
     with replaced_folder(path) as new:
         for name, content in files.items():
-            target = new / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            write_durably(new / name, content)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it, so that a rename never shows an empty one after a crash."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def added_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `path`, unless somebody else made the same one meanwhile."""
+    with _temporary_folder(path) as temporary:
+        yield temporary
+        if not path.exists():
+            temporary.chmod(0o755)
+            temporary.rename(path)
 
 
 def _swap(new: Path, path: Path) -> None:

@@ -21,7 +21,7 @@ from image.files import write_folder
 from image.lock import Lock
 from image.manifest import ContainerManifest
 from image.report import Report
-from image.sources import Places
+from image.sources import Request as Request
 from image.tree import Entry, Kind, compose, drop, link, merged_usr_links, without_empty_folders
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -30,16 +30,6 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _TYPES = {Kind.FILE: tarfile.REGTYPE, Kind.FOLDER: tarfile.DIRTYPE, Kind.LINK: tarfile.SYMTYPE}
 _LEVEL = 9
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to pack, for which architecture, from where, and the folder that the layout becomes."""
-
-    manifest: Path
-    arch: str
-    output: Path
-    places: Places
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,16 @@ class Places:
     offline: bool = False
 
 
+@dataclass(frozen=True)
+class Request:
+    """What to make: the manifest, the architecture, the folder that it becomes, and where from."""
+
+    manifest: Path
+    arch: str
+    output: Path
+    places: Places
+
+
 class Sources(msgspec.Struct, frozen=True):
     """The lock that really is built from, and what differs in it from the one asked for."""
 
@@ -65,7 +75,9 @@ def obtain(wanted: Manifest, lock: Lock, places: Places, report: Report) -> Sour
     except GoneError as gone:
         if places.locked:
             raise
-        known = _substitute(wanted, lock, places, [file.name for file in gone.wanted])
+        present = known.lock if known else lock
+        fresh = _resolve(wanted, lock.arch, places)
+        known = substitute(lock, present, fresh, [file.name for file in gone.wanted])
         _fetch(wanted, known.lock, places, report)
         _remember(lock, known, places.cache)
     sources = known or Sources(lock)
@@ -122,24 +134,23 @@ def _wheel_urls(wanted: NodeManifest, arch: str, root: Path) -> Mapping[str, tup
     return {wheel.sha256: (wheel.url,) for wheel in found}
 
 
-def _substitute(wanted: Manifest, lock: Lock, places: Places, gone: Sequence[str]) -> Sources:
-    mirror = choose_mirror(places.mirror)
-    question = resolve.Question(wanted, lock.arch, places.root, places.cache, mirror)
-    fresh = resolve.private_apt(question).resolve(manifest.wanted_packages(wanted, lock.arch))
-    return substitute(lock, fresh, gone)
+def _resolve(wanted: Manifest, arch: str, places: Places) -> tuple[DebFile, ...]:
+    question = resolve.Question(wanted, arch, places.root, places.cache, choose_mirror(places.mirror))
+    return resolve.private_apt(question).resolve(manifest.wanted_packages(wanted, arch))
 
 
-def substitute(lock: Lock, fresh: Iterable[DebFile], gone: Sequence[str]) -> Sources:
-    """Replace the packages that are gone by what apt resolves now; GoneError if it has no such package.
+def substitute(lock: Lock, present: Lock, fresh: Iterable[DebFile], gone: Sequence[str]) -> Sources:
+    """Replace the packages of `present` that are gone by what apt resolves now, told against `lock`.
 
     A kernel bears its version in its name, so packages are compared by their names without digits.
+    Everything comes from one suite, whose versions fit together. Raises GoneError if apt has no such package.
     """
     by_stem = {_stem(file.name): file for file in fresh}
     new = {name: by_stem.get(_stem(name)) for name in gone}
     lost = [name for name, file in new.items() if file is None]
     if lost:
         raise GoneError([Wanted(name, "", 0, ()) for name in lost])
-    packages = tuple(new.get(file.name) or file for file in lock.packages)
+    packages = tuple(new.get(file.name) or file for file in present.packages)
     changes = tuple(
         f"{old.name} {old.version} by {file.name} {file.version}"
         for old, file in zip(lock.packages, packages, strict=True)

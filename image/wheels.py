@@ -35,15 +35,12 @@ class Found:
     sha256: str
 
 
-def resolve(
-    requirements: Sequence[str], constraints: Path, python: str, arch: str, index: str | None = None
-) -> tuple[Found, ...]:
+def resolve(requirements: Sequence[str], constraints: Path, python: str, arch: str) -> tuple[Found, ...]:
     """The wheels for the requirements and all that they need, for one Python on one architecture."""
     command = [
         *(sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-header"),
         *("--format", "pylock.toml", "--only-binary", ":all:", "--constraints", str(constraints)),
         *("--python-version", python, "--python-platform", _PLATFORMS[arch]),
-        *(("--default-index", index) if index else ()),
     ]
     done = subprocess.run(command, input="\n".join(requirements), capture_output=True, text=True, check=False)
     if done.returncode:

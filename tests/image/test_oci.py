@@ -4,11 +4,19 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import subprocess
 import tarfile
 from pathlib import Path
 
+import pytest
+
+from cli.image import cache_folder
 from image import lock, manifest, oci
+from image.errors import ImageError
 from image.manifest import ContainerManifest
+from image.report import Report
+from image.sources import Places
 from image.tree import Entry, compose, file, folder, link
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +70,56 @@ def test_the_layer_keeps_modes_owners_and_links() -> None:
 
 def test_packing_twice_gives_the_same_bytes() -> None:
     assert oci.layout(DEMO, TREE.values(), LOCK) == oci.layout(DEMO, TREE.values(), LOCK)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's root file system, unpacked from the layer that was packed."""
+    folder = tmp_path_factory.mktemp("demo")
+    manifest_path = ROOT / "initramfs/demo.toml"
+    try:
+        packed = oci.pack(
+            oci.Request(manifest_path, "amd64", folder / "oci", Places(ROOT, cache_folder())), Report()
+        )
+    except ImageError as error:
+        pytest.skip(f"the files of the lock are neither cached nor to be had: {error}")
+    image = json.loads((packed / "index.json").read_bytes())["manifests"][0]
+    layer = json.loads(_blob_file(packed, image).read_bytes())["layers"][0]
+    with tarfile.open(_blob_file(packed, layer)) as archive:
+        archive.extractall(folder / "root", filter="fully_trusted")
+    return folder / "root"
+
+
+def _blob_file(packed: Path, descriptor: dict[str, str]) -> Path:
+    return packed / "blobs" / descriptor["digest"].replace(":", "/")
+
+
+def test_the_demo_is_small(demo: Path) -> None:
+    size = sum(path.lstat().st_size for path in demo.rglob("*") if path.is_file() and not path.is_symlink())
+    assert size <= 20_000_000
+
+
+@pytest.mark.root
+def test_the_demo_serves_its_page_and_logs_to_standard_output(demo: Path) -> None:
+    if os.geteuid():
+        pytest.skip("a root and a network of its own need root")
+    command = ["unshare", "--net", "--pid", "--fork", "--mount", "sh", "-euc", SERVE, "serve", str(demo)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "A container on a Zeronode answers" in done.stdout
+    assert '"GET / HTTP/1.1" 200' in done.stdout
+    assert "worker runs as 33" in done.stdout
+
+
+# nginx is killed with the pid namespace when the shell ends.
+SERVE = """
+mount -t proc proc "$1/proc"
+ip link set lo up
+chroot "$1" /usr/sbin/nginx -g 'daemon off;' | cat &
+curl --silent --fail --retry 50 --retry-connrefused --retry-delay 0 http://127.0.0.1/
+for status in "$1"/proc/[0-9]*/status; do
+    grep -q 'Name:.nginx' "$status" && echo "worker runs as $(awk '/^Uid:/ {print $2}' "$status")"
+done
+kill -QUIT "$(cat "$1/run/nginx.pid")"
+wait
+"""

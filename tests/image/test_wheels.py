@@ -80,8 +80,10 @@ def test_the_licence_of_a_wheel_is_its_expression() -> None:
     assert licence.of_wheels(wheels.read(out.getvalue(), "site", "p")) == {"p": "MIT OR 0BSD"}
 
 
-def test_uv_explains_why_it_cannot_resolve(tmp_path: Path) -> None:
+def test_uv_explains_why_it_cannot_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     constraints = tmp_path / "requirements.lock"
     constraints.write_text("idna==3.20\n")
     with pytest.raises(WheelError, match=r"cannot resolve Python packages: .*"):
-        wheels.resolve(["idna==3.19"], constraints, "3.13", "amd64", index=f"file://{tmp_path}")
+        wheels.resolve(["idna==3.19"], constraints, "3.13", "amd64")
