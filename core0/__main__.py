@@ -21,16 +21,12 @@ def main(arguments: Sequence[str]) -> None:
     match [] if os.getpid() == 1 else list(arguments):
         case []:
             _init()
-        case ["template"]:
-            from core0.template.main import main as template
-
-            template()
         case ["pull"]:
             from core0.images.pull import main as pull
 
             pull()
         case _:
-            sys.stderr.write(f"zn: unknown program {' '.join(arguments)!a}; known: template, pull\n")
+            sys.stderr.write(f"zn: unknown program {' '.join(arguments)!a}; known: pull\n")
             raise SystemExit(2)
 
 
@@ -38,13 +34,15 @@ def _init() -> None:
     from core0.init.main import main as init
     from core0.init.supervise import Service
 
-    init(
-        [
-            Service("api", run=_api, listen=_api_listener, user=paths.API_USER),
-            Service("node", run=_node, listen=_node_listener),
-            Service("template", argv=(paths.ENTRY, "template")),
-        ]
-    )
+    # The template first: the API, which the boot waits for, is a fork of it.
+    init([Service("template", run=_template), Service("node", run=_node, listen=_node_listener)])
+
+
+def _template(_: socket.socket | None) -> None:
+    from core0.init.supervise import Service
+    from core0.template.main import main as template
+
+    template([Service("api", run=_api, listen=_api_listener, user=paths.API_USER)])
 
 
 def _api_listener() -> socket.socket:

@@ -14,8 +14,7 @@ from core0.containers.apply import ContainerError, Slot, World
 from core0.containers.model import Action, Create, Pull, Record, Remove, Seen, Stop, Wanted
 from core0.containers.observe import is_alive, observe_record, observe_wanted
 from core0.containers.plan import plan
-from core0.images.model import parse_reference
-from core0.images.pull import PullError
+from core0.images.model import PullError, parse_reference
 from core0.wire import ports
 from core0.wire.control import Refusal, Report
 from core0.wire.types import Container, ContainerSpec, ContainerState

@@ -132,3 +132,23 @@ class Image(msgspec.Struct, frozen=True):
     digest: Digest
     run: RunConfig
     layers: tuple[Digest, ...]
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What to pull, into which folder, which layers are there already, and the most bytes of an unpacked layer."""
+
+    reference: Reference
+    folder: str
+    present: tuple[str, ...]
+    largest: int
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The image, or why there is none."""
+
+    image: Image | None = None
+    error: str = ""
+
+
+class PullError(Exception):
+    """The image cannot be had: the message has the cause and the remedy."""

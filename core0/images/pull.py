@@ -29,7 +29,10 @@ from core0.images.model import (
     Descriptor,
     Image,
     Index,
+    Job,
     Manifest,
+    Outcome,
+    PullError,
     Reference,
 )
 
@@ -39,26 +42,6 @@ _ATTEMPTS = 5
 _PARALLEL = 3
 DocumentT = TypeVar("DocumentT", bound=msgspec.Struct)
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What to pull, into which folder, which layers are there already, and the most bytes of an unpacked layer."""
-
-    reference: Reference
-    folder: str
-    present: tuple[str, ...]
-    largest: int
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """The image, or why there is none."""
-
-    image: Image | None = None
-    error: str = ""
-
-
-class PullError(Exception):
-    """The image cannot be had: the message has the cause and the remedy."""
 
 
 def main() -> None:

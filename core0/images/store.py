@@ -13,8 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from core0.images.model import Image, parse_reference
-from core0.images.pull import Job, Outcome, PullError
+from core0.images.model import Image, Job, Outcome, PullError, parse_reference
 from core0.linux import mounts
 from core0.wire import paths
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from core0.init.phases import STEPS, Boot, BootError, Step
-from core0.init.supervise import Service, Supervisor
+from core0.init.supervise import Service, Supervisor, ended_children, watch_children
 from core0.linux import modules, power
 from core0.wire import cmdline, paths
 from core0.wire.console import Phase, announce, format_phase
@@ -94,7 +94,7 @@ def _read_command_line(boot: Boot) -> None:
 
 def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
     """The loop: start what is due, reap, load drivers of new devices, obey."""
-    reaper, control = _signal_pipe(), _control_socket()
+    reaper, control = watch_children(), _control_socket()
     supervisor = Supervisor(services, time.monotonic())
     selector = selectors.DefaultSelector()
     selector.register(reaper, selectors.EVENT_READ)
@@ -110,8 +110,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
             if key.fileobj is control:
                 _obey(control, supervisor)
             elif key.fileobj is reaper:
-                _drain(reaper)
-                _reap(supervisor)
+                _reap(reaper, supervisor)
             else:
                 _load_drivers(boot)
         _log(supervisor.start_due(time.monotonic()))
@@ -121,16 +120,6 @@ def _log(lines: Iterable[str]) -> None:
     os.write(1, "".join(f"zn: {line}\n" for line in lines).encode())
 
 
-def _signal_pipe() -> socket.socket:
-    """A socket that becomes readable whenever a child ends."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    return reader
-
-
 def _control_socket() -> socket.socket:
     control = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     control.bind(paths.INIT_SOCKET)
@@ -138,23 +127,9 @@ def _control_socket() -> socket.socket:
     return control
 
 
-def _drain(reader: socket.socket) -> None:
-    try:
-        while reader.recv(4096):
-            pass
-    except BlockingIOError:
-        pass
-
-
-def _reap(supervisor: Supervisor) -> None:
+def _reap(reaper: socket.socket, supervisor: Supervisor) -> None:
     """Reap every ended child: services start again, a container's end is written down for the node."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
+    for pid, status in ended_children(reaper):
         said = supervisor.ended(pid, status, time.monotonic())
         if said:
             _log([said])

@@ -1,11 +1,17 @@
-"""The node's own processes: started, watched, started again with a growing delay."""
+"""The node's own processes: started, watched, started again with a growing delay.
 
+PID 1 supervises with it, and so does the template process, whose fork the API process is.
+"""
+
+import contextlib
+import gc
 import os
 import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +20,7 @@ from core0.wire import paths
 
 # What a confined process may open: its own code, loaded late for a traceback at most.
 _READABLE = ("/usr",)
+_LEFTOVERS = 1.0  # seconds that the kernel may take to end what was killed
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.1, 30.0, 60.0
 
 
@@ -23,16 +30,14 @@ class Service:
 
     Attributes:
         name: as in logs and its cgroup.
-        run: its program, called in a fork of PID 1 (it shares the interpreter's memory), or None.
-        argv: its program by path and arguments, exec'd in a fresh address space, if `run` is None.
-        listen: makes its listening socket, once, in PID 1: who connects during a restart is not refused.
+        run: its program, called in a fork of the supervisor, whose memory it shares as long as it is unchanged.
+        listen: makes its listening socket, once, in the supervisor: who connects during a restart is not refused.
         limits: its cgroup's limit files.
         user: who it is. Another than root can gain no privilege any more and reads below /usr only.
     """
 
     name: str
-    run: Callable[[socket.socket | None], None] | None = None
-    argv: Sequence[str] = ()
+    run: Callable[[socket.socket | None], None]
     listen: Callable[[], socket.socket] | None = None
     limits: Mapping[str, str] = field(default_factory=dict)
     user: int = 0
@@ -75,6 +80,7 @@ class Supervisor:
 
     def _start(self, one: Supervised, now: float) -> str | None:
         try:
+            _end_leftovers(one.service)
             if one.service.listen and not one.listener:
                 one.listener = one.service.listen()
             one.pid, one.started = start(one.service, one.listener), now
@@ -105,10 +111,49 @@ class Supervisor:
         return [one.pid for one in self._all if one.pid]
 
 
+def watch_children() -> socket.socket:
+    """A socket that becomes readable whenever a child of this process ends."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reader
+
+
+def ended_children(reader: socket.socket) -> Iterator[tuple[int, int]]:
+    """Reap every child that has ended: its pid and wait status."""
+    with contextlib.suppress(BlockingIOError):
+        while reader.recv(4096):
+            pass
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
+
+
+def _group(service: Service) -> Path:
+    return Path(paths.CGROUP_SYSTEM) / service.name
+
+
+def _end_leftovers(service: Service) -> None:
+    """Kill what an earlier instance of a service left: a supervisor that died may have left its own."""
+    group = _group(service)
+    end = time.monotonic() + _LEFTOVERS
+    while cgroups.is_populated(group) and time.monotonic() < end:
+        cgroups.kill(group)
+        time.sleep(0.01)
+
+
 def start(service: Service, listener: socket.socket | None) -> int:
     """Fork a service into its own session and cgroup; returns its pid."""
-    group = Path(paths.CGROUP_SYSTEM) / service.name
+    group = _group(service)
     cgroups.create(group, service.limits)
+    gc.freeze()  # a collection in the fork would write into pages that are shared until then
     pid = os.fork()
     if pid == 0:
         _be(service, listener, group)
@@ -118,15 +163,12 @@ def start(service: Service, listener: socket.socket | None) -> int:
 def _be(service: Service, listener: socket.socket | None, group: Path) -> None:
     """The child's side of `start`. Never returns."""
     try:
-        _leave_pid1(listener)
+        _leave_supervisor(listener)
         cgroups.enter(group)
         if service.user:
             _confine(service.user)
-        if service.run:
-            service.run(listener)
-        else:
-            os.execv(service.argv[0], list(service.argv))  # noqa: S606 — no shell is wanted
-    except BaseException:  # noqa: BLE001 — a fork of PID 1 must not run on as a second PID 1
+        service.run(listener)
+    except BaseException:  # noqa: BLE001 — a fork must not run on as a second supervisor
         os.write(2, f"zn: process {service.name} failed\n{traceback.format_exc()}".encode())
         os._exit(1)
     sys.stdout.flush()
@@ -141,8 +183,8 @@ def _confine(user: int) -> None:
     privileges.confine_files(_READABLE)
 
 
-def _leave_pid1(listener: socket.socket | None) -> None:
-    """Give up what belongs to PID 1: its signal handling, session and descriptors."""
+def _leave_supervisor(listener: socket.socket | None) -> None:
+    """Give up what belongs to the supervisor: its signal handling, session and descriptors."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)

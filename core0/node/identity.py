@@ -5,7 +5,7 @@ fingerprint, and the node trusts what the operator's key has signed.
 """
 
 import hashlib
-import secrets
+import os
 import ssl
 from contextlib import AbstractContextManager
 
@@ -51,7 +51,7 @@ def trust_anchor(public_key: bytes) -> str:
 
 
 def _certificate(name: str, key: int, signer: int, extensions: dict[int, str]) -> AbstractContextManager[int]:
-    serial = secrets.randbits(63)
+    serial = int.from_bytes(os.urandom(8), "big") >> 1
     return openssl.new_certificate(
         name, key, signer, serial=serial, since=_BEFORE, until=_YEARS, extensions=extensions
     )

@@ -60,6 +60,7 @@ def be_container(given: Descriptors) -> NoReturn:
     step = "descriptors"
     talk: socket.socket | None = None
     try:
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         seccomp = Path(paths.SECCOMP).read_bytes()
         _keep_only(given)

@@ -1,17 +1,23 @@
-"""The template process: exec'd fresh by PID 1, it preloads Core-X and forks one per container on request.
+"""The template process: preloads Core-X, forks the API process, then one Core-X per container on request.
 
-It holds no secret and reads one fixed message per container, with descriptors. Each fork becomes a child of
+It holds no secret and reads one fixed message per container, with descriptors. Each container becomes a child of
 PID 1 (CLONE_PARENT), so containers survive the loss of the template and of everything else but PID 1.
+
+The API process is an ordinary fork: it needs the very modules that Core-X needs, and sharing them saves 17 MB and
+a second import of them at boot (docs/decisions/0004-one-template-for-api-and-core-x.md).
 """
 
 import array
 import os
+import selectors
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from core0.init.supervise import Service, Supervisor, ended_children, watch_children
 from core0.linux import mounts, namespaces
 from core0.template.child import Descriptors, be_container
 from core0.template.messages import Forked
@@ -22,18 +28,41 @@ _LARGEST = 4096
 _DESCRIPTORS = 5
 
 
-def main() -> None:
-    """Serve for ever. The socket is root's only, and so is this process until it has forked."""
+def main(services: Sequence[Service]) -> None:
+    """Serve for ever. The socket is root's only, and so is this process until it has forked.
+
+    Args:
+        services: what is forked from here besides containers, as soon as the modules are there.
+    """
     from corex.preload import preload
 
+    children, supervisor = watch_children(), Supervisor(services, time.monotonic())
+    _log(supervisor.start_due(time.monotonic()))
     preload()
     runtime = mounts.clone_tree("/")
     mounts.set_attributes(runtime, mounts.ATTR_RDONLY | mounts.ATTR_NOSUID | mounts.ATTR_NODEV)
     listener = _listen()
-    while True:
-        connection, _ = listener.accept()
-        with connection:
-            _serve(connection, listener, runtime)
+    with selectors.DefaultSelector() as selector:
+        selector.register(children, selectors.EVENT_READ)
+        selector.register(listener, selectors.EVENT_READ)
+        while True:
+            due = supervisor.next_due()
+            for key, _ in selector.select(None if due is None else max(0.0, due - time.monotonic())):
+                if key.fileobj is listener:
+                    _accept(listener, runtime)
+            ended = (supervisor.ended(*child, time.monotonic()) for child in ended_children(children))
+            _log(said for said in ended if said)
+            _log(supervisor.start_due(time.monotonic()))
+
+
+def _log(lines: Iterable[str]) -> None:
+    os.write(1, "".join(f"zn: {line}\n" for line in lines).encode())
+
+
+def _accept(listener: socket.socket, runtime: int) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        _serve(connection, listener, runtime)
 
 
 def _listen() -> socket.socket:
