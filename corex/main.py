@@ -70,10 +70,11 @@ def _reset_signals() -> None:
 
 
 async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, root_fd: int | None) -> int:
-    processes = _make(root_fd)
+    figures = Figures(open_proc(root_fd))
+    processes = _make(root_fd, figures)
     loop = processes.world.loop
     _handle_signals(processes)
-    container = api.Container(boot.name, processes, Figures(open_proc(root_fd)), loop.time())
+    container = api.Container(boot.name, processes, figures, loop.time())
     app = build_app(api.routes(), authenticate=Access(boot.token_sha256, loop.time), context=container)
     serving = await serve(app, [listener], tls)
     processes.declare(boot.processes)
@@ -84,9 +85,8 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, root_f
     return code
 
 
-def _make(root_fd: int | None) -> Processes:
+def _make(root_fd: int | None, figures: Figures) -> Processes:
     spawner = Spawner(root_fd)
-    figures = Figures(open_proc(root_fd))
     spawner.start()
     world = World(
         loop=asyncio.get_running_loop(),

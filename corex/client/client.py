@@ -124,7 +124,10 @@ class Client:
         return await self._ask("GET", _logs_path(name), LogPage, query={"after": after, "limit": limit})
 
     async def follow(self, name: str | None = None, after: int = 0) -> AsyncIterator[LogLine | LogGap]:
-        """Lines and declared gaps as they come, until the caller stops or Core-X ends."""
+        """Lines and declared gaps as they come, until Core-X ends.
+
+        Who stops earlier closes the connection with `contextlib.aclosing` around this.
+        """
         decoder = msgspec.json.Decoder(LogLine | LogGap)
         query = {"after": str(after), "follow": "true"}
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)

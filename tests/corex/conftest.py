@@ -4,11 +4,12 @@ import asyncio
 import datetime
 import hashlib
 import os
+import platform
 import shutil
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from corex.http.server import listen
 from corex.wire.api import LogLine, ProcessInfo, State
 from corex.wire.boot import Boot
 from corex.wire.process import ProcessSpec
+from image import seccomp
 
 TOKEN = "t" * 43
 BUSYBOX = Path("/bin/busybox")
@@ -86,6 +88,24 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What containers of a test session share: the certificate and the node's filter of system calls."""
+
+    identity: Identity
+    seccomp: Path
+
+
+@pytest.fixture(scope="session")
+def surroundings(identity: Identity, tmp_path_factory: pytest.TempPathFactory) -> Surroundings:
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    folder = REPOSITORY / "initramfs/seccomp"
+    numbers = seccomp.load_numbers(folder / f"syscalls.{arch}.tsv")
+    program = tmp_path_factory.mktemp("seccomp") / "seccomp.bpf"
+    program.write_bytes(seccomp.build(seccomp.load_policy(folder / "policy.toml"), numbers, arch))
+    return Surroundings(identity, program)
+
+
 def children(pid: int) -> list[int]:
     """Of all threads of a process: the spawner's children belong to the spawner."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
@@ -133,8 +153,8 @@ class Container:
     async def output(self, name: str, lines: int, seconds: float = 20) -> list[str]:
         """Wait for a number of output lines of a process."""
         texts: list[str] = []
-        async with asyncio.timeout(seconds):
-            async for record in self.client.follow(name):
+        async with asyncio.timeout(seconds), aclosing(self.client.follow(name)) as records:
+            async for record in records:
                 texts.append(record.text if isinstance(record, LogLine) else f"gap {record.lost}")
                 if len(texts) == lines:
                     break
@@ -147,8 +167,9 @@ class Container:
 
 
 async def _run(
-    identity: Identity, processes: dict[str, ProcessSpec], root: Path | None, stack: AsyncExitStack
+    surroundings: Surroundings, processes: dict[str, ProcessSpec], root: Path | None, stack: AsyncExitStack
 ) -> Container:
+    identity = surroundings.identity
     listener = listen("127.0.0.1", 0)
     report, late_imports = os.pipe()
     os.set_blocking(report, False)
@@ -164,6 +185,7 @@ async def _run(
         str(listener.fileno()),
         str(late_imports),
         str(root or "-"),
+        str(surroundings.seccomp),
         stdin=asyncio.subprocess.PIPE,
         pass_fds=(listener.fileno(), late_imports),
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -189,14 +211,14 @@ Start = Callable[..., Awaitable[Container]]
 
 
 @pytest.fixture
-async def start(identity: Identity) -> AsyncIterator[Start]:
+async def start(surroundings: Surroundings) -> AsyncIterator[Start]:
     """Starts a Core-X: give it the root folder and the declared processes by name."""
     if os.geteuid() != 0:
         pytest.skip("pid namespaces need root")
     async with AsyncExitStack() as stack:
 
         async def container(root: Path | None = None, **processes: ProcessSpec) -> Container:
-            return await _run(identity, processes, root, stack)
+            return await _run(surroundings, processes, root, stack)
 
         yield container
 

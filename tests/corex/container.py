@@ -1,6 +1,6 @@
-"""Stands in for the node's template process: preload, fork into new namespaces, be Core-X.
+"""Stands in for the node's template process: preload, fork into new namespaces, give up privileges, be Core-X.
 
-Arguments: descriptor of the listener, descriptor to write late imports to, root folder or '-'.
+Arguments: descriptor of the listener, descriptor to write late imports to, root folder or '-', seccomp program.
 The start message comes on standard input.
 """
 
@@ -10,9 +10,12 @@ import signal
 import socket
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import msgspec
 
+from core0.linux import privileges
+from core0.template.child import KEPT_CAPABILITIES
 from corex.main import run, tls_context
 from corex.preload import preload
 from corex.wire.boot import Boot
@@ -39,7 +42,7 @@ def check(result: int) -> None:
         raise OSError(ctypes.get_errno(), "cannot make the namespaces")
 
 
-def become_container(listener: int, late_imports: int, root: str) -> None:
+def become_container(listener: int, late_imports: int, root: str, seccomp: bytes) -> None:
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     check(libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None))
     check(libc.mount(b"proc", b"/proc", b"proc", 0, None))
@@ -49,6 +52,9 @@ def become_container(listener: int, late_imports: int, root: str) -> None:
     # What a careless caller leaves behind, and no child may inherit.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
+    privileges.keep_capabilities(KEPT_CAPABILITIES)
+    privileges.forbid_new_privileges()
+    privileges.install_seccomp(seccomp)
     sys.meta_path.insert(0, LateImports(late_imports))
     run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root_fd)
 
@@ -59,7 +65,7 @@ def main() -> None:
     check(libc.unshare(CLONE_NEWPID | CLONE_NEWNS))
     pid = os.fork()
     if pid == 0:
-        become_container(listener, late_imports, root)
+        become_container(listener, late_imports, root, Path(sys.argv[4]).read_bytes())
     os.close(listener)
     signal.signal(signal.SIGTERM, lambda number, _frame: os.kill(pid, number))
     _, status = os.waitpid(pid, 0)

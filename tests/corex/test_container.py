@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -306,14 +307,15 @@ async def test_a_line_of_a_megabyte_arrives_in_marked_parts(core: Any, sh: Scrip
     await core.client.put("a", sh(f"sleep 0.2; {pieces}; echo; echo end; sleep 100"))
     await core.client.start("a")
     length = gaps = 0
-    async for record in core.client.follow("a"):
-        if isinstance(record, LogGap):
-            gaps += record.lost
-        elif record.text == "end":
-            break
-        else:
-            assert record.partial == (len(record.text) == MAX_LINE)
-            length += len(record.text)
+    async with aclosing(core.client.follow("a")) as records:
+        async for record in records:
+            if isinstance(record, LogGap):
+                gaps += record.lost
+            elif record.text == "end":
+                break
+            else:
+                assert record.partial == (len(record.text) == MAX_LINE)
+                length += len(record.text)
     assert length <= 16 * 65537 <= length + gaps * MAX_LINE
 
 
@@ -322,8 +324,8 @@ async def test_a_flood_is_read_with_declared_gaps_only(core: Any, sh: Script) ->
     await core.client.put("flood", sh(f"i=0; while [ $i -lt {lines} ]; do echo line $i; i=$((i+1)); done"))
     await core.client.start("flood")
     received = gaps = 0
-    async with asyncio.timeout(60):
-        async for record in core.client.follow("flood"):
+    async with asyncio.timeout(60), aclosing(core.client.follow("flood")) as records:
+        async for record in records:
             received += isinstance(record, LogLine)
             gaps += record.lost if isinstance(record, LogGap) else 0
             if received + gaps >= lines:
