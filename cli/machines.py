@@ -1,5 +1,6 @@
 """Machines that `zn` keeps running: their folders, their specifications, their start and end."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from cli.outcome import ExitCode, Failure
 from cli.tasks import ROOT
 from core0.wire.ports import API
 
-RUN = ROOT / "build" / "run"
+# Where machines and the server keep their sockets, records and logs.
+RUN = Path(os.environ.get("ZN_RUN") or ROOT / "build" / "run")
 # QEMU's NAT network shows the host's loopback under this address.
 HOST = "10.0.2.2"
 _END_SECONDS = 10.0

@@ -55,6 +55,13 @@ _SPOKEN = ("cli.", "ci.", "image.", "core0.", "corex.")
 
 def explain(error: BaseException) -> tuple[ExitCode, str] | None:
     """The exit code and message of an error that people can act on; None for a defect of ours."""
+    found = _explain(error)
+    if found is None:
+        return None
+    return found[0], "\n".join((found[1], *getattr(error, "__notes__", ())))
+
+
+def _explain(error: BaseException) -> tuple[ExitCode, str] | None:
     if isinstance(error, Failure):
         return error.code, str(error)
     if isinstance(error, KeyboardInterrupt):

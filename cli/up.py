@@ -6,8 +6,8 @@ What this run started is stopped again if a step fails, so nothing is left half-
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from ci.qemu import detached
+from ci.qemu.console import ConsoleError
 from ci.qemu.machine import Machine
 from cli import context, machines, operator, serving
 from cli.connect import client_of
@@ -107,18 +108,29 @@ async def bring_up(contexts: Path, report: TerminalReport) -> Reached:
             server = await _serve(contexts, undo)
         with report.step("machine"):
             folder = await _boot(server, report, undo)
-        async with detached.attach(folder) as machine:
+        async with detached.attach(folder) as machine, _console_told(machine):
             with report.step("ready"):
                 fingerprint, api = await machines.wait_ready(machine)
                 _remember_node(contexts, Context(api, fingerprint, operator.KEY_FILE, str(folder)))
-            chosen = context.choose(contexts, CONTEXT)
-            async with client_of(contexts, chosen) as node:
+            async with client_of(contexts, context.choose(contexts, CONTEXT)) as node:
                 with report.step("container"):
                     await _deploy(contexts, node, server.port)
                 with report.step("service"):
                     reached = await _reach(contexts, machine, node)
         undo.pop_all()  # all is well: let it run
     return reached
+
+
+@asynccontextmanager
+async def _console_told(machine: Machine) -> AsyncIterator[None]:
+    """Add the console's end to what fails in the body, unless the message has it already."""
+    try:
+        yield
+    except ConsoleError:
+        raise
+    except Exception as error:
+        error.add_note(f"the console of {machine.spec.name} ends with\n{machine.console.tail()}")
+        raise
 
 
 def show(reached: Reached) -> None:

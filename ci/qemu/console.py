@@ -12,6 +12,8 @@ Found = TypeVar("Found")
 
 # SeaBIOS and iPXE draw with terminal codes (ECMA-48 sequences, and ESC c to clear).
 _TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_a-z])")
+# SeaBIOS begins each boot with this line: the machine's serial port is its only screen.
+_FIRMWARE = re.compile(r"SeaBIOS \(version")
 # After one of these lines no phase will ever come.
 _HOPELESS = re.compile(
     r"Kernel panic|No bootable device|Nothing to boot|Initramfs unpacking failed|No more network devices"
@@ -41,6 +43,14 @@ class Console:
     def phases(self) -> tuple[Phase, ...]:
         """The boot phases reported so far, in order."""
         return tuple(phase for line in self.lines if (phase := parse_phase(line)))
+
+    @property
+    def boot_line(self) -> int:
+        """Index of the line with which the latest boot began, 0 if none is seen."""
+        starts = (
+            index for index in range(len(self._lines) - 1, -1, -1) if _FIRMWARE.search(self._lines[index])
+        )
+        return next(starts, 0)
 
     def tail(self, count: int = 25) -> str:
         """The last lines as one indented block, for error messages."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -94,6 +95,7 @@ class Machine:
             StartError: it ended before its monitor answered.
         """
         self._process = running
+        self._boot_line = self.console.boot_line  # a log read before may hold earlier boots
         reader, self._keyboard = await asyncio.open_connection(sock=console)
         self._follower = asyncio.create_task(self.console.follow(reader))
         try:
@@ -193,6 +195,13 @@ class Machine:
         async with self.monitor.expect("RESET", _QEMU_SECONDS):
             self._boot_line = len(self.console.lines)
             await self.monitor.execute("system_reset")
+
+    @asynccontextmanager
+    async def expect_reboot(self, deadline: float) -> AsyncIterator[None]:
+        """Run the body, which makes the guest reboot, and wait until it does; waits look at the new boot then."""
+        async with self.monitor.expect("RESET", self._scaled(deadline)):
+            yield
+        self._boot_line = len(self.console.lines)
 
     async def quit(self) -> None:
         """End QEMU in order, its disks flushed."""

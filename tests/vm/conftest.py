@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 # The node answers authenticated requests this many seconds after power-on under KVM.
 READY_SECONDS = 10.0
+# The library's own deadlines come first and say more; this one ends what hangs beyond them.
+TEST_SECONDS = 900
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.vm)
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
             if isinstance(item, pytest.Function) and asyncio.iscoroutinefunction(item.obj):
                 item.add_marker(one_loop, append=False)
 

@@ -1,0 +1,61 @@
+"""The README's first command, as a person runs it: from source to an answering container, and back to nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+Zn = Callable[..., Any]
+
+
+@pytest.fixture
+def zn(tmp_path: Path, image: Path) -> Iterator[Zn]:
+    """Runs a verb in a place of its own and returns its JSON; whatever was started ends with the test."""
+    environment = {**os.environ, "ZN_RUN": str(tmp_path / "run"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+    def run(*words: str, code: int = 0) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", *words], capture_output=True, text=True, cwd=ROOT, env=environment
+        )
+        assert done.returncode == code, f"zn {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return json.loads(done.stdout) if "--json" in words else done.stdout + done.stderr
+
+    yield run
+    run("down")
+
+
+def test_up_leads_to_an_answering_container_and_down_to_nothing(zn: Zn, tmp_path: Path) -> None:
+    reached = zn("up", "--json")
+    with urlopen(reached["service"], timeout=60) as answer:
+        assert answer.status == 200
+
+    processes = zn("process", "ls", "demo", "--json")
+    assert any(process["state"] == "running" for process in processes)
+    (machine,) = zn("vm", "ls", "--json")
+    assert zn("up", "--json") == reached
+    assert [again["pid"] for again in zn("vm", "ls", "--json")] == [machine["pid"]]
+
+    assert zn("down", "--json") == {"stopped": ["machine node1", "netboot server"]}
+    assert not Path(f"/proc/{machine['pid']}").exists()
+    assert not (tmp_path / "run").exists()
+    assert sorted(path.name for path in (tmp_path / "config" / "zeronode").iterdir()) == [
+        "contexts.toml",
+        "operator.pem",
+    ]
+    assert zn("down", "--json") == {"stopped": []}
+
+
+def test_a_rebooted_node_is_taken_up_again_with_its_new_identity(zn: Zn) -> None:
+    before = zn("up", "--json")
+    zn("node", "reboot")
+    after = zn("up", "--json")
+    assert after["fingerprint"] != before["fingerprint"]
+    with urlopen(after["service"], timeout=60) as answer:
+        assert answer.status == 200
