@@ -9,12 +9,27 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from image import bytecode, cpio, deb, elf, initramfs, kmod, licence, lock, node, sources, tree, wheels
+from image import (
+    bytecode,
+    cpio,
+    deb,
+    elf,
+    initramfs,
+    kmod,
+    licence,
+    lock,
+    node,
+    outputs,
+    sources,
+    tree,
+    wheels,
+)
 from image.contents import Listed, listed
 from image.fetch import Cache
-from image.files import added_folder
+from image.files import added_folder, write_durably
 from image.lock import Lock
 from image.manifest import NodeManifest, folders
+from image.report import Report
 
 # 17 takes two thirds of the time of 19 for 4 % more bytes (docs/decisions/0001-carrying-the-root.md).
 LEVEL = 17
@@ -53,16 +68,20 @@ class Base:
 
 def key(manifest: NodeManifest, locked: Lock) -> str:
     """The checksum of all that decides the base: the lock, the manifest, the compressor and this builder."""
-    total = hashlib.sha256(lock.encode(locked) + msgspec.json.encode(manifest))
+    deciding = (manifest.python, manifest.kernel.modules, manifest.files, manifest.folders)
+    total = hashlib.sha256(lock.encode(locked) + msgspec.json.encode(deciding))
     total.update(f"{zstandard.__version__} {LEVEL}".encode())
     for module in _DECIDING:
         total.update(Path(str(module.__file__)).read_bytes())
     return total.hexdigest()
 
 
-def make(manifest: NodeManifest, locked: Lock, cache: Path) -> Base:
+def make(manifest: NodeManifest, locked: Lock, cache: Path, report: Report) -> Base:
     """The base of an image from the cache, or built from package files that the cache has."""
     folder = cache / "base" / key(manifest, locked)
+    if folder.exists() and outputs.mismatches(folder):
+        report.warn(f"Removed the damaged base {folder}: its files do not match their checksums")
+        shutil.rmtree(folder)
     if not folder.exists():
         with added_folder(folder) as new:
             _build(manifest, locked, sources.contents(locked, Cache(cache)), new)
@@ -84,8 +103,8 @@ def _build(manifest: NodeManifest, locked: Lock, contents: Mapping[str, bytes], 
         "listing.json": msgspec.json.encode(listed(composed.values())),
         "licences.json": msgspec.json.encode(licences),
     }
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    for name, content in {**files, outputs.SUMS: outputs.checksums(files)}.items():
+        write_durably(folder / name, content)
 
 
 def _prune(folder: Path) -> None:

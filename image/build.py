@@ -39,7 +39,7 @@ def build(request: Request, report: Report) -> Path:
     with report.step("fetch"):
         obtained = sources.obtain(wanted, lock, request.places, report)
     with report.step("base"):
-        made = base.make(wanted, obtained.lock, request.places.cache)
+        made = base.make(wanted, obtained.lock, request.places.cache, report)
     with report.step("own part"):
         own = _own(request, wanted, obtained.lock, made)
     with report.step("write"):
@@ -91,4 +91,4 @@ def _outputs(wanted: NodeManifest, obtained: Sources, made: Base, own: _Own) -> 
         substituted=obtained.substituted,
     )
     every = {**boot, "contents.json": contents.encode(described), "sbom.spdx.json": sbom.encode(described)}
-    return {**every, "SHA256SUMS": outputs.checksums(every)}
+    return {**every, outputs.SUMS: outputs.checksums(every)}

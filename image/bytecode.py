@@ -6,7 +6,7 @@ image's own dynamic linker and libraries, so nothing of the host's Python decide
 
 `a/b.py` becomes `a/b.pyc`, which the import system takes when no source is there (PEP 3147, "legacy"
 layout). Its header says "unchecked hash" (PEP 552): no times, no source needed. Tracebacks name the source.
-Docstrings of other people's code are left out (they are a seventh of a process's memory); our own stay,
+Docstrings and assertions of other people's code are left out (a seventh of a process's memory); our own stay,
 because dataclasses without one make a signature text of themselves at each import.
 """
 
@@ -26,7 +26,7 @@ _PROCESSES = 2
 
 _COMPILE = r"""
 import sys, marshal, _imp
-from importlib._bootstrap_external import _code_to_hash_pyc as to_pyc
+from importlib._bootstrap_external import _code_to_hash_pyc as to_pyc  # py_compile, without its imports
 def read(count):
     return sys.stdin.buffer.read(count)
 while head := sys.stdin.buffer.readline():
@@ -77,10 +77,7 @@ def _command(runtime: Path, arch: str, python: str) -> list[str]:
         "--library-path",
         libraries,
         program,
-        "-s",
-        "-S",
-        "-P",
-        "-B",
+        "-sSPB",
         "-c",
         _COMPILE,
     ]

@@ -4,6 +4,7 @@ apt runs with its own state, cache and sources below one folder, so nothing of t
 checks the archive's signature with the machine's debian-archive-keyring.
 """
 
+import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,13 @@ def machine_mirror() -> Mirror:
     if "debian" not in found:
         raise AptError("cannot find Debian's archive in this machine's apt sources; name one with --mirror")
     return with_security(found["debian"], found.get("debian-security"))
+
+
+def named_mirror(url: str) -> Mirror:
+    """The mirror at a URL: of its main archive, or with `{archive}` where the archive's name belongs."""
+    if "{archive}" in url:
+        return Mirror({archive: url.rstrip("/").format(archive=archive) for archive in SUITES})
+    return with_security(url)
 
 
 def with_security(main: str, security: str | None = None) -> Mirror:
@@ -150,10 +158,17 @@ APT::Install-Recommends "false";
 APT::Sandbox::User "";
 Acquire::Languages "none";
 Acquire::Retries "3";
+{_machine_proxies()}
 """
 
     def _apt(self, *command: str) -> str:
         return _run(command, {"APT_CONFIG": str(self.folder / "apt.conf")})
+
+
+def _machine_proxies() -> str:
+    """What this machine's apt is told about ways to its mirror, such as Acquire::http::Proxy."""
+    lines = _run(["apt-config", "dump"]).splitlines()
+    return "\n".join(line for line in lines if line.startswith(("Acquire::http::", "Acquire::https::")))
 
 
 def _locked(record: Mapping[str, str], archive: str) -> DebFile:
@@ -181,9 +196,12 @@ def _require_keyring() -> None:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **(environment or {})}
+    kept = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     try:
-        done = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env={**kept, **clean, **(environment or {})}, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError as error:
         raise AptError(f"cannot run {command[0]}: not found; the lock is made on a Debian machine") from error
     if done.returncode:

@@ -6,9 +6,11 @@ an HTTP range (RFC 9110, section 14). Nothing leaves the cache unverified.
 """
 
 import asyncio
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +94,31 @@ class Cache:
 
 def fetch_all(wanted: Iterable[Wanted], cache: Cache, progress: Progress = lambda _count: None) -> None:
     """Bring all files that the cache lacks, several at a time. Raises GoneError or FetchError."""
-    missing = [file for file in dict.fromkeys(wanted) if not cache.has(file)]
-    if missing:
+    files = list(dict.fromkeys(wanted))
+    if all(map(cache.has, files)):
+        return
+    with _one_at_a_time(cache.folder):
+        missing = [file for file in files if not cache.has(file)]
         asyncio.run(_fetch_missing(missing, cache, progress))
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keep two builds from writing the same partial file; the lock goes with the process that holds it."""
+    with _stored("a lock", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "fetch.lock").open("a")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _stored(name: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FetchError(f"cannot store {name} in {folder}: {error.strerror}; make room there") from error
 
 
 async def _fetch_missing(missing: list[Wanted], cache: Cache, progress: Progress) -> None:
@@ -185,13 +209,9 @@ def _store(part: Path, chunk: bytes, start: int, file: Wanted) -> int:
         raise FetchError(
             f"cannot fetch {file.name}: more than the locked {file.size} bytes arrive; check the mirror"
         )
-    try:
+    with _stored(file.name, part.parent):
         part.parent.mkdir(parents=True, exist_ok=True)
         _append(part, chunk, start)
-    except OSError as error:
-        raise FetchError(
-            f"cannot store {file.name} in {part.parent}: {error.strerror}; make room there"
-        ) from error
     return start + len(chunk)
 
 
@@ -210,9 +230,9 @@ def _accept(part: Path, file: Wanted, cache: Cache, url: str) -> bool:
             f"cannot use {file.name} from {url}: its sha256 is {found}, the lock says {file.sha256}; "
             "check the mirror, or run 'zn image lock --update' if the change is wanted"
         )
-    with part.open("rb") as written:
+    with _stored(file.name, part.parent), part.open("rb") as written:
         os.fsync(written.fileno())
-    part.replace(cache.path(file.sha256))
+        part.replace(cache.path(file.sha256))
     return True
 
 

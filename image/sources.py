@@ -23,7 +23,7 @@ from image.report import Report
 
 @dataclass(frozen=True)
 class Places:
-    """Where a build finds things: the repository, the cache, and the archives (URLs without file names).
+    """Where a build finds things: the repository, the cache, and the archives (see debian.named_mirror).
 
     `snapshot` is asked for what the mirror has dropped. `locked` refuses any substitution, `offline` any
     use of the network.
@@ -64,7 +64,7 @@ def load_lock(path: Path, wanted: Manifest, arch: str, root: Path) -> Lock:
 
 def choose_mirror(named: str | None) -> debian.Mirror:
     """The mirror that was named, else the one that this machine's apt uses."""
-    return debian.with_security(named) if named else debian.machine_mirror()
+    return debian.named_mirror(named) if named else debian.machine_mirror()
 
 
 def obtain(wanted: Manifest, lock: Lock, places: Places, report: Report) -> Sources:
@@ -123,7 +123,7 @@ def _addresses(packages: Sequence[DebFile], places: Places) -> Iterable[tuple[De
         return
     mirrors = [choose_mirror(places.mirror)]
     if places.snapshot:
-        mirrors.append(debian.with_security(places.snapshot))
+        mirrors.append(debian.named_mirror(places.snapshot))
     for file in packages:
         yield file, tuple(mirror.url(file.archive, file.path) for mirror in mirrors)
 

@@ -1,36 +1,27 @@
 """Checking a build folder: outputs against SHA256SUMS, files of the initramfs against the listing."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from image import contents, initramfs
+from image import contents, initramfs, outputs
 from image.contents import Contents
 from image.cpio import CpioError
 
 
 def problems(folder: Path) -> list[str]:
     """All that is wrong with a build folder, as messages; an empty list means that it is whole."""
-    sums = folder / "SHA256SUMS"
-    if not sums.is_file():
-        return [f"cannot verify {folder}: it has no SHA256SUMS"]
-    found = list(_wrong_outputs(folder, sums.read_text()))
+    found = [*outputs.mismatches(folder), *_unlisted(folder)]
     return found or list(_wrong_files(folder, contents.load(folder)))
 
 
-def _wrong_outputs(folder: Path, sums: str) -> Iterator[str]:
-    names = set()
-    for line in sums.splitlines():
-        expected, _, name = line.partition("  ")
-        names.add(name)
-        path = folder / name
-        if not path.is_file():
-            yield f"{name}: missing"
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            yield f"{name}: its sha256 is not the one in SHA256SUMS"
+def _unlisted(folder: Path) -> Iterator[str]:
+    sums = folder / outputs.SUMS
+    if not sums.is_file():
+        return
+    listed = {line.split("  ", 1)[1] for line in sums.read_text().splitlines()}
     for path in sorted(folder.iterdir()):
-        if path.name not in names and path.name != "SHA256SUMS":
-            yield f"{path.name}: not in SHA256SUMS"
+        if path.name not in {*listed, outputs.SUMS}:
+            yield f"{path.name}: not in {outputs.SUMS}"
 
 
 def _wrong_files(folder: Path, listing: Contents) -> Iterator[str]:

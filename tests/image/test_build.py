@@ -183,3 +183,13 @@ def test_a_locked_offline_build_without_files_names_them(tmp_path: Path) -> None
 def test_byte_code_for_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(bytecode.BytecodeError, match="cannot run the image's Python for arm64"):
         bytecode.compile_sources([], tmp_path, "arm64", "3.13")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_damaged_base_is_named_and_built_again(downloads: Path, tmp_path: Path) -> None:
+    cache = fresh_cache(downloads, tmp_path / "cache")
+    first = built(ROOT, cache, tmp_path / "one", ORDINARY)
+    (base,) = (cache / "base").iterdir()
+    (base / "segment.cpio.zst").write_bytes(b"tampered")
+    assert built(ROOT, cache, tmp_path / "two", ORDINARY) == first

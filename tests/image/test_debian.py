@@ -84,3 +84,10 @@ def test_without_a_keyring_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.
 def test_the_security_archive_is_the_sibling_of_a_named_mirror() -> None:
     mirror = debian.with_security("http://127.0.0.1/debian/")
     assert mirror.url("debian-security", "pool/a.deb") == "http://127.0.0.1/debian-security/pool/a.deb"
+
+
+def test_an_archive_of_snapshots_has_the_archive_inside_its_address() -> None:
+    mirror = debian.named_mirror("http://127.0.0.1/archive/{archive}/20261101T000000Z/")
+    assert mirror.url("debian-security", "pool/a.deb") == (
+        "http://127.0.0.1/archive/debian-security/20261101T000000Z/pool/a.deb"
+    )

@@ -214,3 +214,13 @@ def test_sizes_and_presence_are_asked_without_a_transfer(server: Server) -> None
 def test_a_full_disk_is_one_message(server: Server, small_disk: Path) -> None:
     with pytest.raises(FetchError, match=r"cannot store a\.deb in .*No space left on device; make room"):
         fetch_all([server.wanted("a.deb")], Cache(small_disk))
+
+
+def test_two_builds_that_want_the_same_file_fetch_it_once(server: Server, cache: Cache) -> None:
+    threads = [threading.Thread(target=fetch_all, args=([server.wanted("a.deb")], cache)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.seen) == 1
+    assert cache.read(server.wanted("a.deb")) == CONTENT
