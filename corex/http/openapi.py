@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document of a route table, made from the table and its types and nothing else."""
 
 from collections.abc import Sequence
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -49,6 +50,10 @@ def document(routes: Sequence[Route], title: str, version: str, security: dict[s
     """The whole document as plain values."""
     types = {id(kind): kind for route in routes for kind in _types_of(route)}
     schemas, components = msgspec.json.schema_components([*types.values(), Problem], ref_template=_REF)
+    for component in components.values():
+        # Before Python 3.13 docstrings keep their source's indentation.
+        if "description" in component:
+            component["description"] = cleandoc(component["description"])
     by_type = dict(zip(types, schemas, strict=False))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
