@@ -81,6 +81,9 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, root_f
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))
     code = await processes.over
     await processes.drained()
+    # Followers and those who wait for events get an orderly end of their answers.
+    processes.world.logs.bell.close()
+    processes.world.events.bell.close()
     await serving.stop(SERVER_GRACE)
     return code
 

@@ -103,7 +103,7 @@ def _responses(route: Route, schemas: dict[int, dict[str, Any]]) -> dict[str, An
         content["application/json"] = {"schema": schemas[id(route.response)]}
     content.update({media_type: {} for media_type in route.streams})
     success = {"description": route.summary} | ({"content": content} if content else {})
-    responses: dict[str, Any] = {str(route.status): success}
+    responses: dict[str, Any] = {str(status): success for status in (route.status, *route.other_statuses)}
     for status, kinds in _problems_of(route).items():
         responses[status] = {
             "description": "; ".join(f"{kind.title} ({kind.urn})" for kind in kinds),

@@ -96,6 +96,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
         request: type of the JSON body, None for none.
         response: type of the JSON answer, None for an empty one.
         status: of an ordinary answer.
+        other_statuses: of answers of the same type with another meaning, which the summary explains.
         errors: problem types that this route adds to those that each route may give.
         streams: media types that the route may send instead of JSON.
     """
@@ -109,6 +110,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     request: Any = None
     response: Any = None
     status: int = 200
+    other_statuses: tuple[int, ...] = ()
     errors: tuple[problem.ProblemType, ...] = ()
     streams: tuple[str, ...] = ()
 

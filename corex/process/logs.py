@@ -47,18 +47,25 @@ class Chunk:
 
 
 class Bell:
-    """Wakes all that wait for the next ring."""
+    """Wakes all that wait for the next ring; once it is closed nobody waits any more."""
 
     def __init__(self) -> None:
+        self.is_closed = False
         self._event = asyncio.Event()
 
     def ring(self) -> None:
         """Wake those who wait now."""
+        if not self.is_closed:
+            self._event.set()
+            self._event = asyncio.Event()
+
+    def close(self) -> None:
+        """Nothing follows."""
+        self.is_closed = True
         self._event.set()
-        self._event = asyncio.Event()
 
     async def wait(self) -> None:
-        """Until the next ring after this call."""
+        """Until the next ring after this call, or the end."""
         await self._event.wait()
 
 

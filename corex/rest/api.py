@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from corex.process import model
 from corex.process.execute import execute
 from corex.process.figures import Figures
 from corex.process.life import Life
+from corex.process.logs import Bell
 from corex.process.manager import Processes
 from corex.process.model import Flaw
 from corex.process.spawn import SpawnError
@@ -94,7 +95,17 @@ def _process_routes() -> list[Route]:
     return [
         Route("GET", "/v1/processes", OPERATOR, "All processes", list_processes, response=ProcessList),
         Route("GET", one, OPERATOR, "One process", get_process, ByName, response=ProcessInfo, errors=gone),
-        Route("PUT", one, OPERATOR, "Declare or replace", put_process, ByName, ProcessSpec, ProcessInfo),
+        Route(
+            "PUT",
+            one,
+            OPERATOR,
+            "Declare or replace; 201 if it is new",
+            put_process,
+            ByName,
+            request=ProcessSpec,
+            response=ProcessInfo,
+            other_statuses=(201,),
+        ),
         Route("DELETE", one, OPERATOR, "Forget", delete_process, ByName, status=204, errors=busy),
     ]
 
@@ -116,6 +127,7 @@ def _verb_routes() -> list[Route]:
             ByNameWait,
             response=ProcessInfo,
             errors=gone,
+            other_statuses=(202,),
         )
         for verb, summary, handler in verbs
     ]
@@ -265,7 +277,7 @@ async def get_events(request: Request[Container, EventsQuery, NoBody]) -> EventP
     query, events = request.parameters, request.context.processes.world.events
     with suppress(TimeoutError):
         async with asyncio.timeout(query.wait):
-            while query.wait and not events.after(query.after, 1).events:
+            while query.wait and not (events.bell.is_closed or events.after(query.after, 1).events):
                 await events.bell.wait()
     return events.after(query.after, query.limit)
 
@@ -313,19 +325,19 @@ async def _page_or_stream(
     if not query.follow:
         return read(query.after)
     bell = request.context.processes.world.logs.bell
-    return Stream(NDJSON, _follow(read, query.after, bell.wait))
+    return Stream(NDJSON, _follow(read, query.after, bell))
 
 
-async def _follow(
-    read: Callable[[int], LogPage], after: int, changed: Callable[[], Awaitable[None]]
-) -> AsyncIterator[bytes]:
+async def _follow(read: Callable[[int], LogPage], after: int, bell: Bell) -> AsyncIterator[bytes]:
     while True:
         page = read(after)
         if page.records:
             yield _lines(page.records)
             after = page.next
+        elif bell.is_closed:
+            return
         else:
-            await changed()
+            await bell.wait()
 
 
 def _lines(records: Sequence[msgspec.Struct]) -> bytes:

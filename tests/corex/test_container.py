@@ -156,6 +156,16 @@ async def test_sigterm_stops_in_reverse_order_and_keeps_the_main_exit_code(
     assert order.read_text().split() == ["third", "second", "first"]
 
 
+async def test_followers_get_the_last_line_and_an_orderly_end(
+    start: Start, sh: Script, busybox_root: Path
+) -> None:
+    container = await start(busybox_root, main=sh("echo first; sleep 0.5; echo last"))
+    async with asyncio.timeout(20):
+        texts = [record.text async for record in container.client.follow("main")]
+    assert texts == ["first", "last"]
+    assert await container.exit_code() == 0
+
+
 # Stopping and restarting.
 
 
