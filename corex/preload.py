@@ -76,10 +76,9 @@ async def _converse() -> None:
     )
     for request in _REQUESTS:
         await _ask(reader, writer, *request)
-    transport, _ = await accepted
+    await accepted
     writer.close()
     await writer.wait_closed()
-    transport.abort()
     await factory.shutdown(0)
 
 

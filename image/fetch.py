@@ -139,8 +139,11 @@ async def _gather(fetches: Iterable[Coroutine[None, None, Wanted | None]]) -> li
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(fetch) for fetch in fetches]
-    except* FetchError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as errors:  # Python 3.11.2 would wrap what an except* raises into a group again
+        refused, other = errors.split(FetchError)
+        if other or not refused:
+            raise
+        raise refused.exceptions[0] from None
     return [file for file in (task.result() for task in tasks) if file]
 
 
