@@ -3,10 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
-# A parameter such as panic=10 or zn.panic=60 on the printed kernel command line is no panic.
-_SIGNS = re.compile(
-    r"BUG:|Oops|Call Trace|Kernel panic|Traceback \(most recent|\bpanic\b(?!=)", re.IGNORECASE
-)
+# Words of their own: DEBUG: is no BUG:, loops_per_jiffy no Oops, and panic=10 or zn.panic a parameter's name.
+_SIGNS = re.compile(r"\bBUG:|\bOops\b|Call Trace|Kernel panic|Traceback \(most recent|(?<![.\w])panic\b(?!=)")
 
 
 def is_trouble(line: str) -> bool:

@@ -104,7 +104,16 @@ def test_a_crash_is_trouble(line: str) -> None:
     assert find_trouble(["all well", line]) == [line]
 
 
-@pytest.mark.parametrize("line", ["Kernel command line: quiet panic=10 zn.panic=60", "debugging is off", ""])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Kernel command line: quiet panic=10 zn.panic=60",
+        "zn: Warning: unknown kernel parameter 'zn.x': ignored (known: zn.operator, zn.panic)",
+        "calibrate_delay_direct() failed to get a good estimate for loops_per_jiffy.",
+        "DEBUG: all well",
+        "",
+    ],
+)
 def test_ordinary_lines_are_no_trouble(line: str) -> None:
     assert find_trouble([line]) == []
 

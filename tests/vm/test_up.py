@@ -11,6 +11,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from ci.qemu import process
+
 ROOT = Path(__file__).resolve().parents[2]
 Zn = Callable[..., Any]
 
@@ -36,14 +38,14 @@ def test_up_leads_to_an_answering_container_and_down_to_nothing(zn: Zn, tmp_path
     with urlopen(reached["service"], timeout=60) as answer:
         assert answer.status == 200
 
-    processes = zn("process", "ls", "demo", "--json")
-    assert any(process["state"] == "running" for process in processes)
+    found = zn("process", "ls", "demo", "--json")
+    assert any(one["state"] == "running" for one in found)
     (machine,) = zn("vm", "ls", "--json")
     assert zn("up", "--json") == reached
     assert [again["pid"] for again in zn("vm", "ls", "--json")] == [machine["pid"]]
 
     assert zn("down", "--json") == {"stopped": ["machine node1", "netboot server"]}
-    assert not Path(f"/proc/{machine['pid']}").exists()
+    assert process.identify(machine["pid"]) is None
     assert not (tmp_path / "run").exists()
     assert sorted(path.name for path in (tmp_path / "config" / "zeronode").iterdir()) == [
         "contexts.toml",
