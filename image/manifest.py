@@ -97,13 +97,6 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop_signal: str = "SIGTERM"
 
 
-class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A symbolic link that no package ships."""
-
-    path: str
-    target: str
-
-
 class ContainerManifest(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="container"
 ):
@@ -117,7 +110,6 @@ class ContainerManifest(
     static: str
     files: Files = Files()
     folders: tuple[Folder, ...] = ()
-    links: tuple[Link, ...] = ()
 
 
 Manifest = NodeManifest | ContainerManifest

@@ -13,7 +13,7 @@ from pathlib import Path
 from image import bytecode, deb, elf, kmod, seccomp, wheels
 from image.lock import Lock
 from image.manifest import NodeManifest
-from image.tree import Entry, Kind, Tree, compose, drop, file, merged_usr_links, without_empty_folders
+from image.tree import Entry, Kind, Tree, compose, drop, file, link, merged_usr_links, without_empty_folders
 
 ZERONODE = "usr/lib/zeronode"
 SITE = f"{ZERONODE}/site"
@@ -109,18 +109,17 @@ def container_filter(folder: Path, arch: str) -> Entry:
 
 
 def static_files(static: Path) -> list[Entry]:
-    """The files of a folder as they are; git keeps of their mode only whether they can be executed."""
-    return [
-        file(
-            str(path.relative_to(static)), path.read_bytes(), "static", 0o755 if _executable(path) else 0o644
-        )
-        for path in sorted(static.rglob("*"))
-        if path.is_file()
-    ]
+    """The files and links of a folder as they are."""
+    paths = sorted(path for path in static.rglob("*") if path.is_symlink() or path.is_file())
+    return [_static(path, str(path.relative_to(static))) for path in paths]
 
 
-def _executable(path: Path) -> bool:
-    return bool(path.stat().st_mode & 0o100)
+def _static(path: Path, name: str) -> Entry:
+    if path.is_symlink():
+        return link(name, str(path.readlink()), "static")
+    # git keeps of a mode only whether the file can be executed.
+    mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+    return file(name, path.read_bytes(), "static", mode)
 
 
 def own_tree(entries: Iterable[Entry], identity: Identity, python: str) -> dict[str, Entry]:

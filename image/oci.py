@@ -22,7 +22,7 @@ from image.lock import Lock
 from image.manifest import ContainerManifest
 from image.report import Report
 from image.sources import Request as Request
-from image.tree import Entry, Kind, compose, drop, link, merged_usr_links, without_empty_folders
+from image.tree import Entry, Kind, compose, drop, merged_usr_links, without_empty_folders
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -72,7 +72,7 @@ def container_tree(
     """The root file system of a container; `files` maps checksums to packages."""
     unpacked = [entry for found in lock.packages for entry in deb.read(files[found.sha256], found.name)]
     kept = drop(unpacked, wanted.files.drop, wanted.files.keep)
-    made = [*manifest.folders(wanted), *(link(new.path, new.target, "manifest") for new in wanted.links)]
+    made = manifest.folders(wanted)
     packages = compose(kept)
     needed = [entry.path for entry in made]
     bare = without_empty_folders(packages, ())
