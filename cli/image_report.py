@@ -7,7 +7,6 @@ from time import perf_counter
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
@@ -30,9 +29,14 @@ class TerminalReport(Report):
     def step(self, name: str) -> Iterator[None]:
         """Show that a step runs, and its time once it has."""
         start = perf_counter()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[arrived]}"),
+        )
         with self._bar(columns) as self._progress:
-            self._transfer = self._progress.add_task(name, total=None)
+            self._transfer = self._progress.add_task(name, total=None, arrived="")
             yield
         self._console.print(f"{name:<18} {perf_counter() - start:6.2f} s")
 
@@ -49,6 +53,8 @@ class TerminalReport(Report):
         """Advance the bar."""
         if self._progress and self._transfer is not None:
             self._progress.advance(self._transfer, size)
+            done = self._progress.tasks[0].completed
+            self._progress.update(self._transfer, arrived=f"{done / 1e6:.1f} MB")
 
     def warn(self, message: str) -> None:
         """Print a warning above the bar."""

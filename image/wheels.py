@@ -4,6 +4,7 @@ The host's requirements.lock is the constraint: the image gets the versions that
 """
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -42,11 +43,24 @@ def resolve(requirements: Sequence[str], constraints: Path, python: str, arch: s
         *("--format", "pylock.toml", "--only-binary", ":all:", "--constraints", str(constraints)),
         *("--python-version", python, "--python-platform", _PLATFORMS[arch]),
     ]
-    done = subprocess.run(command, input="\n".join(requirements), capture_output=True, text=True, check=False)
+    environment = {**os.environ, **_index()}
+    done = subprocess.run(
+        command, input="\n".join(requirements), env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise WheelError(f"cannot resolve Python packages: {done.stderr.strip()}")
     packages = tomllib.loads(done.stdout)["packages"]
     return tuple(_choose(package, python) for package in packages)
+
+
+def _index() -> Mapping[str, str]:
+    """Make uv ask the package index that this machine's pip uses, unless uv has its own settings."""
+    if {"UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE"} & os.environ.keys():
+        return {}
+    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    configured = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    named = os.environ.get("PIP_INDEX_URL") or configured
+    return {"UV_DEFAULT_INDEX": named} if named else {}
 
 
 def _choose(package: Mapping[str, object], python: str) -> Found:

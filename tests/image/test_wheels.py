@@ -87,3 +87,24 @@ def test_uv_explains_why_it_cannot_resolve(tmp_path: Path, monkeypatch: pytest.M
     constraints.write_text("idna==3.20\n")
     with pytest.raises(WheelError, match=r"cannot resolve Python packages: .*"):
         wheels.resolve(["idna==3.19"], constraints, "3.13", "amd64")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        pytest.param(
+            {"PIP_INDEX_URL": "http://127.0.0.1/a"}, {"UV_DEFAULT_INDEX": "http://127.0.0.1/a"}, id="pip's"
+        ),
+        pytest.param(
+            {"PIP_INDEX_URL": "http://127.0.0.1/a", "UV_INDEX_URL": "http://127.0.0.1/b"}, {}, id="uv's own"
+        ),
+    ],
+)
+def test_uv_asks_the_index_of_this_machine(
+    environment: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert wheels._index() == expected
