@@ -1,0 +1,78 @@
+"""The container plan: each situation's actions, and that planning again after applying gives nothing."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core0.containers.model import Action, Create, Pull, Record, Remove, Seen, Stop, Wanted
+from core0.containers.plan import plan
+from core0.images.model import Image, RunConfig
+from core0.wire.types import ContainerSpec, CoreX
+
+TOKEN = "0" * 64
+SPEC = ContainerSpec("http://host/demo/", TOKEN)
+OTHER = ContainerSpec("http://host/demo/", TOKEN, argv=("/bin/true",))
+IMAGE = Image("sha256:" + "1" * 64, RunConfig(), ())
+
+
+def record(spec: ContainerSpec) -> Record:
+    return Record(1, spec, IMAGE.digest, "10.88.0.2", CoreX(9001, "2" * 64), 99, 1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seen", "said"),
+    [
+        pytest.param(Wanted(SPEC), Seen(), ["pull http://host/demo/", "create"], id="new, image absent"),
+        pytest.param(Wanted(SPEC), Seen(image=IMAGE), ["create"], id="new, image here"),
+        pytest.param(Wanted(SPEC), Seen(record(SPEC), alive=True, image=IMAGE), [], id="as wanted"),
+        pytest.param(
+            Wanted(SPEC), Seen(record(SPEC), alive=False, image=IMAGE), ["remove", "create"], id="it died"
+        ),
+        pytest.param(
+            Wanted(OTHER),
+            Seen(record(SPEC), alive=True, image=IMAGE),
+            ["stop", "remove", "create"],
+            id="another spec",
+        ),
+        pytest.param(
+            Wanted(SPEC, run=False), Seen(record(SPEC), alive=True), ["stop", "remove"], id="to be stopped"
+        ),
+        pytest.param(Wanted(SPEC, run=False), Seen(), [], id="stopped"),
+        pytest.param(None, Seen(record(SPEC), alive=True), ["stop", "remove"], id="to be gone"),
+        pytest.param(None, Seen(), [], id="gone"),
+    ],
+)
+def test_plan(wanted, seen, said):
+    assert [str(action) for action in plan(wanted, seen)] == said
+
+
+def applied(seen: Seen, actions: tuple[Action, ...]) -> Seen:
+    for action in actions:
+        match action:
+            case Pull():
+                seen = Seen(seen.record, seen.alive, IMAGE)
+            case Create(spec):
+                assert seen.image, "a container is made of an image that is here"
+                assert seen.record is None, "never two of one name"
+                seen = Seen(record(spec), True, seen.image)
+            case Stop():
+                seen = Seen(seen.record, False, seen.image)
+            case Remove():
+                assert not seen.alive, "nothing is taken from under a living container"
+                seen = Seen(None, False, seen.image)
+    return seen
+
+
+specs = st.sampled_from([SPEC, OTHER])
+wishes = st.none() | st.builds(Wanted, specs, st.booleans())
+situations = st.builds(
+    lambda made, alive, image: Seen(made, alive and made is not None, image),
+    st.none() | specs.map(record),
+    st.booleans(),
+    st.sampled_from([None, IMAGE]),
+)
+
+
+@given(wishes, situations)
+def test_planning_after_applying_gives_nothing(wanted, seen):
+    assert plan(wanted, applied(seen, plan(wanted, seen))) == ()

@@ -1,0 +1,121 @@
+"""DHCP messages: round trips, hostile packets, and a whole exchange with dnsmasq as the independent server."""
+
+import shutil
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core0.networks import dhcp
+from core0.networks.model import Lease
+
+
+def server_message(kind: int, options: dict[int, bytes]) -> bytes:
+    """What a server sends for transaction 7: address 10.0.2.15."""
+    head = struct.pack("!BBBBI8x4s8s16s192x", 2, 1, 6, 0, 7, b"", b"\x0a\0\2\x0f", b"\x52\x54")
+    all_options = {53: bytes([kind]), **options}
+    packed = b"".join(bytes([number, len(value)]) + value for number, value in all_options.items())
+    return head + b"\x63\x82\x53\x63" + packed + b"\xff"
+
+
+FULL = {
+    1: bytes([255, 255, 255, 0]),
+    3: bytes([10, 0, 2, 2]),
+    6: bytes([10, 0, 2, 3, 1, 1, 1, 1]),
+    51: struct.pack("!I", 7200),
+    54: bytes([10, 0, 2, 2]),
+}
+
+
+def test_an_offer_becomes_a_lease():
+    message = dhcp.decode(server_message(dhcp.OFFER, FULL))
+    assert dhcp.lease_of(message) == Lease(
+        "10.0.2.15/24", "10.0.2.2", ("10.0.2.3", "1.1.1.1"), "10.0.2.2", 7200
+    )
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param({54: b""}, id="no server"),
+        pytest.param({1: bytes([255, 0, 255, 0])}, id="mask with a hole"),
+        pytest.param({1: b"\xff"}, id="short mask"),
+    ],
+)
+def test_an_offer_that_makes_no_sense_is_no_lease(broken):
+    message = dhcp.decode(server_message(dhcp.OFFER, {**FULL, **broken}))
+    assert dhcp.lease_of(message) is None
+
+
+def test_an_offer_without_router_is_a_lease_without_one():
+    options = {number: value for number, value in FULL.items() if number != 3}
+    assert dhcp.lease_of(dhcp.decode(server_message(dhcp.OFFER, options))).gateway is None
+
+
+@given(st.binary(max_size=700))
+def test_any_bytes_decode_or_not_but_never_raise(data):
+    message = dhcp.decode(data)
+    if message:
+        dhcp.lease_of(message)
+    dhcp.unwrap(data)
+
+
+@given(st.binary(max_size=400))
+def test_any_options_behind_a_right_head_never_raise(tail):
+    message = dhcp.decode(server_message(dhcp.ACK, FULL)[:-1] + tail)
+    if message:
+        dhcp.lease_of(message)
+
+
+def test_a_client_packet_has_right_checksum_and_ports():
+    packet = dhcp.wrap(dhcp.encode(dhcp.Message(dhcp.DISCOVER, 1, b"\x52\x54\0\x12\x34\x56")))
+    assert dhcp.checksum(packet[:20]) == 0
+    assert struct.unpack_from("!HH", packet, 20) == (68, 67)
+    assert dhcp.unwrap(packet) is None, "a client takes no other client's packet for an answer"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+def test_a_lease_from_dnsmasq_is_acquired_and_renewed(in_fresh_network, tmp_path):
+    in_fresh_network(f"""
+import asyncio, subprocess, time
+def run(*words): subprocess.run(words, check=True)
+run('ip', 'link', 'add', 'srv', 'type', 'veth', 'peer', 'name', 'cli')
+run('ip', 'addr', 'add', '10.9.0.1/24', 'dev', 'srv')
+run('ip', 'link', 'set', 'srv', 'up'); run('ip', 'link', 'set', 'cli', 'up'); run('ip', 'link', 'set', 'lo', 'up')
+server = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--interface=srv',
+    '--bind-interfaces', '--dhcp-range=10.9.0.50,10.9.0.50,255.255.255.0,300', '--dhcp-option=6,10.9.0.9',
+    '--dhcp-leasefile={tmp_path}/leases', '--pid-file=', '--user=root', '--no-ping'])
+try:
+    from core0.networks.dhcp import Client
+    async def exchange():
+        with Client('cli') as client:
+            lease = await client.acquire(attempts=6)
+            again = await client.request(lease)
+            return lease, again
+    lease, again = asyncio.run(exchange())
+    assert lease.address == again.address == '10.9.0.50/24', lease
+    assert lease.gateway == '10.9.0.1' and lease.nameservers == ('10.9.0.9',) and lease.seconds == 300
+finally:
+    server.terminate(); server.wait()
+""")
+
+
+@pytest.mark.root
+def test_a_link_without_a_server_says_so(in_fresh_network):
+    in_fresh_network("""
+import asyncio, subprocess
+subprocess.run(['ip', 'link', 'add', 'cli', 'type', 'veth', 'peer', 'name', 'far'], check=True)
+subprocess.run(['ip', 'link', 'set', 'cli', 'up'], check=True)
+from core0.networks.dhcp import Client, NoAnswerError
+async def exchange():
+    with Client('cli') as client:
+        await client.acquire(attempts=1)
+try:
+    asyncio.run(exchange())
+except NoAnswerError as error:
+    assert str(error) == 'no DHCP server answered on cli'
+else:
+    raise AssertionError
+""")
