@@ -13,7 +13,7 @@ from core0.networks.model import Lease
 
 def server_message(kind: int, options: dict[int, bytes]) -> bytes:
     """What a server sends for transaction 7: address 10.0.2.15."""
-    head = struct.pack("!BBBBI8x4s8s16s192x", 2, 1, 6, 0, 7, b"", b"\x0a\0\2\x0f", b"\x52\x54")
+    head = struct.pack("!BBBBI8x4s8s16s192x", 2, 1, 6, 0, 7, b"\x0a\0\2\x0f", b"", b"\x52\x54")
     all_options = {53: bytes([kind]), **options}
     packed = b"".join(bytes([number, len(value)]) + value for number, value in all_options.items())
     return head + b"\x63\x82\x53\x63" + packed + b"\xff"
