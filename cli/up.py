@@ -182,7 +182,7 @@ async def _boot(server: serving.Server, report: TerminalReport, undo: AsyncExitS
         return folder
     await machines.stop(folder)
     undo.push_async_callback(machines.stop, folder)
-    started = await machines.start(NODE, boot, _IMAGE, memory=512, cpus=2)
+    started = await machines.start(NODE, boot, _IMAGE, memory=512, cpus=1)
     (folder / "build-id").write_text(contents.load(_IMAGE).build_id)
     return started
 

@@ -33,7 +33,7 @@ def run(
         Path, typer.Option(help="Output folder of a build.", show_default="build/amd64-virt")
     ] = _IMAGE,
     memory: Annotated[int, typer.Option(help="RAM in MiB.")] = 512,
-    cpus: Annotated[int, typer.Option(help="Virtual CPUs.")] = 2,
+    cpus: Annotated[int, typer.Option(help="Virtual CPUs.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Boot a build, straight from its files, and wait until it is ready.

@@ -86,7 +86,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
     Attributes:
         name: names the machine in messages and files, and seeds its hardware addresses.
         memory: RAM in MiB.
-        cpus: virtual CPUs.
+        cpus: virtual CPUs. Two or more under TCG can end in 'Oops: int3' (docs/decisions/0005-one-cpu-under-tcg.md).
         spare_slots: empty PCIe ports for devices plugged later.
         snapshots: True adds the scratch disk, invisible to the guest, that holds snapshots.
         on_reboot: what a reboot inside the guest does to the machine: a restart, or the end of QEMU.
@@ -95,7 +95,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
     name: str
     boot: Boot
     memory: int = 512
-    cpus: int = 2
+    cpus: int = 1
     nics: tuple[Nic, ...] = (UserNic(),)
     disks: tuple[Disk, ...] = ()
     spare_slots: int = 4

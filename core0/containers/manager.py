@@ -6,6 +6,7 @@ What was acknowledged is on disk first; a new node daemon reads it, sees which c
 import asyncio
 import os
 import shutil
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -24,6 +25,9 @@ _EXIT_LOOKS, _EXIT_LOOK_EVERY = 20, 0.05
 _SETTLED = ("running", "stopped", "failed")
 
 
+_STOPPED: tuple[ContainerState, str] = ("stopped", "it was stopped as asked")
+
+
 class RefusedError(Exception):
     """A wish that cannot be granted; nothing was changed."""
 
@@ -37,12 +41,14 @@ class _Life:
     """One container's loop and what it last said."""
 
     wanted: Wanted | None
+    spec: ContainerSpec
     number: int
     state: ContainerState = "stopped"
     why: str = "not started yet"
     failures: int = 0
     due: float = 0.0
     created: float = 0.0
+    end: tuple[ContainerState, str] = _STOPPED
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -60,11 +66,12 @@ class Containers:
         """Take over what an earlier node daemon left: containers that live go on, the others start again."""
         for folder in sorted(self._world.folder.iterdir()):
             wanted, record = observe_wanted(folder), observe_record(folder)
-            if wanted is None and record is None:
+            left = wanted or record
+            if left is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             number = record.number if record else self._free_number()
-            self._begin(folder.name, _Life(wanted, number))
+            self._begin(folder.name, _Life(wanted, left.spec, number))
 
     def list(self) -> tuple[Container, ...]:
         """All containers, by name."""
@@ -74,15 +81,12 @@ class Containers:
         """One container. Raises RefusedError (404) if there is none."""
         life = self._life(name)
         record = observe_record(self._world.folder / name)
-        spec = life.wanted.spec if life.wanted else record.spec if record else None
-        if spec is None:
-            raise _not_found(name)
         running = record if record and life.state in ("running", "stopping") else None
         return Container(
             name=name,
             state=life.state,
             why=life.why,
-            spec=spec,
+            spec=life.spec,
             image_digest=record.image_digest if record else None,
             address=running.address if running else None,
             corex=running.corex if running else None,
@@ -114,9 +118,10 @@ class Containers:
         folder.mkdir(mode=0o700, exist_ok=True)
         apply.write_whole(folder / "wanted.json", wanted)
         if life:
+            life.spec = spec
             self._want(life, wanted)
         else:
-            self._begin(name, _Life(wanted, self._free_number()))
+            self._begin(name, _Life(wanted, spec, self._free_number()))
         return self.get(name)
 
     def set_running(self, name: str, run: bool) -> Container:
@@ -178,9 +183,10 @@ class Containers:
     def _begin(self, name: str, life: _Life) -> None:
         self._lives[name] = life
         life.task = asyncio.create_task(self._live(name, life), name=f"container {name}")
+        life.task.add_done_callback(_end_with)
 
     def _want(self, life: _Life, wanted: Wanted | None) -> None:
-        life.wanted, life.failures, life.due = wanted, 0, 0.0
+        life.wanted, life.failures, life.due, life.end = wanted, 0, 0.0, _STOPPED
         life.wake.set()
 
     def _say(self, name: str, life: _Life, state: ContainerState, why: str) -> None:
@@ -250,7 +256,7 @@ class Containers:
         if record:
             self._say(name, life, "running", f"Core-X answers on port {record.corex.port}")
         elif life.wanted and not life.wanted.run:
-            self._say(name, life, "stopped", "it was stopped as asked")
+            self._say(name, life, *life.end)
 
     def _failed(self, name: str, life: _Life, cause: str) -> None:
         life.failures += 1
@@ -267,7 +273,7 @@ class Containers:
         if policy == "never" or (policy == "on-failure" and clean):
             life.wanted = Wanted(life.wanted.spec, run=False)
             apply.write_whole(self._world.folder / name / "wanted.json", life.wanted)
-            self._say(name, life, "stopped" if clean else "failed", f"it ended: {how}")
+            life.end = ("stopped" if clean else "failed", f"it ended: {how}")
             return
         if asyncio.get_running_loop().time() - life.created >= _STABLE:
             life.failures = 0
@@ -277,6 +283,8 @@ class Containers:
     async def _wait_for_reason(self, name: str, life: _Life) -> None:
         """Wait for another wish, the container's end, or the time of the next try."""
         record = observe_record(self._world.folder / name)
+        if life.wanted is None and record is None:
+            return
         loop = asyncio.get_running_loop()
         pidfd = apply.open_pidfd(record) if record else None
         try:
@@ -294,6 +302,13 @@ class Containers:
             if pidfd is not None:
                 loop.remove_reader(pidfd)
                 os.close(pidfd)
+
+
+def _end_with(task: asyncio.Task[None]) -> None:
+    """A loop that ends by a defect takes the node daemon along: PID 1 starts it again, and it resumes all loops."""
+    if not task.cancelled() and (error := task.exception()):
+        traceback.print_exception(error)
+        os._exit(1)
 
 
 async def _exit_of(record: Record) -> tuple[str, bool]:

@@ -233,7 +233,11 @@ def _convert(job: Job, diff_id: str, descriptor: Descriptor) -> None:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as maker:
             assert maker.stdin  # noqa: S101 — it is a pipe
             assert maker.stderr  # noqa: S101 — and so is it
-            digest = _feed(job, descriptor, maker.stdin)
+            try:
+                digest = _feed(job, descriptor, maker.stdin)
+            except BaseException:
+                maker.kill()  # mkfs.erofs waits for ever for the rest of a tar that ended early
+                raise
             said = maker.stderr.read(2000).decode(errors="replace").strip()
         if maker.returncode:
             raise PullError(f"cannot convert layer {descriptor.digest}: {said or maker.returncode}")

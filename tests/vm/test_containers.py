@@ -1,0 +1,319 @@
+"""Containers on a booted node: their life, what they may not do, and what bad images and requests get."""
+
+import asyncio
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from ci.qemu.machine import Machine
+from core0.client.client import NodeClient, RefusedError
+from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort
+from corex.client.client import Client, Endpoint
+from corex.wire.api import ExecRequest
+from image.server import Running
+
+BUSYBOX = Path("/bin/busybox")
+TOKEN = "a token of 32 bytes for the tests"
+SHELL = ("/bin/sh", "-c", "while :; do sleep 1; done")
+SECONDS = 10.0
+DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
+STREAMS = ("stdin", "stdout", "stderr")
+Spec = Callable[..., ContainerSpec]
+
+
+def blob(folder: Path, content: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(content).hexdigest()
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+    (blobs / digest).write_bytes(content)
+    return {"digest": f"sha256:{digest}", "size": len(content)}
+
+
+def layer_of_busybox() -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in ("bin", "etc", "tmp", "www"):
+            tar.addfile(folder_entry(name))
+        tar.addfile(file_entry("bin/busybox", BUSYBOX.read_bytes(), 0o755), io.BytesIO(BUSYBOX.read_bytes()))
+        for name in ("sh", "cat", "httpd", "id", "ls", "mount", "ping", "sleep", "unshare", "nc", "dd"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        page = b"served from a container\n"
+        tar.addfile(file_entry("www/index.html", page, 0o644), io.BytesIO(page))
+        users = b"root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n"
+        tar.addfile(file_entry("etc/passwd", users, 0o644), io.BytesIO(users))
+    return archive.getvalue()
+
+
+def folder_entry(name: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    return entry
+
+
+def file_entry(name: str, content: bytes, mode: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), mode
+    return entry
+
+
+def write_layout(folder: Path, tar: bytes, architecture: str = "amd64") -> Path:
+    """An OCI image layout with one layer; returns the layer's blob."""
+    layer = {
+        "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+        **blob(folder, gzip.compress(tar, mtime=0)),
+    }
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Cmd": ["/bin/httpd", "-f", "-p", "80", "-h", "/www"], "Env": ["COLOUR=green"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}"]},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            **blob(folder, json.dumps(config).encode()),
+        },
+        "layers": [layer],
+    }
+    described = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        **blob(folder, json.dumps(manifest).encode()),
+        "annotations": {"org.opencontainers.image.ref.name": "latest"},
+    }
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [described]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return folder / "blobs" / "sha256" / layer["digest"].removeprefix("sha256:")
+
+
+@pytest.fixture(scope="module")
+def busybox(oci: Path) -> Iterator[Path]:
+    if not BUSYBOX.exists():
+        pytest.skip("needs Debian's busybox-static")
+    folder = oci / "busybox"
+    write_layout(folder, layer_of_busybox())
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def spec(server: Running, busybox: Path) -> Spec:
+    def make(image: str = "oci/busybox/", **wanted: Any) -> ContainerSpec:
+        token = hashlib.sha256(TOKEN.encode()).hexdigest()
+        return ContainerSpec(f"http://10.0.2.2:{server.port}/{image}", token, **wanted)
+
+    return make
+
+
+async def settled(node: NodeClient, name: str) -> Container:
+    """The container once it is neither pulled nor built nor stopped, with patience for an emulated machine."""
+    return await node.container(name, wait=60)
+
+
+async def running(node: NodeClient, name: str, wanted: ContainerSpec) -> Container:
+    await node.put_container(name, wanted)
+    container = await settled(node, name)
+    assert container.state == "running", container.why
+    return container
+
+
+@asynccontextmanager
+async def inside(machine: Machine, container: Container) -> AsyncIterator[Client]:
+    assert container.corex
+    port = await machine.forward(container.corex.port)
+    async with Client(Endpoint(f"127.0.0.1:{port}", container.corex.fingerprint, TOKEN)) as client:
+        yield client
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+    """Ask the node again and again: it has no call that waits for a container to be gone."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+
+
+async def test_a_service_answers_through_its_published_port_and_its_process_obeys(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    container = await running(node, "web", spec(ports=(PublishedPort(node=8080, container=80),)))
+    assert container.address == "10.88.0.2"
+    assert container.image_digest.startswith("sha256:")
+    service = await machine.wait_for_port(8080, SECONDS)
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{service}/") as answer:
+        assert await answer.text() == "served from a container\n"
+    async with inside(machine, container) as corex:
+        (process,) = await corex.processes()
+        assert (process.name, process.state) == ("main", "running")
+        assert process.spec.env["COLOUR"] == "green"
+        await corex.stop("main")
+        assert (await corex.process("main")).state in ("stopped", "exited", "stopping")
+
+
+async def test_the_registry_way_leads_to_the_same_image(node: NodeClient, spec: Spec) -> None:
+    by_layout = await running(node, "one", spec(argv=SHELL))
+    by_registry = await running(node, "two", spec("busybox:latest", argv=SHELL))
+    assert by_layout.image_digest == by_registry.image_digest
+    assert by_layout.address != by_registry.address
+
+
+async def test_a_container_cannot_do_what_containers_must_not(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    container = await running(node, "jail", spec(argv=SHELL, env={"PATH": "/bin"}))
+    async with inside(machine, container) as corex:
+
+        async def shell(script: str) -> str:
+            done = await corex.execute(ExecRequest(("/bin/sh", "-c", script), env={"PATH": "/bin"}))
+            return done.stdout.data + done.stderr.data
+
+        status = await shell("cat /proc/self/status")
+        assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
+        # chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service, sys_chroot, setfcap
+        assert "CapBnd:\t00000000800405fb" in status
+        assert "CapAmb:\t0000000000000000" in status
+        first = int((await shell("cat /proc/self/uid_map")).split()[1])
+        assert first >= 1_000_000
+        assert (await shell("cat /proc/1/environ")).endswith("Permission denied\n")
+        assert "Permission denied" in await shell("ls /proc/1/root/")
+        assert "Read-only" in await shell("echo x > /proc/sys/kernel/hostname")
+        assert await shell("cat /proc/kcore") == ""
+        assert "permission denied" in await shell("mount -t tmpfs x /tmp")
+        assert "not permitted" in await shell("unshare -U true")
+        devices = (await shell("ls /dev")).split()
+        assert sorted(devices) == sorted((*DEVICES, "fd", "mqueue", "ptmx", "pts", "shm", *STREAMS))
+        assert "10.88.0.2 jail" in await shell("cat /etc/hosts")
+        for door in ("10.0.2.15 8443", "169.254.1.1 9001"):
+            assert "timed out" in await shell(f"nc -w 2 {door}"), door
+
+
+async def test_files_stop_at_the_storage_limit_and_the_node_goes_on(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    limits = Limits(memory_mib=64, storage_mib=8)
+    container = await running(node, "full", spec(argv=SHELL, limits=limits))
+    async with inside(machine, container) as corex:
+        script = "dd if=/dev/zero of=/tmp/big bs=1M count=32"
+        done = await corex.execute(ExecRequest(("/bin/sh", "-c", script), env={"PATH": "/bin"}))
+        assert "No space left" in done.stderr.data
+    assert (await node.health()).ok
+
+
+async def test_stop_start_and_remove_leave_what_they_say(node: NodeClient, spec: Spec) -> None:
+    wanted = spec(argv=SHELL, ports=(PublishedPort(node=8081, container=80),))
+    first = await running(node, "life", wanted)
+    assert (await node.put_container("life", wanted)) == first, "the same spec again changes nothing"
+    stopped = await node.stop_container("life", wait=60)
+    assert (stopped.state, stopped.pid) == ("stopped", None)
+    again = await node.start_container("life", wait=60)
+    assert again.state == "running"
+    assert again.pid != first.pid
+    await node.delete_container("life")
+    await until(gone(node, "life"))
+    # the address, the port and the name are free again
+    reborn = await running(node, "life", wanted)
+    assert reborn.address == first.address
+
+
+def gone(node: NodeClient, name: str) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return name not in {container.name for container in await node.containers()}
+
+    return check
+
+
+async def test_another_spec_makes_the_container_anew(machine: Machine, node: NodeClient, spec: Spec) -> None:
+    first = await running(node, "new", spec(argv=SHELL))
+    second = await running(node, "new", spec(argv=SHELL, env={"A": "b"}))
+    assert first.pid != second.pid
+    async with inside(machine, second) as corex:
+        (process,) = await corex.processes()
+        assert process.spec.env["A"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("restart", "code", "state"),
+    [
+        pytest.param("never", 0, "stopped", id="done"),
+        pytest.param("on-failure", 0, "stopped", id="done in order"),
+        pytest.param("never", 3, "failed", id="failed, once"),
+    ],
+)
+async def test_a_container_whose_process_ends_for_good_ends(
+    node: NodeClient, spec: Spec, restart: str, code: int, state: str
+) -> None:
+    await node.put_container("once", spec(argv=("/bin/sh", "-c", f"exit {code}"), restart=restart))
+
+    async def ended() -> bool:
+        return (await node.container("once")).state in ("stopped", "failed")
+
+    await until(ended)
+    container = await node.container("once")
+    assert container.state == state
+    assert f"exit code {code}" in container.why
+
+
+async def test_bad_images_are_refused_with_their_reason_and_leave_nothing(
+    node: NodeClient, spec: Spec, oci: Path
+) -> None:
+    tar = layer_of_busybox()
+    damaged = write_layout(oci / "damaged", tar)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    cut = write_layout(oci / "cut", tar)
+    cut.write_bytes(cut.read_bytes()[:1000])
+    write_layout(oci / "foreign", tar, architecture="s390x")
+    cases = {
+        "damaged": "damaged or was tampered with|cannot unpack",
+        "cut": "cannot fetch|ended early|longer|tampered",
+        "foreign": "linux/s390x",
+        "absent": "404",
+    }
+    for name, reason in cases.items():
+        await node.put_container(name, spec(f"oci/{name}/", argv=SHELL))
+        container = await settled(node, name)
+        assert container.state == "failed", (name, container)
+        assert any(words in container.why for words in reason.split("|")), container.why
+        await node.delete_container(name)
+        await until(gone(node, name))
+
+
+async def test_bad_requests_are_refused_by_field_and_change_nothing(node: NodeClient, spec: Spec) -> None:
+    await running(node, "owner", spec(argv=SHELL, ports=(PublishedPort(node=8090, container=80),)))
+    refused = [
+        (
+            "other",
+            spec(ports=(PublishedPort(node=8090, container=1),)),
+            409,
+            "/ports/0/node",
+            "container owner",
+        ),
+        ("other", spec(ports=(PublishedPort(node=8443, container=1),)), 409, "/ports/0/node", "node's API"),
+        ("other", msgspec.structs.replace(spec(), image="ftp://x/"), 422, "/image", "no http or https"),
+        ("Other", spec(), 422, None, "name"),
+    ]
+    for name, wanted, status, pointer, told in refused:
+        with pytest.raises(RefusedError) as refusal:
+            await node.put_container(name, wanted)
+        problem = refusal.value.problem
+        assert (problem.status, problem.pointer) == (status, pointer), problem
+        assert told in problem.detail + problem.remedy
+    with pytest.raises(RefusedError) as absent:
+        await node.container("nobody")
+    assert absent.value.problem.status == 404
+    assert [container.name for container in await node.containers()] == ["owner"]
