@@ -6,10 +6,12 @@ What this run started is stopped again if a step fails, so nothing is left half-
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
+import signal
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -23,7 +25,7 @@ from cli.connect import client_of
 from cli.context import Context, CoreXEndpoint
 from cli.image import cache_folder
 from cli.image_report import TerminalReport
-from cli.outcome import Failure
+from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json
 from cli.tasks import ROOT
 from core0.client.client import NodeClient
@@ -73,7 +75,7 @@ def up(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn up
     """
     make_images()
-    reached = asyncio.run(bring_up(ctx.obj.contexts, TerminalReport()))
+    reached = asyncio.run(_until_told(bring_up(ctx.obj.contexts, TerminalReport())))
     if as_json:
         print_json(reached)
     else:
@@ -99,6 +101,17 @@ def make_images() -> None:
     places, manifests = Places(ROOT, cache_folder()), ROOT / "initramfs"
     build.build(build.Request(manifests / "virt.toml", "amd64", _IMAGE, places), _Part("image"))
     oci.pack(oci.Request(manifests / "demo.toml", "amd64", _LAYOUTS / DEMO, places), _Part("demo"))
+
+
+async def _until_told(work: Coroutine[Any, Any, Reached]) -> Reached:
+    """Run the work; SIGTERM and SIGHUP end it as Ctrl-C does, so that what it started ends with it."""
+    task = asyncio.create_task(work)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise Failure("interrupted: what this run had started has ended", ExitCode.INTERRUPTED) from None
 
 
 async def bring_up(contexts: Path, report: TerminalReport) -> Reached:

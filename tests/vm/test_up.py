@@ -1,7 +1,7 @@
 """The README's first command, as a person runs it: from source to an answering container, and back to nothing."""
 
 import json
-import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,14 +18,13 @@ Zn = Callable[..., Any]
 
 
 @pytest.fixture
-def zn(tmp_path: Path, image: Path) -> Iterator[Zn]:
+def zn(tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zn]:
     """Runs a verb in a place of its own and returns its JSON; whatever was started ends with the test."""
-    environment = {**os.environ, "ZN_RUN": str(tmp_path / "run"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    monkeypatch.setenv("ZN_RUN", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
     def run(*words: str, code: int = 0) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-m", "cli", *words], capture_output=True, text=True, cwd=ROOT, env=environment
-        )
+        done = subprocess.run([sys.executable, "-m", "cli", *words], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == code, f"zn {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return json.loads(done.stdout) if "--json" in words else done.stdout + done.stderr
 
@@ -61,3 +60,19 @@ def test_a_rebooted_node_is_taken_up_again_with_its_new_identity(zn: Zn) -> None
     assert after["fingerprint"] != before["fingerprint"]
     with urlopen(after["service"], timeout=60) as answer:
         assert answer.status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_up_ends_what_it_has_started(zn: Zn, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli", "up"], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as up:
+        assert up.stderr is not None
+        while not up.stderr.readline().startswith("machine "):
+            assert up.poll() is None, "zn up ended before it was interrupted"
+        (machine,) = zn("vm", "ls", "--json")
+        up.send_signal(number)
+        assert "interrupted" in up.stderr.read()
+    assert up.returncode == 130
+    assert process.identify(machine["pid"]) is None
+    assert zn("down", "--json") == {"stopped": []}
