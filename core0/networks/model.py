@@ -26,10 +26,11 @@ class Lease:
 
 @dataclass(frozen=True)
 class SeenLink:
-    """A link as it is: its addresses as `address/prefix length`."""
+    """A link as it is: its addresses as `address/prefix length`, its hardware address in hexadecimal pairs."""
 
     index: int
     name: str
+    hardware: str
     is_up: bool
     carrier: bool
     addresses: frozenset[str]

@@ -18,7 +18,14 @@ def select(links: Iterable[Link], addresses: Iterable[Address]) -> tuple[SeenLin
         if ":" not in address.interface:
             by_index.setdefault(address.index, set()).add(address.interface)
     return tuple(
-        SeenLink(link.index, link.name, link.is_up, link.carrier, frozenset(by_index.get(link.index, ())))
+        SeenLink(
+            link.index,
+            link.name,
+            link.address,
+            link.is_up,
+            link.carrier,
+            frozenset(by_index.get(link.index, ())),
+        )
         for link in links
         if not link.is_loopback and not link.kind
     )

@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from core0.containers.apply import World
 from core0.containers.manager import Containers
 from core0.images.store import Store
 from core0.networks.manager import Networks
-from core0.networks.model import Lease
+from core0.networks.model import Lease, SeenLink
 from core0.node import identity
 from core0.node.events import EventRing
 from core0.node.verbs import NodeState, answer
@@ -33,6 +34,7 @@ def main(listener: socket.socket) -> None:
 async def _run(listener: socket.socket) -> None:
     events = EventRing()
     networks = Networks(events, _announce_lease)
+    _name_node(networks.links())
     keeping = asyncio.create_task(networks.run(), name="networks")
     own, fingerprint = _identity()
     announce("identity", detail=f"sha256:{fingerprint}")
@@ -50,9 +52,19 @@ async def _run(listener: socket.socket) -> None:
         keeping.result()
 
 
+def _name_node(links: Sequence[SeenLink]) -> None:
+    """Without `zn.hostname` a node is named after its first link, so that consoles in a rack differ."""
+    if not _command_line().hostname and links:
+        socket.sethostname(f"zn-{links[0].hardware.replace(':', '')[-6:]}")
+
+
+def _command_line() -> cmdline.CommandLine:
+    return cmdline.parse(Path("/proc/cmdline").read_text())
+
+
 def _identity() -> tuple[Identity, str]:
     """The node's identity of this boot: made once, kept in memory for the daemon's next start."""
-    operator = cmdline.parse(Path("/proc/cmdline").read_text()).operator
+    operator = _command_line().operator
     certificate, key = _kept_certificate() or _fresh_certificate()
     der = ssl.PEM_cert_to_DER_cert(certificate)
     anchor = identity.trust_anchor(operator) if operator else None

@@ -10,7 +10,7 @@ from core0.networks.model import Action, AddAddress, DeleteAddress, Lease, SeenL
 from core0.networks.plan import plan
 
 LEASE = Lease("10.0.2.15/24", "10.0.2.2", (), "10.0.2.2", 3600)
-LINK = SeenLink(2, "eth0", is_up=True, carrier=True, addresses=frozenset())
+LINK = SeenLink(2, "eth0", "52:54:00:12:34:56", is_up=True, carrier=True, addresses=frozenset())
 DOWN = replace(LINK, is_up=False, carrier=False)
 
 
@@ -58,6 +58,7 @@ links = st.lists(
         SeenLink,
         index=st.integers(2, 5),
         name=st.just("eth"),
+        hardware=st.just("52:54:00:12:34:56"),
         is_up=st.booleans(),
         carrier=st.booleans(),
         addresses=st.frozensets(addresses),
