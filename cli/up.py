@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import aiohttp
 import msgspec
@@ -69,13 +69,17 @@ class Reached:
 
 
 @app.command()
-def up(ctx: typer.Context, as_json: Json = False) -> None:
+def up(
+    ctx: typer.Context,
+    memory: Annotated[int, typer.Option(help="RAM of the node in MiB, if it is not up yet.")] = 512,
+    as_json: Json = False,
+) -> None:
     """From source to a running container: build, serve, boot, deploy. Runs again in seconds.
 
     Example: zn up
     """
     make_images()
-    reached = asyncio.run(_until_told(bring_up(ctx.obj.contexts, TerminalReport())))
+    reached = asyncio.run(_until_told(bring_up(ctx.obj.contexts, TerminalReport(), memory)))
     if as_json:
         print_json(reached)
     else:
@@ -114,13 +118,13 @@ async def _until_told(work: Coroutine[Any, Any, Reached]) -> Reached:
         raise Failure("interrupted: what this run had started has ended", ExitCode.INTERRUPTED) from None
 
 
-async def bring_up(contexts: Path, report: TerminalReport) -> Reached:
+async def bring_up(contexts: Path, report: TerminalReport, memory: int) -> Reached:
     """From the images to the answering service. What was started here ends again if a step fails."""
     async with AsyncExitStack() as undo:
         with report.step("server"):
             server = await _serve(contexts, undo)
         with report.step("machine"):
-            folder = await _boot(server, report, undo)
+            folder = await _boot(server, memory, report, undo)
         async with detached.attach(folder) as machine, _console_told(machine):
             with report.step("ready"):
                 fingerprint, api = await machines.wait_ready(machine)
@@ -185,7 +189,7 @@ async def _serve(contexts: Path, undo: AsyncExitStack) -> serving.Server:
     return serving.start(SERVER, words)
 
 
-async def _boot(server: serving.Server, report: TerminalReport, undo: AsyncExitStack) -> Path:
+async def _boot(server: serving.Server, memory: int, report: TerminalReport, undo: AsyncExitStack) -> Path:
     """The node: the one that runs, if it booted from this server, else a new one."""
     folder = machines.folder_of(NODE)
     boot = machines.network_boot(server.port)
@@ -195,7 +199,7 @@ async def _boot(server: serving.Server, report: TerminalReport, undo: AsyncExitS
         return folder
     await machines.stop(folder)
     undo.push_async_callback(machines.stop, folder)
-    started = await machines.start(NODE, boot, _IMAGE, memory=512, cpus=1)
+    started = await machines.start(NODE, boot, _IMAGE, memory=memory, cpus=1)
     (folder / "build-id").write_text(contents.load(_IMAGE).build_id)
     return started
 

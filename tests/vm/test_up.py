@@ -53,8 +53,8 @@ def test_up_leads_to_an_answering_container_and_down_to_nothing(zn: Zn, tmp_path
     assert zn("down", "--json") == {"stopped": []}
 
 
-def test_a_rebooted_node_is_taken_up_again_with_its_new_identity(zn: Zn) -> None:
-    before = zn("up", "--json")
+def test_a_small_node_is_taken_up_again_after_a_reboot_with_its_new_identity(zn: Zn) -> None:
+    before = zn("up", "--memory", "256", "--json")
     zn("node", "reboot")
     after = zn("up", "--json")
     assert after["fingerprint"] != before["fingerprint"]
