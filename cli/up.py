@@ -262,5 +262,5 @@ async def _check_service(url: str) -> None:
             answer.raise_for_status()
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Failure(
-            f"cannot reach the demo service at {url}: {error or 'no answer'}; see zn process logs {DEMO}"
+            f"cannot reach the demo service at {url}: {error or 'no answer'}; see zn process ls {DEMO}"
         ) from error
