@@ -10,7 +10,7 @@ import pytest
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
 
-pytest_plugins = ("ci.pytest_machines",)
+pytest_plugins = ("ci.pytest_machines", "tests.host_node")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -32,14 +32,21 @@ class Daemon:
         try:
             async with asyncio.timeout(_DEADLINE):
                 reply = await self._exchange(request)
-        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-            raise problem.UNAVAILABLE(
-                f"cannot ask the node daemon: {error or type(error).__name__}",
-                remedy="it starts again by itself; try again in a second, or read the node's console",
-            ) from None
+        except TimeoutError:  # an OSError, too, with nothing to say
+            raise _unavailable(f"no answer within {_DEADLINE:.1f} s") from None
+        except asyncio.IncompleteReadError:
+            raise _unavailable("it ended the connection") from None
+        except OSError as error:
+            raise _unavailable(str(error)) from None
         if reply.refusal:
             raise _problem(reply.refusal)
         return msgspec.json.decode(reply.result, type=kind)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            _, writer = self._idle.pop()
+            writer.close()
 
     async def _exchange(self, request: Call) -> Reply:
         reader, writer = await self._connection()
@@ -59,6 +66,13 @@ class Daemon:
                 return reader, writer
             writer.close()
         return await asyncio.open_unix_connection(self._path)
+
+
+def _unavailable(cause: str) -> problem.ProblemError:
+    return problem.UNAVAILABLE(
+        f"cannot ask the node daemon: {cause}",
+        remedy="it starts again by itself; try again in a second, or read the node's console",
+    )
 
 
 def _problem(refusal: Refusal) -> problem.ProblemError:

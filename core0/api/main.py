@@ -48,6 +48,27 @@ async def _identity(daemon: Daemon) -> Identity:
         await asyncio.sleep(_RETRY)
 
 
+class _Outspoken(ssl.SSLObject):
+    """Server's end of a TLS connection that says by its alert why a handshake failed.
+
+    asyncio drops the connection with the alert unsent (`SSLProtocol._on_handshake_complete`). Asking for more input
+    first makes it send what is there; whatever comes next, or the handshake's deadline, ends the connection.
+    """
+
+    _failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        if self._failure:
+            raise self._failure
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLSyscallError):
+            raise
+        except ssl.SSLError as error:
+            self._failure = error
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the alert is to be sent") from error
+
+
 def tls_context(identity: Identity) -> ssl.SSLContext:
     """TLS 1.3 with the node's certificate; who has the operator's is trusted.
 
@@ -57,6 +78,7 @@ def tls_context(identity: Identity) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_OPTIONAL
+    context.sslobject_class = _Outspoken
     context.num_tickets = 0  # a resumed session would not show its certificate's end
     if identity.operator_certificate:
         context.load_verify_locations(cadata=identity.operator_certificate)

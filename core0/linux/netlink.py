@@ -247,6 +247,10 @@ class LinkChanges:
         """The descriptor to poll."""
         return self._socket.fileno()
 
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
     def discard(self) -> None:
         """Drop the notifications that wait. An overrun (ENOBUFS) is one more change."""
         with contextlib.suppress(BlockingIOError):

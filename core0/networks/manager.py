@@ -47,6 +47,11 @@ class Networks:
         """The node's links as they are."""
         return observe(self._rtnetlink)
 
+    def close(self) -> None:
+        """Close the sockets to the kernel."""
+        self._rtnetlink.close()
+        self._changes.close()
+
     async def run(self) -> None:
         """Keep the links as the leases want them. Ends only by cancellation."""
         asyncio.get_running_loop().add_reader(self._changes.fileno(), self._wake.set)

@@ -42,7 +42,7 @@ async def _run(listener: socket.socket) -> None:
     state = NodeState(own, fingerprint, events, networks, containers)
     containers.resume()
     # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.
-    server = await asyncio.start_server(lambda r, w: _talk(state, r, w), sock=listener)
+    server = await asyncio.start_server(lambda r, w: talk(state, r, w), sock=listener)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     ended = asyncio.create_task(stopped.wait())
@@ -94,15 +94,15 @@ def _announce_lease(lease: Lease) -> None:
     announce("network", detail=f"{lease.address} from {lease.server}")
 
 
-async def _talk(state: NodeState, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one connection's calls, one after the other."""
+async def talk(state: NodeState, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one connection's calls, one after the other. What is no call ends the connection, not the daemon."""
     try:
-        if _peer(writer) not in (0, paths.API_USER):
+        if _peer(writer) not in (os.geteuid(), paths.API_USER):
             return
         while True:
             call = msgspec.json.decode(await receive(reader), type=Call)
             await send(writer, await _answer(state, call))
-    except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
+    except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError, RecursionError):
         return
     finally:
         writer.close()

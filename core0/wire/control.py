@@ -6,7 +6,7 @@ time. The daemon trusts no length: a message over the limit ends the connection.
 
 import asyncio
 import struct
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 
@@ -30,11 +30,15 @@ Verb = Literal[
 ]
 
 
+# A container's (`core0.wire.types.ContainerName`), or none.
+_Name = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?)?$(?!\n)")]
+
+
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One call: what to do, on what, with what."""
+    """One call: what to do, on what, with what. The name becomes a path, so the daemon takes no other than these."""
 
     verb: Verb
-    name: str = ""
+    name: _Name = ""
     body: msgspec.Raw = msgspec.Raw(b"null")
 
 

@@ -6,9 +6,10 @@ import msgspec
 
 from corex.wire.process import RestartPolicy
 
-ContainerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+# In Python `$` matches before a last line end, too; the look-ahead refuses that, and means nothing in ECMA 262.
+ContainerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$(?!\n)")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 ImageReference = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 Mebibytes = Annotated[int, msgspec.Meta(ge=4, le=1 << 24)]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-ProcessName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+ProcessName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)")]
 
 RestartPolicy = Literal["always", "on-failure", "never"]
 

@@ -1,0 +1,193 @@
+"""A node on this machine for tests: the real node daemon's talk and the real API process' serving, in one loop.
+
+What is not here is what a booted machine alone has: PID 1, the template, cgroups. A container that is created
+fails for want of a puller; one that lives is a process of the test's own with the record that the daemon reads.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from core0.api.daemon import Daemon
+from core0.api.main import authenticate, tls_context
+from core0.api.routes import ROUTES
+from core0.client.client import NodeClient
+from core0.client.credentials import client_context, issue_certificate
+from core0.containers.apply import World
+from core0.containers.manager import Containers
+from core0.containers.model import Record, Wanted
+from core0.containers.observe import start_time
+from core0.images.store import Store
+from core0.networks.manager import Networks
+from core0.node import identity
+from core0.node.events import EventRing
+from core0.node.main import talk
+from core0.node.verbs import NodeState
+from core0.wire import paths, ports
+from core0.wire.control import Identity
+from core0.wire.types import ContainerSpec, CoreX
+from corex.http.routes import build_app
+from corex.http.server import listen, serve
+
+MAX_BODY = 1 << 20
+TOKEN = "ab" * 32
+
+
+@dataclass
+class HostNode:
+    """Where the node's files are, who may use it, and where it answers once `running`."""
+
+    folder: Path
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    lives: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    port: int = 0
+    fingerprint: str = ""
+    identity: Identity | None = None
+    state: NodeState | None = None
+
+    @property
+    def socket(self) -> Path:
+        """The node daemon's socket."""
+        return self.folder / "node.sock"
+
+    @property
+    def address(self) -> str:
+        """Where the API answers."""
+        return f"127.0.0.1:{self.port}"
+
+    def certificate(
+        self, key: Ed25519PrivateKey | None = None, hours: float = 1.0, now: datetime.datetime | None = None
+    ) -> bytes:
+        """A client certificate; by default the operator's."""
+        now = now or datetime.datetime.now(datetime.UTC)
+        return issue_certificate(key or self.key, "tests", now=now, valid_for=datetime.timedelta(hours=hours))
+
+    def client(self, pem: bytes | None, fingerprint: str = "", address: str = "") -> NodeClient:
+        """A client; use it with `async with`."""
+        return NodeClient(address or self.address, fingerprint or self.fingerprint, client_context(pem))
+
+    def operator(self) -> NodeClient:
+        """The operator's client."""
+        return self.client(self.certificate())
+
+    def add_container(self, name: str, spec: ContainerSpec, number: int = 1) -> Record:
+        """A container that runs when the daemon starts: a process that ends by SIGTERM, and its record."""
+        process = subprocess.Popen(["sleep", "600"])
+        self.lives.append(process)
+        threading.Thread(target=process.wait, daemon=True).start()  # reaps, as PID 1 does
+        corex = CoreX(port=ports.COREX_FIRST + number - 1, fingerprint="cd" * 32)
+        record = Record(
+            number, spec, "sha256:" + "0" * 64, "10.1.0.2", corex, process.pid, start_time(process.pid)
+        )
+        folder = self.folder / "containers" / name
+        folder.mkdir()
+        (folder / "record.json").write_bytes(msgspec.json.encode(record))
+        (folder / "wanted.json").write_bytes(msgspec.json.encode(Wanted(spec)))
+        return record
+
+    @contextlib.asynccontextmanager
+    async def daemon(self) -> AsyncIterator[NodeState]:
+        """Run the node daemon."""
+        certificate, key, self.fingerprint = identity.make_certificate("host")
+        self.identity = Identity(certificate, key, self._anchor())
+        events = EventRing()
+        networks = Networks(events, lambda lease: None)
+        world = World(
+            Store(self.folder / "images"),
+            networks,
+            identity.make_certificate,
+            self.folder / "containers",
+            self.folder / "cgroup",
+        )
+        containers = Containers(world, events)
+        self.state = NodeState(self.identity, self.fingerprint, events, networks, containers)
+        containers.resume()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(self.socket))
+        server = await asyncio.start_server(self._talk, sock=listener)
+        try:
+            yield self.state
+        finally:
+            self.socket.unlink()
+            server.close()
+            await _cancel(
+                task
+                for task in asyncio.all_tasks()
+                if task.get_name().partition(" ")[0] in ("container", "talk")
+            )
+            networks.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        assert self.state
+        task.set_name("talk")
+        with contextlib.suppress(asyncio.CancelledError):  # Python 3.11's streams log it as an error
+            await talk(self.state, reader, writer)
+
+    def _anchor(self) -> str:
+        return identity.trust_anchor(self.key.public_key().public_bytes_raw())
+
+    @contextlib.asynccontextmanager
+    async def api(self, presented: Identity | None = None) -> AsyncIterator[Daemon]:
+        """Run the API process' part, with the daemon's identity or another; yields its way to the daemon."""
+        shown = presented or self.identity
+        assert shown
+        daemon = Daemon(str(self.socket))
+        app = build_app(ROUTES, authenticate=authenticate, context=daemon, max_body=MAX_BODY)
+        listener = listen("127.0.0.1", 0)
+        self.port = listener.getsockname()[1]
+        serving = await serve(app, [listener], tls_context(shown))
+        try:
+            yield daemon
+        finally:
+            await serving.stop(0.0)
+            daemon.close()
+
+    def end(self) -> None:
+        """End the containers' processes."""
+        for process in self.lives:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
+
+
+@pytest.fixture
+def host_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostNode]:
+    """A node that is not running yet; its files are below `tmp_path`."""
+    node = HostNode(tmp_path / "node")
+    for name in ("images", "containers", "cgroup", "system", "exits"):
+        (node.folder / name).mkdir(parents=True)
+    (node.folder / "image.json").write_text(json.dumps({"version": "1.2.3", "build_id": "b" * 12}))
+    (node.folder / "boot.log").write_text(
+        "zn: phase init done at 0.900s\nzn: phase drivers failed at 1.200s: no such module\n"
+    )
+    for name, path in (
+        ("IMAGE", "image.json"),
+        ("BOOT_LOG", "boot.log"),
+        ("CGROUP_SYSTEM", "system"),
+        ("EXITS", "exits"),
+        ("INIT_SOCKET", "init.sock"),
+    ):
+        monkeypatch.setattr(paths, name, str(node.folder / path))
+    yield node
+    node.end()
