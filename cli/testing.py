@@ -36,4 +36,5 @@ def run_tests(
 
 
 def _run(*words: str) -> int:
+    sys.stdout.flush()  # the table comes before what pytest prints, in a log file too
     return subprocess.run([*_PYTEST, *words], cwd=ROOT, check=False).returncode
