@@ -76,9 +76,9 @@ def test_packages_are_installed_with_what_and_why(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(launcher, "PACKAGES", (("absent-package", "/none", ("vm",), "boots the nodes"),))
-    launcher.ensure_packages("check")
+    launcher.ensure_packages(["check"])
     assert not (tmp_path / "calls").exists()
-    launcher.ensure_packages("vm")
+    launcher.ensure_packages(["--contexts", "file", "vm"])
     calls = (tmp_path / "calls").read_text()
     assert calls == "noninteractive -q install --yes --no-install-recommends absent-package\n"
     assert "absent-package           boots the nodes" in capfd.readouterr().err
