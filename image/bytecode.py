@@ -88,10 +88,20 @@ def _compile(command: Sequence[str], sources: Sequence[Entry]) -> list[Entry]:
         b"/%s %d\n%s" % (source.path.encode(), len(source.content), source.content) for source in sources
     )
     environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
-    done = subprocess.run(command, input=request, capture_output=True, env=environment, check=False)
+    try:
+        done = subprocess.run(command, input=request, capture_output=True, env=environment, check=False)
+    except OSError as error:
+        raise BytecodeError(f"cannot run the image's Python on this host: {error.strerror}") from error
     if done.returncode:
-        raise BytecodeError(f"cannot compile: {done.stderr.decode(errors='replace').strip()}")
+        raise BytecodeError(f"cannot compile: {_last_words(done.stderr.decode(errors='replace'))}")
     return list(_answers(done.stdout, sources))
+
+
+def _last_words(traceback: str) -> str:
+    """What Python says of a source file, without where in our program it said so."""
+    lines = traceback.strip().splitlines()
+    where = next((line.strip() for line in lines if line.startswith('  File "/usr/')), "")
+    return f"{where}: {lines[-1]}" if where and lines else traceback.strip()
 
 
 def _answers(answer: bytes, sources: Iterable[Entry]) -> Iterable[Entry]:

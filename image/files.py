@@ -5,9 +5,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
 from pathlib import Path
 
 from image.errors import ImageError
+
+# What the operator can mend; anything else that fails inside a block is not about writing.
+_CAUSES = (ENOSPC, EDQUOT, EROFS, EACCES, EPERM)
 
 
 class WriteError(ImageError):
@@ -19,6 +23,8 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno not in _CAUSES:
+            raise
         raise WriteError(
             f"cannot write {path}: {error.strerror}; make room or choose another folder"
         ) from error

@@ -11,14 +11,19 @@ import zstandard
 from image import cpio
 from image.tree import Entry
 
-# Two threads on every machine: the count decides the bytes.
+# The size of the jobs that threads share, in bytes, decides the output, not their number. An own size keeps both
+# threads busy: the default for high levels is 32 MiB, most of an image.
 _THREADS = 2
+_JOB = 10 << 20
 
 
 def segment(entries: Iterable[Entry], epoch: int, level: int, first_inode: int = 1) -> bytes:
     """One compressed archive; inode numbers must not repeat between segments of an initramfs."""
-    compressor = zstandard.ZstdCompressor(level=level, threads=_THREADS)
-    return compressor.compress(cpio.pack(entries, epoch, first_inode))
+    archive = cpio.pack(entries, epoch, first_inode)
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, source_size=len(archive), threads=_THREADS, job_size=_JOB
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(archive)
 
 
 def entries(initramfs: bytes) -> Iterator[Entry]:

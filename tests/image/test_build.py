@@ -18,7 +18,7 @@ from image.fetch import Cache
 from image.manifest import NodeManifest
 from image.report import Report
 from image.sources import Places
-from image.tree import Kind
+from image.tree import Kind, file
 
 ROOT = Path(__file__).parents[2]
 VIRT = ROOT / "initramfs/virt.toml"
@@ -65,10 +65,10 @@ def downloads() -> Path:
 
 def fresh_cache(downloads: Path, folder: Path) -> Path:
     """A cache with the downloads and nothing that a build made of them."""
-    for file in lock.load(lock.path_of(VIRT, "amd64")).files:
-        target = Cache(folder).path(file.sha256)
+    for found in lock.load(lock.path_of(VIRT, "amd64")).files:
+        target = Cache(folder).path(found.sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Cache(downloads).path(file.sha256), target)
+        shutil.copyfile(Cache(downloads).path(found.sha256), target)
     return folder
 
 
@@ -148,10 +148,11 @@ def test_an_image_is_whole_small_and_ends_with_its_sentinel(downloads: Path, tmp
 def test_no_link_of_an_image_leads_nowhere(downloads: Path, tmp_path: Path) -> None:
     folder = tmp_path / "built"
     built(ROOT, downloads, folder, ORDINARY)
-    paths = {file.path: file for file in contents.load(folder).files}
-    links = [file for file in paths.values() if file.kind is Kind.LINK]
+    paths = {entry.path: entry for entry in contents.load(folder).files}
+    links = [entry for entry in paths.values() if entry.kind is Kind.LINK]
     ends = {
-        file.path: os.path.normpath(Path("/", file.path).parent / file.target).lstrip("/") for file in links
+        entry.path: os.path.normpath(Path("/", entry.path).parent / entry.target).lstrip("/")
+        for entry in links
     }
     assert {path: end for path, end in ends.items() if end not in paths} == {}
 
@@ -193,3 +194,27 @@ def test_a_damaged_base_is_named_and_built_again(downloads: Path, tmp_path: Path
     (base,) = (cache / "base").iterdir()
     (base / "segment.cpio.zst").write_bytes(b"tampered")
     assert built(ROOT, cache, tmp_path / "two", ORDINARY) == first
+
+
+def test_a_python_that_cannot_run_here_is_one_message(tmp_path: Path) -> None:
+    loader = tmp_path / "usr/lib64/ld-linux-x86-64.so.2"
+    loader.parent.mkdir(parents=True)
+    loader.write_bytes(b"\x7fELF of another machine")
+    loader.chmod(0o755)
+    with pytest.raises(
+        bytecode.BytecodeError, match="cannot run the image's Python on this host: Exec format error"
+    ):
+        bytecode.compile_sources([file("usr/lib/a.py", b"", "t")], tmp_path, "amd64", "3.13")
+
+
+def test_a_source_that_python_refuses_is_named(downloads: Path, tmp_path: Path) -> None:
+    wanted = manifest.load_kind(VIRT, NodeManifest)
+    locked = lock.load(lock.path_of(VIRT, "amd64"))
+    unpacked = node.unpack(locked, sources.contents(locked, Cache(downloads)))
+    bytecode.write_runtime(node.base_sources(wanted, unpacked), tmp_path)
+    broken = file("usr/lib/zeronode/core0/broken.py", b"def (:\n", "t")
+    with pytest.raises(
+        bytecode.BytecodeError,
+        match=r'cannot compile: File "/usr/lib/zeronode/core0/broken\.py", line 1: SyntaxError',
+    ):
+        bytecode.compile_sources([broken], tmp_path, "amd64", "3.13")
