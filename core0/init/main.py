@@ -157,21 +157,20 @@ def _obey(control: socket.socket, supervisor: Supervisor) -> None:
         _log([f"Command {command!a} ignored: known are {', '.join(_COMMANDS)}"])
         return
     _log([f"Machine ends by command {command}"])
-    _end_processes(supervisor.drain())
+    supervisor.drain()
+    end_processes()
     power.end_machine(command)
 
 
-def _end_processes(pids: Sequence[int]) -> None:
-    """SIGTERM to the node's own processes and to every container, SIGKILL to what is left at the deadline."""
+def end_processes() -> None:
+    """SIGTERM to every process of the node and of its containers; SIGKILL to what has not ended by the deadline."""
     end = time.monotonic() + _STOP_DEADLINE
     _signal_all(signal.SIGTERM)
-    left = set(pids)
-    while left and time.monotonic() < end:
+    while time.monotonic() < end:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
-        left.discard(pid)
         if pid == 0:
             time.sleep(0.02)
     _signal_all(signal.SIGKILL)
