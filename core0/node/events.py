@@ -22,12 +22,13 @@ class EventRing:
         """Add an event."""
         self._cursor += 1
         self._events.append(Event(self._cursor, time.time(), kind, subject, message))
-        os.write(1, f"zn: {kind} {subject}: {message}\n".encode())
+        os.write(1, f"zn: {kind} {subject}: {_printable(message)}\n".encode())
         self._news.set()
         self._news = asyncio.Event()
 
     def after(self, cursor: int) -> Events:
-        """The events behind a cursor; 0 is before the first."""
+        """The events behind a cursor; 0 is before the first, and so is a cursor of an earlier node daemon."""
+        cursor = cursor if cursor <= self._cursor else 0
         oldest = self._events[0].cursor if self._events else self._cursor + 1
         found = tuple(event for event in self._events if event.cursor > cursor)
         return Events(found, self._cursor, lost=max(0, oldest - 1 - cursor))
@@ -36,8 +37,13 @@ class EventRing:
         """The same, but wait up to so many seconds for the first."""
         try:
             async with asyncio.timeout(seconds):
-                while self._cursor <= cursor:
+                while self._cursor in (cursor, 0):
                     await self._news.wait()
         except TimeoutError:
             pass
         return self.after(cursor)
+
+
+def _printable(text: str) -> str:
+    """For the console: a message may quote a stranger, who must not write lines or escape sequences there."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

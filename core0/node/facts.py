@@ -83,7 +83,7 @@ def _processes() -> Iterator[ProcessMemory]:
 def _process(name: str, pid: int) -> Iterator[ProcessMemory]:
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or its /proc is closed
         return
     for line in rollup.splitlines():
         if line.startswith("Pss:"):
