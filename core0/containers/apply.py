@@ -136,9 +136,11 @@ async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) ->
     try:
         with contextlib.ExitStack() as opened:
             record = await _create(world, slot, spec, image, opened, undo)
-    except (OSError, TimeoutError, ContainerError, msgspec.DecodeError) as error:
+    except (OSError, ContainerError, msgspec.DecodeError) as error:
         undo.close()
-        raise ContainerError(f"cannot create container {slot.name}: {error}") from None
+        await asyncio.to_thread(cgroups.remove, world.cgroup / slot.name)
+        cause = str(error) or f"it was not ready after {_READY_DEADLINE:.0f} s"
+        raise ContainerError(f"cannot create container {slot.name}: {cause}") from None
     except BaseException:
         undo.close()
         raise
@@ -156,9 +158,8 @@ async def _create(
 ) -> Record:
     """The steps, in order. `opened` holds what is closed in any case, `undo` what only a failure takes back."""
     group, folder = world.cgroup / slot.name, world.folder / slot.name
-    undo.callback(cgroups.remove, group)
-    cgroups.create(group, limits_of(spec))
     undo.callback(cgroups.kill, group)
+    cgroups.create(group, limits_of(spec))
 
     certificate, key, fingerprint = world.certify(slot.name)
     boot = Boot(slot.name, certificate, key, spec.token_sha256, processes_of(spec, image))
@@ -175,6 +176,7 @@ async def _create(
         log,
     ]
     pid = await _fork(handed)
+    _unlink(Path(paths.EXITS, str(pid)))  # of an earlier process of that number
     started = start_time(pid)
     first = first_id(slot.number)
     namespaces.write_id_maps(pid, first, IDS)
@@ -302,9 +304,14 @@ def forget(world: World, name: str) -> None:
 def open_pidfd(record: Record) -> int | None:
     """A descriptor that becomes readable when the container's first process ends; None if it has."""
     try:
-        return os.pidfd_open(record.pid) if is_alive(record) else None
+        pidfd = os.pidfd_open(record.pid)
     except ProcessLookupError:
         return None
+    # asked while the descriptor holds the process: the number alone could be another's a moment later
+    if is_alive(record):
+        return pidfd
+    os.close(pidfd)
+    return None
 
 
 def read_exit(record: Record) -> int | None:

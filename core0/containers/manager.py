@@ -7,7 +7,7 @@ import asyncio
 import os
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 
 from core0.containers import apply, rootfs
@@ -15,7 +15,7 @@ from core0.containers.apply import ContainerError, Slot, World
 from core0.containers.model import Action, Create, Pull, Record, Remove, Seen, Stop, Wanted
 from core0.containers.observe import is_alive, observe_record, observe_wanted
 from core0.containers.plan import plan
-from core0.images.model import PullError, parse_reference
+from core0.images.model import Image, PullError, parse_reference
 from core0.wire import ports
 from core0.wire.control import Refusal, Report
 from core0.wire.types import Container, ContainerSpec, ContainerState
@@ -64,14 +64,18 @@ class Containers:
 
     def resume(self) -> None:
         """Take over what an earlier node daemon left: containers that live go on, the others start again."""
+        left: list[tuple[str, ContainerSpec, Wanted | None, Record | None]] = []
         for folder in sorted(self._world.folder.iterdir()):
             wanted, record = observe_wanted(folder), observe_record(folder)
-            left = wanted or record
-            if left is None:
+            known = wanted or record
+            if known:
+                left.append((folder.name, known.spec, wanted, record))
+            else:
                 shutil.rmtree(folder, ignore_errors=True)
-                continue
+        # those that have a number first: the others get one that is free
+        for name, spec, wanted, record in sorted(left, key=lambda one: one[3] is None):
             number = record.number if record else self._free_number()
-            self._begin(folder.name, _Life(wanted, left.spec, number))
+            self._begin(name, _Life(wanted, spec, number))
 
     def list(self) -> tuple[Container, ...]:
         """All containers, by name."""
@@ -208,7 +212,8 @@ class Containers:
             life.wake.clear()
             seen = self._see(name, life)
             if seen.record and not seen.alive:
-                await self._ended(name, life, seen.record)
+                how, clean = await _exit_of(seen.record)
+                self._ended(name, life, seen.record, how, clean)
             if life.wanted is None and seen.record is None:
                 break
             await self._reconcile(name, life, seen)
@@ -237,7 +242,7 @@ class Containers:
         match action:
             case Pull(reference):
                 self._say(name, life, "pulling", f"its image {reference} is being fetched")
-                await world.store.pull(reference)
+                await _unless_woken(life, world.store.pull(reference))
             case Create(spec):
                 self._say(name, life, "creating", "its image is here, it is being built")
                 rootfs.load_modules()
@@ -260,15 +265,14 @@ class Containers:
 
     def _failed(self, name: str, life: _Life, cause: str) -> None:
         life.failures += 1
-        delay = min(_FIRST_DELAY * 2.0 ** (life.failures - 1), _LONGEST_DELAY)
+        delay = min(_FIRST_DELAY * 2.0 ** min(life.failures - 1, 16), _LONGEST_DELAY)
         life.due = asyncio.get_running_loop().time() + delay
         self._say(name, life, "failed", f"{cause}; trying again in {delay:.1f} s")
 
-    async def _ended(self, name: str, life: _Life, record: Record) -> None:
+    def _ended(self, name: str, life: _Life, record: Record, how: str, clean: bool) -> None:
         """A container that ended by itself: by its restart policy it starts again, later each time, or stays."""
         if life.wanted is None or not life.wanted.run or life.wanted.spec != record.spec:
             return
-        how, clean = await _exit_of(record)
         policy = life.wanted.spec.restart
         if policy == "never" or (policy == "on-failure" and clean):
             life.wanted = Wanted(life.wanted.spec, run=False)
@@ -290,9 +294,9 @@ class Containers:
         try:
             if pidfd is not None:
                 loop.add_reader(pidfd, life.wake.set)
-            timeout = max(0.0, life.due - loop.time()) if life.due > loop.time() else None
-            if record and pidfd is None:
-                timeout = 0.0
+            timeout = life.due - loop.time() if life.due > loop.time() else None
+            if record and pidfd is None and timeout is None:
+                timeout = 0.0  # it has ended meanwhile
             try:
                 async with asyncio.timeout(timeout):
                     await life.wake.wait()
@@ -302,6 +306,18 @@ class Containers:
             if pidfd is not None:
                 loop.remove_reader(pidfd)
                 os.close(pidfd)
+
+
+async def _unless_woken(life: _Life, pull: Coroutine[None, None, Image]) -> None:
+    """Wait for a pull, which may take long, but no longer than until there is another wish."""
+    pulling, waking = asyncio.create_task(pull), asyncio.create_task(life.wake.wait())
+    try:
+        await asyncio.wait({pulling, waking}, return_when=asyncio.FIRST_COMPLETED)
+        if pulling.done():
+            pulling.result()
+    finally:
+        pulling.cancel()
+        waking.cancel()
 
 
 def _end_with(task: asyncio.Task[None]) -> None:

@@ -29,7 +29,7 @@ def _read(path: Path, kind: type[T]) -> T | None:
 
 def is_alive(record: Record) -> bool:
     """Whether the very process that was started still runs; its pid may be another's by now."""
-    return start_time(record.pid) == record.started
+    return 0 != start_time(record.pid) == record.started
 
 
 def start_time(pid: int) -> int:

@@ -1,0 +1,203 @@
+"""The container manager over real processes and records: what is taken over, stopped, removed, and tried again."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core0.containers import apply, manager
+from core0.containers.manager import Containers, RefusedError
+from core0.containers.model import Record, Wanted
+from core0.containers.observe import is_alive, observe_record
+from core0.wire.types import Container, ContainerSpec
+from tests.host_node import HostNode
+
+SPEC = ContainerSpec("http://127.0.0.1:9/demo/", "ab" * 32)
+
+
+@asynccontextmanager
+async def running(node: HostNode) -> AsyncIterator[Containers]:
+    async with node.daemon() as state:
+        yield state.containers
+
+
+async def until(containers: Containers, accept: Callable[[Container], bool], name: str = "demo") -> Container:
+    """Wait until the container is as wanted, polling: the manager tells no one-by-one changes."""
+    async with asyncio.timeout(20):
+        while not accept(containers.get(name)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return containers.get(name)
+
+
+async def gone(containers: Containers, name: str = "demo") -> None:
+    async with asyncio.timeout(20):
+        while containers.list():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def write_exit(node: HostNode, record: Record, status: int) -> None:
+    """As PID 1 does."""
+    (node.folder / "exits" / str(record.pid)).write_text(str(status))
+
+
+async def test_a_container_that_lives_is_taken_over_as_it_is(host_node: HostNode) -> None:
+    record = host_node.add_container("demo", SPEC)
+    async with running(host_node) as containers:
+        found = await containers.wait("demo", 10)
+        assert (found.state, found.pid, found.corex) == ("running", record.pid, record.corex)
+        assert containers.put("demo", SPEC).pid == record.pid
+    assert is_alive(record)
+
+
+async def test_stopping_ends_its_process_and_removing_its_files(host_node: HostNode) -> None:
+    record = host_node.add_container("demo", SPEC)
+    async with running(host_node) as containers:
+        await containers.wait("demo", 10)
+        containers.set_running("demo", False)
+        stopped = await until(containers, lambda one: one.state == "stopped")
+        assert (stopped.why, stopped.pid) == ("it was stopped as asked", None)
+        assert not is_alive(record)
+        assert observe_record(host_node.folder / "containers" / "demo") is None
+        containers.delete("demo")
+        await gone(containers)
+    assert list((host_node.folder / "containers").iterdir()) == []
+
+
+async def test_removing_a_container_that_runs_stops_it_first(host_node: HostNode) -> None:
+    record = host_node.add_container("demo", SPEC)
+    async with running(host_node) as containers:
+        containers.delete("demo")
+        await gone(containers)
+        assert not is_alive(record)
+        with pytest.raises(RefusedError, match="cannot find container 'demo'"):
+            containers.get("demo")
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "state", "why"),
+    [
+        pytest.param("never", 0, "stopped", "it ended: exit code 0", id="never, in order"),
+        pytest.param("never", 0x300, "failed", "it ended: exit code 3", id="never, failed"),
+        pytest.param("on-failure", 0, "stopped", "it ended: exit code 0", id="on failure, in order"),
+        pytest.param("on-failure", 9, "failed", "it ended: killed by signal 9", id="on failure, killed"),
+        pytest.param("always", 0, "failed", "it ended: exit code 0", id="always"),
+    ],
+)
+async def test_an_end_of_its_own_is_told_with_its_cause(
+    host_node: HostNode, policy: str, status: int, state: str, why: str
+) -> None:
+    record = host_node.add_container("demo", msgspec.structs.replace(SPEC, restart=policy))
+    write_exit(host_node, record, status)
+    async with running(host_node) as containers:
+        await containers.wait("demo", 10)
+        os.kill(record.pid, signal.SIGKILL)
+        found = await until(containers, lambda one: why in one.why)
+        assert found.state == state
+
+
+async def test_a_wish_while_the_cause_of_an_end_is_looked_for_is_kept(
+    host_node: HostNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, look = asyncio.Event(), asyncio.Event()
+
+    async def exit_of(_: Record) -> tuple[str, bool]:
+        looking.set()
+        await look.wait()
+        return "exit code 0", True
+
+    monkeypatch.setattr(manager, "_exit_of", exit_of)
+    record = host_node.add_container("demo", msgspec.structs.replace(SPEC, restart="never"))
+    async with running(host_node) as containers:
+        await containers.wait("demo", 10)
+        os.kill(record.pid, signal.SIGKILL)
+        await looking.wait()
+        containers.delete("demo")
+        look.set()
+        await gone(containers)
+
+
+async def test_a_slow_pull_ends_with_the_wish_for_it(
+    host_node: HostNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(host_node) as containers:
+
+        async def pull(_: str) -> None:
+            await asyncio.sleep(600)
+
+        monkeypatch.setattr(containers._world.store, "pull", pull)
+        containers.put("demo", SPEC)
+        await until(containers, lambda one: one.state == "pulling")
+        containers.set_running("demo", False)
+        await until(containers, lambda one: one.state == "stopped")
+        containers.set_running("demo", True)
+        await until(containers, lambda one: one.state == "pulling")
+        containers.delete("demo")
+        await gone(containers)
+
+
+async def test_what_cannot_be_pulled_is_tried_again_later_and_later(host_node: HostNode) -> None:
+    async with running(host_node) as containers:
+        containers.put("demo", SPEC)
+        await until(containers, lambda one: "trying again in 0.5 s" in one.why)
+        failed = await until(containers, lambda one: "trying again in 1.0 s" in one.why)
+        assert failed.state == "failed"
+
+
+async def test_a_container_that_fails_for_days_is_still_tried(host_node: HostNode) -> None:
+    async with running(host_node) as containers:
+        containers.put("demo", SPEC)
+        containers._lives["demo"].failures = 100_000
+        await until(containers, lambda one: "trying again in 60.0 s" in one.why)
+
+
+async def test_numbers_of_containers_that_live_are_not_given_to_others(host_node: HostNode) -> None:
+    host_node.add_container("second", SPEC, number=1)
+    folder = host_node.folder / "containers" / "first"
+    folder.mkdir()
+    (folder / "wanted.json").write_bytes(msgspec.json.encode(Wanted(SPEC, run=False)))
+    (host_node.folder / "containers" / "empty").mkdir()
+    async with running(host_node) as containers:
+        assert {name: life.number for name, life in containers._lives.items()} == {"second": 1, "first": 2}
+    assert not (host_node.folder / "containers" / "empty").exists()
+
+
+async def test_what_cannot_be_removed_is_tried_again_after_a_pause(
+    host_node: HostNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+
+    async def remove(*_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise OSError("cannot delete link zc1: device or resource busy")
+
+    monkeypatch.setattr(apply, "remove", remove)
+    record = host_node.add_container("demo", SPEC)
+    write_exit(host_node, record, 0)
+    async with running(host_node) as containers:
+        await containers.wait("demo", 10)
+        os.kill(record.pid, signal.SIGKILL)
+        await until(containers, lambda one: "device or resource busy" in one.why)
+        await asyncio.sleep(0.4)
+        assert tried <= 2
+
+
+def test_a_record_whose_number_is_another_process_s_by_now_is_not_alive(host_node: HostNode) -> None:
+    record = host_node.add_container("demo", SPEC)
+    assert is_alive(record)
+    stranger = msgspec.structs.replace(record, pid=os.getpid())
+    never = msgspec.structs.replace(record, pid=2**22, started=0)
+    assert not is_alive(stranger)
+    assert not is_alive(never)
+    assert apply.open_pidfd(stranger) is None
+    assert apply.open_pidfd(never) is None
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    apply.write_whole(tmp_path / "wanted.json", Wanted(SPEC))
+    assert [file.name for file in tmp_path.iterdir()] == ["wanted.json"]
