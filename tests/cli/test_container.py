@@ -1,0 +1,176 @@
+"""`zn container` against a node's real API: verbs, tokens, exit codes and JSON."""
+
+import hashlib
+import re
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cli import context as contexts
+from core0.containers.observe import is_alive, observe_record
+from core0.wire.types import Container
+from tests.cli.conftest import SPEC, TOKEN, Said, Zn, write_context
+from tests.host_node import HostNode
+
+
+def container(said: Said) -> Container:
+    """The container that a command printed as JSON."""
+    return msgspec.json.decode(said.out, type=Container)
+
+
+def test_ls_shows_every_container(served: HostNode, zn: Zn) -> None:
+    said = zn("container", "ls")
+    assert said.code == 0
+    assert "demo" in said.out
+    assert "running" in said.out
+    (listed,) = msgspec.json.decode(zn("container", "ls", "--json").out, type=list[Container])
+    assert (listed.name, listed.state, listed.spec) == ("demo", "running", SPEC)
+
+
+def test_ls_of_nothing_says_so(served: HostNode, zn: Zn) -> None:
+    zn("container", "rm", "demo")
+    until_gone(zn)
+    assert "no containers" in zn("container", "ls").out
+
+
+def until_gone(zn: Zn) -> None:
+    for _ in range(200):
+        if zn("container", "ls", "--json").json() == []:
+            return
+    pytest.fail("the container is still there")
+
+
+def test_show_tells_where_core_x_answers(served: HostNode, zn: Zn) -> None:
+    said = zn("container", "show", "demo")
+    assert said.code == 0
+    assert "port 9001" in said.out
+    shown = container(zn("container", "show", "demo", "--json"))
+    assert shown.corex
+    assert (shown.corex.port, shown.corex.fingerprint) == (9001, "cd" * 32)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["show", "gone"], id="show"),
+        pytest.param(["start", "gone"], id="start"),
+        pytest.param(["stop", "gone"], id="stop"),
+        pytest.param(["rm", "gone"], id="rm"),
+    ],
+)
+def test_a_container_that_is_not_there_is_exit_code_3(served: HostNode, zn: Zn, words: list[str]) -> None:
+    said = zn("container", *words)
+    assert (said.code, said.out) == (3, "")
+    assert (
+        said.err
+        == "zn: cannot find container 'gone': there is none; list the containers to see their names\n"
+    )
+    assert not list((served.folder.parent / "config").glob("*.token"))
+
+
+def test_stop_waits_until_its_processes_have_ended(served: HostNode, zn: Zn) -> None:
+    record = observe_record(served.folder / "containers" / "demo")
+    assert record
+    said = zn("container", "stop", "demo", "--json")
+    assert (said.code, container(said).state) == (0, "stopped")
+    assert not is_alive(record)
+    assert zn("container", "stop", "demo").code == 0
+
+
+def test_what_cannot_start_is_exit_code_1_with_the_node_s_words(served: HostNode, zn: Zn) -> None:
+    zn("container", "stop", "demo")
+    said = zn("container", "start", "demo")
+    assert said.code == 1
+    assert "container demo is failed, not running: " in said.err
+
+
+def test_rm_removes_the_container_with_its_token(served: HostNode, contexts_file: Path, zn: Zn) -> None:
+    keep_token(contexts_file)
+    assert zn("container", "rm", "demo").code == 0
+    until_gone(zn)
+    assert not (contexts_file.parent / "local-demo.token").exists()
+
+
+def keep_token(contexts_file: Path) -> None:
+    contexts.write_token(contexts_file, "local-demo", TOKEN)
+
+
+def create(zn: Zn, *words: str, name: str = "demo", image: str = SPEC.image) -> Said:
+    return zn("container", "create", name, "--image", image, "--json", *words)
+
+
+def test_create_keeps_a_token_for_its_owner_only_and_the_same_one_ever_after(
+    served: HostNode, contexts_file: Path, zn: Zn
+) -> None:
+    first = create(zn, name="web")  # nothing serves the image here
+    assert first.code == 1
+    file = contexts_file.parent / "local-web.token"
+    token = file.read_text().strip()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert len(token) >= 43
+    assert token not in contexts_file.read_text() + first.out + first.err
+    made = container(first)
+    assert made.spec.token_sha256 == hashlib.sha256(token.encode()).hexdigest()
+
+    assert container(create(zn, name="web")).spec == made.spec
+    assert file.read_text().strip() == token
+
+
+def test_create_of_what_runs_already_changes_nothing_and_remembers_core_x(
+    served: HostNode, contexts_file: Path, zn: Zn
+) -> None:
+    keep_token(contexts_file)
+    before = container(zn("container", "show", "demo", "--json"))
+    said = create(zn)
+    assert (said.code, container(said)) == (0, before)
+    endpoint = contexts.choose(contexts_file).container["demo"]
+    assert endpoint == contexts.CoreXEndpoint("127.0.0.1:9001", "cd" * 32, "local-demo.token")
+    assert contexts.read_token(contexts_file, endpoint) == TOKEN
+    assert create(zn).code == 0
+
+    assert zn("container", "rm", "demo").code == 0
+    assert contexts.choose(contexts_file).container == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(["-p", "http"], "cannot publish 'http': it is not NODE:CONTAINER", id="port"),
+        pytest.param(["-p", "80:70000"], "cannot publish '80:70000'", id="port out of range"),
+        pytest.param(["-p", "80:80/sctp"], "cannot publish '80:80/sctp'", id="protocol"),
+        pytest.param(["-e", "NAME"], "cannot set 'NAME': it is not NAME=VALUE", id="variable"),
+        pytest.param(["--memory", "1"], "cannot create the container: .*memory_mib", id="memory"),
+        pytest.param(["--restart", "sometimes"], "cannot create the container: .*restart", id="policy"),
+    ],
+)
+def test_a_command_line_that_makes_no_spec_is_exit_code_2(
+    served: HostNode, zn: Zn, words: list[str], message: str
+) -> None:
+    said = create(zn, *words, name="web")
+    assert (said.code, said.out) == (2, "")
+    assert re.search(message, said.err), said.err
+    (listed,) = msgspec.json.decode(zn("container", "ls", "--json").out, type=list[Container])
+    assert listed.name == "demo"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "image", "message"),
+    [
+        pytest.param("web", ["-p", "8443:80"], SPEC.image, "the node's API has it", id="port of the API"),
+        pytest.param("web", [], "ftp://x/y", "cannot read image reference", id="reference"),
+        pytest.param("Web", [], SPEC.image, "cannot accept the parameters", id="name"),
+    ],
+)
+def test_what_the_node_refuses_is_exit_code_3(
+    served: HostNode, zn: Zn, name: str, words: list[str], image: str, message: str
+) -> None:
+    said = create(zn, *words, name=name, image=image)
+    assert said.code == 3
+    assert message in said.err
+
+
+def test_nobody_at_the_address_is_exit_code_4(served: HostNode, contexts_file: Path, zn: Zn) -> None:
+    write_context(contexts_file, served, address="127.0.0.1:1")
+    assert create(zn).code == 4
