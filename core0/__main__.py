@@ -34,15 +34,17 @@ def _init() -> None:
     from core0.init.main import main as init
     from core0.init.supervise import Service
 
-    # The template first: the API, which the boot waits for, is a fork of it.
-    init([Service("template", run=_template), Service("node", run=_node, listen=_node_listener)])
+    init([Service("template", run=_template)])
 
 
 def _template(_: socket.socket | None) -> None:
     from core0.init.supervise import Service
     from core0.template.main import main as template
 
-    template([Service("api", run=_api, listen=_api_listener, user=paths.API_USER)])
+    template(
+        node=Service("node", run=_node, listen=_node_listener),
+        api=Service("api", run=_api, listen=_api_listener, user=paths.API_USER),
+    )
 
 
 def _api_listener() -> socket.socket:
@@ -56,6 +58,8 @@ def _api_listener() -> socket.socket:
 
 def _node_listener() -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    if os.path.exists(paths.NODE_SOCKET):  # noqa: PTH110 — an earlier template's
+        os.unlink(paths.NODE_SOCKET)  # noqa: PTH108
     listener.bind(paths.NODE_SOCKET)
     os.chown(paths.NODE_SOCKET, 0, paths.API_USER)
     os.chmod(paths.NODE_SOCKET, 0o660)  # noqa: PTH101 — PID 1 does without pathlib

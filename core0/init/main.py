@@ -103,6 +103,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
         selector.register(boot.hotplug, selectors.EVENT_READ)
     _log(supervisor.start_due(time.monotonic()))
     announce("supervise")
+    _log(boot.modules.load_all(boot.later))
     while True:
         due = supervisor.next_due()
         ready = selector.select(None if due is None else max(0.0, due - time.monotonic()))

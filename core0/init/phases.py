@@ -11,7 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fcntl import ioctl
 
 from core0.linux import cgroups, modules, mounts, uevents
@@ -23,6 +23,9 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 # Modules that no device announces: the packet socket of DHCP. The kernel would ask modprobe for them, which
 # this image does not have.
 _NEEDED_FIRST = ("af_packet",)
+# Loaded once the node's processes run: checking a module's signature takes an emulated processor 0.12 s, and
+# nobody waits for these (RDRAND, or the bootloader's seed, has made the random numbers of a boot).
+_NEEDED_LAST = ("virtio_rng", "virtio_balloon")
 
 # Of each process, containers' included (the kernel's own hard limit for PID 1 is 4,096).
 _OPEN_FILES = 65536
@@ -58,6 +61,7 @@ class Boot:
     command_line: cmdline.CommandLine
     modules: modules.Modules
     hotplug: uevents.UeventSocket | None = None
+    later: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,8 @@ def load_drivers(boot: Boot) -> str:
     wanted = list(_NEEDED_FIRST)
     for modalias in uevents.present_modaliases():
         wanted += boot.modules.matching(modalias)
-    failures = boot.modules.load_all(dict.fromkeys(wanted))
+    boot.later = [name for name in dict.fromkeys(wanted) if name in _NEEDED_LAST]
+    failures = boot.modules.load_all(name for name in dict.fromkeys(wanted) if name not in boot.later)
     return f"{len(boot.modules.loaded)} modules" + "".join(f"; {failure}" for failure in failures)
 
 

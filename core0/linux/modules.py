@@ -36,7 +36,13 @@ class Modules:
 
     def matching(self, modalias: str) -> list[str]:
         """Names of the modules that claim a device by its MODALIAS, each once, in the index's order."""
-        names = (name for pattern, name in self.aliases if fnmatch.fnmatchcase(modalias, pattern))
+        bus = modalias.partition(":")[0]
+        names = (
+            name
+            for pattern, name in self.aliases
+            # fnmatch compiles each pattern it is given: most are of other buses
+            if pattern.partition(":")[0] == bus and fnmatch.fnmatchcase(modalias, pattern)
+        )
         return list(dict.fromkeys(names))
 
     def load(self, name: str) -> None:

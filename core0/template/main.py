@@ -1,13 +1,15 @@
-"""The template process: preloads Core-X, forks the API process, then one Core-X per container on request.
+"""The template process: preloads what the node's own processes and Core-X need, and forks them all.
 
-It holds no secret and reads one fixed message per container, with descriptors. Each container becomes a child of
-PID 1 (CLONE_PARENT), so containers survive the loss of the template and of everything else but PID 1.
+First the node daemon, then the API process, each as soon as its modules are there: sharing them saves 26 MB and
+importing them again at boot (docs/decisions/0004-one-template.md). Then one Core-X per container on request. A
+container becomes a child of PID 1 (CLONE_PARENT), so containers survive the loss of the template and of everything
+else but PID 1.
 
-The API process is an ordinary fork: it needs the very modules that Core-X needs, and sharing them saves 17 MB and
-a second import of them at boot (docs/decisions/0004-one-template-for-api-and-core-x.md).
+The template holds no secret and reads one fixed message per container, with descriptors.
 """
 
 import array
+import importlib
 import os
 import selectors
 import socket
@@ -28,17 +30,12 @@ _LARGEST = 4096
 _DESCRIPTORS = 5
 
 
-def main(services: Sequence[Service]) -> None:
-    """Serve for ever. The socket is root's only, and so is this process until it has forked.
-
-    Args:
-        services: what is forked from here besides containers, as soon as the modules are there.
-    """
-    from corex.preload import preload
-
-    children, supervisor = watch_children(), Supervisor(services, time.monotonic())
-    _log(supervisor.start_due(time.monotonic()))
-    preload()
+def main(node: Service, api: Service) -> None:
+    """Serve for ever. The socket is root's only, and so is this process until it has forked."""
+    children, supervisor = watch_children(), Supervisor([], time.monotonic())
+    _start(supervisor, node, "asyncio", "msgspec", "core0.wire.control", "core0.wire.types")
+    _start(supervisor, api, "corex.preload")
+    _preload()
     runtime = mounts.clone_tree("/")
     mounts.set_attributes(runtime, mounts.ATTR_RDONLY | mounts.ATTR_NOSUID | mounts.ATTR_NODEV)
     listener = _listen()
@@ -53,6 +50,23 @@ def main(services: Sequence[Service]) -> None:
             ended = (supervisor.ended(*child, time.monotonic()) for child in ended_children(children))
             _log(said for said in ended if said)
             _log(supervisor.start_due(time.monotonic()))
+
+
+def _start(supervisor: Supervisor, service: Service, *modules: str) -> None:
+    """Import what a service shares with those after it, and fork it."""
+    for module in modules:
+        importlib.import_module(module)
+    supervisor.add(service, time.monotonic())
+    _log(supervisor.start_due(time.monotonic()))
+
+
+def _preload() -> None:
+    """Warm Core-X up, when nobody else wants the processor: a boot waits for the other two."""
+    from corex.preload import preload
+
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    preload()
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _log(lines: Iterable[str]) -> None:
