@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -66,8 +65,7 @@ class Certify(Protocol):
         """Return certificate and key as PEM, and the certificate's fingerprint."""
 
 
-@dataclass(frozen=True)
-class World:
+class World(msgspec.Struct, frozen=True):
     """What the actions work on."""
 
     store: Store
@@ -77,8 +75,7 @@ class World:
     cgroup: Path = Path(paths.CGROUP_CONTAINERS)
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """What distinguishes a container on the node: its name, number and Core-X's port."""
 
     name: str

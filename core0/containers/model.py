@@ -1,7 +1,5 @@
 """What the container manager decides about, and what it writes down of each container it made."""
 
-from dataclasses import dataclass
-
 import msgspec
 
 from core0.images.model import Image
@@ -41,8 +39,7 @@ class Record(msgspec.Struct, frozen=True):
     started: int
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A container as it is: what was made of it, and whether its first process lives."""
 
     record: Record | None = None
@@ -50,8 +47,7 @@ class Seen:
     image: Image | None = None
 
 
-@dataclass(frozen=True)
-class Pull:
+class Pull(msgspec.Struct, frozen=True):
     """Have the image here."""
 
     reference: str
@@ -60,8 +56,7 @@ class Pull:
         return f"pull {self.reference}"
 
 
-@dataclass(frozen=True)
-class Create:
+class Create(msgspec.Struct, frozen=True):
     """Make and start the container."""
 
     spec: ContainerSpec
@@ -70,8 +65,7 @@ class Create:
         return "create"
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """Ask Core-X to end in order, kill what is left."""
 
     record: Record
@@ -80,8 +74,7 @@ class Stop:
         return "stop"
 
 
-@dataclass(frozen=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True):
     """Take away what an ended container left: link, ports, cgroup, files."""
 
     record: Record

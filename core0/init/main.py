@@ -4,6 +4,7 @@ Synchronous and single-threaded; it wakes only for a signal, a uevent, a command
 """
 
 import errno
+import math
 import os
 import selectors
 import signal
@@ -24,6 +25,8 @@ from core0.wire.console import Phase, announce, format_phase
 _COMMANDS = ("reboot", "poweroff")
 # From asking the node's processes to end until they are killed, in seconds.
 _STOP_DEADLINE = 5.0
+# Seconds from starting the node's processes until the modules are loaded that no boot waits for.
+_LATER = 5.0
 
 
 def main(services: Sequence[Service]) -> NoReturn:
@@ -103,10 +106,13 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
         selector.register(boot.hotplug, selectors.EVENT_READ)
     _log(supervisor.start_due(time.monotonic()))
     announce("supervise")
-    _log(boot.modules.load_all(boot.later))
+    later = time.monotonic() + _LATER
     while True:
-        due = supervisor.next_due()
-        ready = selector.select(None if due is None else max(0.0, due - time.monotonic()))
+        due = min(supervisor.next_due() or math.inf, later)
+        ready = selector.select(max(0.0, due - time.monotonic()) if due < math.inf else None)
+        if time.monotonic() >= later:
+            _log(boot.modules.load_all(boot.later))
+            later = math.inf
         for key, _ in ready:
             if key.fileobj is control:
                 _obey(control, supervisor)

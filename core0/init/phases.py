@@ -23,7 +23,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 # Modules that no device announces: the packet socket of DHCP. The kernel would ask modprobe for them, which
 # this image does not have.
 _NEEDED_FIRST = ("af_packet",)
-# Loaded once the node's processes run: checking a module's signature takes an emulated processor 0.12 s, and
+# Loaded some seconds later: checking a module's signature takes an emulated processor 0.12 s, and
 # nobody waits for these (RDRAND, or the bootloader's seed, has made the random numbers of a boot).
 _NEEDED_LAST = ("virtio_rng", "virtio_balloon")
 

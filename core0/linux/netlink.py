@@ -13,7 +13,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
@@ -35,8 +36,7 @@ IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 1, 8, 0x40
 _RTMGRP_LINK = 1
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(msgspec.Struct, frozen=True):
     """A network link as the kernel reports it; `address` is its hardware address in hexadecimal pairs."""
 
     index: int
@@ -58,16 +58,14 @@ class Link:
         return bool(self.flags & IFF_LOOPBACK)
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """An address of a link, as `address/prefix length`."""
 
     index: int
     interface: str
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One message ready to be sent, and what it is for (it starts the error message)."""
 
     kind: int

@@ -9,7 +9,8 @@ import ipaddress
 import os
 import socket
 import struct
-from dataclasses import dataclass, field
+
+import msgspec
 
 from core0.networks.model import Lease
 
@@ -33,15 +34,14 @@ class NoAnswerError(Exception):
     """No server answered, or it refused: the message says which."""
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """A DHCP message, as far as a client cares."""
 
     kind: int
     transaction: int
     hardware: bytes
     address: str = "0.0.0.0"  # noqa: S104 — 'none yet', not a listening address
-    options: dict[int, bytes] = field(default_factory=dict)
+    options: dict[int, bytes] = {}
 
 
 def encode(message: Message) -> bytes:

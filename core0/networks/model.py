@@ -1,12 +1,11 @@
 """What the network manager decides about: links, leases, and the actions between them."""
 
-from dataclasses import dataclass
+import msgspec
 
 CONTAINER_LINK_PREFIX = "zc"
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """An IPv4 lease (RFC 2131): what the server gave, and for how many seconds.
 
     Attributes:
@@ -24,8 +23,7 @@ class Lease:
     seconds: int
 
 
-@dataclass(frozen=True)
-class SeenLink:
+class SeenLink(msgspec.Struct, frozen=True):
     """A link as it is: its addresses as `address/prefix length`, its hardware address in hexadecimal pairs."""
 
     index: int
@@ -36,8 +34,7 @@ class SeenLink:
     addresses: frozenset[str]
 
 
-@dataclass(frozen=True)
-class SetUp:
+class SetUp(msgspec.Struct, frozen=True):
     """Set a link up."""
 
     link: SeenLink
@@ -46,8 +43,7 @@ class SetUp:
         return f"set {self.link.name} up"
 
 
-@dataclass(frozen=True)
-class AddAddress:
+class AddAddress(msgspec.Struct, frozen=True):
     """Give a link its leased address and the routes that go with it."""
 
     link: SeenLink
@@ -58,8 +54,7 @@ class AddAddress:
         return f"add {self.lease.address} to {self.link.name}{way}"
 
 
-@dataclass(frozen=True)
-class DeleteAddress:
+class DeleteAddress(msgspec.Struct, frozen=True):
     """Take an address that no lease covers any more."""
 
     link: SeenLink

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -44,8 +43,7 @@ KEPT_CAPABILITIES = (
 _LARGEST_BOOT = 1 << 20
 
 
-@dataclass(frozen=True)
-class Descriptors:
+class Descriptors(msgspec.Struct, frozen=True):
     """What the fork was given, as open descriptors."""
 
     talk: int

@@ -34,7 +34,7 @@ def main(node: Service, api: Service) -> None:
     """Serve for ever. The socket is root's only, and so is this process until it has forked."""
     children, supervisor = watch_children(), Supervisor([], time.monotonic())
     _start(supervisor, node, "asyncio", "msgspec", "core0.wire.control", "core0.wire.types")
-    _start(supervisor, api, "corex.preload")
+    _start(supervisor, api, "corex.http.server", "corex.http.openapi")
     _preload()
     runtime = mounts.clone_tree("/")
     mounts.set_attributes(runtime, mounts.ATTR_RDONLY | mounts.ATTR_NOSUID | mounts.ATTR_NODEV)

@@ -1,10 +1,9 @@
 """The network plan: what each situation needs, and that planning again after applying gives nothing."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from core0.networks.model import Action, AddAddress, DeleteAddress, Lease, SeenLink, SetUp
 from core0.networks.plan import plan
