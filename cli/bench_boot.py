@@ -94,7 +94,7 @@ def _busybox_initramfs(epoch: int) -> bytes:
         file("busybox", program.content, "bench", 0o755),
         file("init", _INIT, "bench", 0o755),
     ]
-    return initramfs.segment(entries, epoch, level=3)
+    return initramfs.segment(entries, epoch, level=9)
 
 
 def _busybox_package() -> bytes:

@@ -20,7 +20,7 @@ from image.sources import Request as Request
 from image.sources import Sources
 from image.tree import Entry, digest
 
-OWN_LEVEL = 10
+OWN_LEVEL = 9
 VERSION = "0.1.0"
 
 

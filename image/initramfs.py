@@ -1,41 +1,74 @@
-"""The initramfs: segments, each a cpio archive in a Zstandard frame of its own, one behind the other.
+"""The initramfs: segments, each a cpio archive compressed by itself, one behind the other.
 
 The kernel unpacks them in order onto one file system (init/initramfs.c), so a part that changes often can
 be compressed alone. A later segment may replace a file of an earlier one.
+
+The compression is LZ4 in its legacy frame, the one that the kernel reads (lib/decompress_unlz4.c): a magic number,
+then blocks of 8 MiB, each behind its compressed length. docs/decisions/0001-carrying-the-root.md says why LZ4.
 """
 
+import struct
 from collections.abc import Iterable, Iterator
 
-import zstandard
+import lz4.block  # type: ignore[import-untyped]  # it has no annotations
 
 from image import cpio
 from image.tree import Entry
 
-# The size of the jobs that threads share, in bytes, decides the output, not their number. An own size keeps both
-# threads busy: the default for high levels is 32 MiB, most of an image.
-_THREADS = 2
-_JOB = 10 << 20
+_MAGIC = 0x184C2102
+_BLOCK = 8 << 20
+_WORD = struct.Struct("<I")
 
 
 def segment(entries: Iterable[Entry], epoch: int, level: int, first_inode: int = 1) -> bytes:
-    """One compressed archive; inode numbers must not repeat between segments of an initramfs."""
-    archive = cpio.pack(entries, epoch, first_inode)
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        level, source_size=len(archive), threads=_THREADS, job_size=_JOB
-    )
-    return zstandard.ZstdCompressor(compression_params=parameters).compress(archive)
+    """One compressed archive; inode numbers must not repeat between segments of an initramfs.
+
+    Args:
+        entries: its files, in order.
+        epoch: their time.
+        level: LZ4's, 3 (quick) to 12 (small).
+        first_inode: the number of its first file.
+    """
+    archive = memoryview(cpio.pack(entries, epoch, first_inode))
+    blocks = (_compress(archive[at : at + _BLOCK], level) for at in range(0, len(archive), _BLOCK))
+    return _WORD.pack(_MAGIC) + b"".join(blocks)
+
+
+def _compress(block: memoryview, level: int) -> bytes:
+    packed: bytes = lz4.block.compress(block, mode="high_compression", compression=level, store_size=False)
+    return _WORD.pack(len(packed)) + packed
 
 
 def entries(initramfs: bytes) -> Iterator[Entry]:
     """All entries of all segments in the kernel's order. Raises CpioError if the end is missing."""
-    rest = initramfs
-    while rest:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            archive = frame.decompress(rest)
-        except zstandard.ZstdError as error:
-            raise cpio.CpioError(f"a segment is not a Zstandard frame: {error}") from error
-        if not frame.eof:
-            raise cpio.CpioError("the last segment is cut")
-        yield from cpio.unpack(archive)
-        rest = frame.unused_data
+    if initramfs and initramfs[:4] != _WORD.pack(_MAGIC):
+        raise cpio.CpioError("the initramfs does not begin with an LZ4 frame")
+    segments: list[list[bytes]] = []
+    at = 0
+    while at < len(initramfs):
+        length = _word(initramfs, at)
+        at += _WORD.size
+        if length == _MAGIC:
+            segments.append([])
+            continue
+        segments[-1].append(_decompress(initramfs[at : at + length], length))
+        at += length
+    for blocks in segments:
+        yield from cpio.unpack(b"".join(blocks))
+
+
+def _word(data: bytes, at: int) -> int:
+    if at + _WORD.size > len(data):
+        raise cpio.CpioError("the last segment is cut")
+    value: int = _WORD.unpack_from(data, at)[0]
+    return value
+
+
+def _decompress(block: bytes, length: int) -> bytes:
+    if len(block) < length:
+        raise cpio.CpioError("the last segment is cut")
+    try:
+        unpacked: bytes = lz4.block.decompress(block, uncompressed_size=_BLOCK)
+    except lz4.block.LZ4BlockError as error:
+        raise cpio.CpioError(f"a segment is not LZ4: {error}") from error
+    return unpacked

@@ -192,7 +192,7 @@ def test_a_damaged_base_is_named_and_built_again(downloads: Path, tmp_path: Path
     cache = fresh_cache(downloads, tmp_path / "cache")
     first = built(ROOT, cache, tmp_path / "one", ORDINARY)
     (base,) = (cache / "base").iterdir()
-    (base / "segment.cpio.zst").write_bytes(b"tampered")
+    (base / "segment.cpio.lz4").write_bytes(b"tampered")
     assert built(ROOT, cache, tmp_path / "two", ORDINARY) == first
 
 

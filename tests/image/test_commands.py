@@ -20,7 +20,7 @@ RUNNER = CliRunner()
 def build_folder(path: Path, *entries: Entry) -> Path:
     """A build folder as the builder writes it, with a kernel of two letters."""
     tree = compose([file("init", b"#!", "zeronode", 0o755), link("lib", "usr/lib", "merged /usr"), *entries])
-    boot = {"vmlinuz": b"MZ", "initramfs": initramfs.segment(tree.values(), 0, level=1)}
+    boot = {"vmlinuz": b"MZ", "initramfs": initramfs.segment(tree.values(), 0, level=3)}
     described = Contents(
         name="virt",
         arch="amd64",
