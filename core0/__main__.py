@@ -3,6 +3,7 @@
 `/init` of the image calls `main`. The imports are inside the functions: each program loads only its own.
 """
 
+import gc
 import os
 import socket
 import sys
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _init() -> None:
+    gc.disable()  # what is imported stays: each process turns it on when it has what it needs
     from core0.init.main import main as init
     from core0.init.supervise import Service
 

@@ -7,7 +7,8 @@ image's own dynamic linker and libraries, so nothing of the host's Python decide
 `a/b.py` becomes `a/b.pyc`, which the import system takes when no source is there (PEP 3147, "legacy"
 layout). Its header says "unchecked hash" (PEP 552): no times, no source needed. Tracebacks name the source.
 Docstrings and assertions of other people's code are left out (a seventh of a process's memory); our own stay,
-because dataclasses without one make a signature text of themselves at each import.
+because dataclasses without one make a signature text of themselves at each import. The columns
+of instructions are left out, too: a traceback names the line, not the place in it.
 """
 
 import os
@@ -78,6 +79,7 @@ def _command(runtime: Path, arch: str, python: str) -> list[str]:
         libraries,
         program,
         "-sSPB",
+        *("-X", "no_debug_ranges"),
         "-c",
         _COMPILE,
     ]

@@ -26,7 +26,7 @@ DEVICES: Mapping[str, tuple[int, int]] = {"dev/console": (5, 1), "dev/null": (1,
 _INIT = f"""\
 #!/usr/bin/python{{python}} -ISB
 import sys
-sys.path[:0] = ["/{ZERONODE}", "/{SITE}"]
+sys.path += ["/{SITE}", "/{ZERONODE}"]
 from core0.__main__ import main
 main(sys.argv[1:])
 """

@@ -1,6 +1,7 @@
 """The API process: TLS, authentication, REST. PID 1 has confined it before."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ _RETRY = 0.2
 
 def main(listener: socket.socket) -> None:
     """Serve until PID 1 says stop."""
+    gc.enable()
     asyncio.run(_run(listener))
 
 

@@ -4,6 +4,7 @@ Synchronous and single-threaded; it wakes only for a signal, a uevent, a command
 """
 
 import errno
+import gc
 import math
 import os
 import selectors
@@ -106,6 +107,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
         selector.register(boot.hotplug, selectors.EVENT_READ)
     _log(supervisor.start_due(time.monotonic()))
     announce("supervise")
+    gc.enable()
     later = time.monotonic() + _LATER
     while True:
         due = min(supervisor.next_due() or math.inf, later)

@@ -1,6 +1,7 @@
 """The node daemon: root, no network-facing code. It owns the state, runs the managers, answers the API process."""
 
 import asyncio
+import gc
 import hashlib
 import os
 import signal
@@ -28,6 +29,7 @@ from core0.wire.control import Call, Identity, Reply, receive, send
 
 def main(listener: socket.socket) -> None:
     """Run until PID 1 says stop."""
+    gc.enable()
     asyncio.run(_run(listener))
 
 

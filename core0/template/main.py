@@ -9,6 +9,7 @@ The template holds no secret and reads one fixed message per container, with des
 """
 
 import array
+import gc
 import importlib
 import os
 import selectors
@@ -66,6 +67,7 @@ def _preload() -> None:
 
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     preload()
+    gc.enable()
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
