@@ -40,6 +40,7 @@ def resolve(requirements: Sequence[str], constraints: Path, python: str, arch: s
     """The wheels for the requirements and all that they need, for one Python on one architecture."""
     command = [
         *(sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-header"),
+        "--system-certs",  # as pip and apt: a company's own authority is known to the system, not to uv
         *("--format", "pylock.toml", "--only-binary", ":all:", "--constraints", str(constraints)),
         *("--python-version", python, "--python-platform", _PLATFORMS[arch]),
     ]

@@ -1,6 +1,6 @@
 """The template process: preloads what the node's own processes and Core-X need, and forks them all.
 
-First the node daemon, then the API process, each as soon as its modules are there: sharing them saves 26 MB and
+First the node daemon, then the API process, each as soon as its modules are there: sharing them saves 12 MB and
 importing them again at boot (docs/decisions/0004-one-template.md). Then one Core-X per container on request. A
 container becomes a child of PID 1 (CLONE_PARENT), so containers survive the loss of the template and of everything
 else but PID 1.
