@@ -36,6 +36,8 @@ class Networks:
         self._changes = LinkChanges()
         self._filter: packet_filter.Filter | None = None
         self._wake = asyncio.Event()
+        self._linkless = False
+        self._defect: BaseException | None = None
 
     @property
     def nameservers(self) -> tuple[str, ...]:
@@ -53,26 +55,50 @@ class Networks:
         self._changes.close()
 
     async def run(self) -> None:
-        """Keep the links as the leases want them. Ends only by cancellation."""
+        """Keep the links as the leases want them. Ends only by cancellation, or by a defect, which it raises."""
         asyncio.get_running_loop().add_reader(self._changes.fileno(), self._wake.set)
         while True:
             self._wake.clear()
             self._changes.discard()
             self._reconcile()
             await self._wake.wait()
+            if self._defect:
+                raise self._defect
             await asyncio.sleep(_SETTLE)
 
-    def _reconcile(self) -> None:
+    def _reconcile(self) -> dict[int, OSError]:
+        """Bring the links to what the leases want; returns what the kernel refused, by link, and tells it."""
         seen = observe(self._rtnetlink)
+        self._tell_linkless(not seen)
+        refused: dict[int, OSError] = {}
         for action in plan(self._leases, seen):
             self._report("network", action.link.name, str(action).capitalize())
-            apply(action, self._rtnetlink)
+            try:
+                apply(action, self._rtnetlink)
+            except OSError as error:  # a link that was pulled at this moment, an address that is none
+                self._report("network", action.link.name, f"Failed: {error}")
+                refused.setdefault(action.link.index, error)
         for link in seen:
             if link.carrier and link.index not in self._clients:
                 self._clients[link.index] = asyncio.create_task(self._keep_lease(link))
+                self._clients[link.index].add_done_callback(self._ended)
         for index in self._clients.keys() - {link.index for link in seen}:
             self._clients.pop(index).cancel()
             self._leases.pop(index, None)
+        return refused
+
+    def _ended(self, client: asyncio.Task[None]) -> None:
+        """A client that ends by itself is a defect: the daemon shall end by it and start again."""
+        if not client.cancelled():
+            self._defect = client.exception()
+            self._wake.set()
+
+    def _tell_linkless(self, linkless: bool) -> None:
+        """A node without a link is reached by nobody: its console is where to say so."""
+        if linkless and not self._linkless:
+            said = "None is there; plug a network card for which the image has a driver"
+            self._report("network", "links", said)
+        self._linkless = linkless
 
     async def _keep_lease(self, link: SeenLink) -> None:
         """Get a lease, keep it, and start over when it is lost."""
@@ -80,13 +106,13 @@ class Networks:
         while True:
             try:
                 lease = await self._lease(link)
+                self._set_lease(link, lease)
             except (dhcp.NoAnswerError, OSError) as error:
                 self._report("network", link.name, f"No lease: {error}; trying again in {delay:.0f} s")
-                self._set_lease(link, None)
+                self._drop_lease(link)
                 await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 — spreads load, hides nothing
                 delay = min(delay * 2, _LONGEST_DELAY)
                 continue
-            self._set_lease(link, lease)
             delay = _FIRST_DELAY
             # T1, RFC 2131 section 4.4.5; a lease of seconds would otherwise be renewed without a pause.
             await asyncio.sleep(max(lease.seconds / 2, 10.0))
@@ -101,16 +127,19 @@ class Networks:
                     self._report("network", link.name, f"Lease of {held.address} not renewed: {error}")
             return await client.acquire()
 
-    def _set_lease(self, link: SeenLink, lease: Lease | None) -> None:
+    def _set_lease(self, link: SeenLink, lease: Lease) -> None:
+        """Use a lease. Raises OSError if the kernel does not take its address or its route."""
         before = self._leases.get(link.index)
-        if lease:
-            self._leases[link.index] = lease
-        else:
-            self._leases.pop(link.index, None)
-        if lease != before:
-            self._reconcile()
-        if lease and not before:
+        self._leases[link.index] = lease
+        refused = self._reconcile() if lease != before else {}
+        if link.index in refused:
+            raise refused[link.index]
+        if not before:
             self._on_lease(lease)
+
+    def _drop_lease(self, link: SeenLink) -> None:
+        if self._leases.pop(link.index, None):
+            self._reconcile()
 
     def attach(self, number: int, namespace: int) -> str:
         """Make the link of container `number`: `eth0` in its network namespace, routed; returns its address."""

@@ -106,7 +106,10 @@ def _serve(connection: socket.socket, listener: socket.socket, runtime: int) -> 
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        connection.send(msgspec.json.encode(answer))
+        try:
+            connection.send(msgspec.json.encode(answer))
+        except OSError:  # the node daemon has ended; the fork sees that, too, and ends
+            return
 
 
 def _fork(descriptors: Sequence[int], runtime: int, own: Sequence[socket.socket]) -> Forked:

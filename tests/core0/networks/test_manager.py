@@ -1,0 +1,115 @@
+"""The network manager when the kernel refuses: told, tried again, and the node daemon goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from core0.networks import dhcp, manager
+from core0.networks.manager import Networks
+from core0.networks.model import Action, AddAddress, Lease, SeenLink
+
+LINK = SeenLink(7, "eth0", "52:54:00:00:00:07", True, True, frozenset())
+BAD = Lease("127.0.0.1/8", None, (), "10.0.0.1", 3600)
+GOOD = Lease("10.0.0.2/24", "10.0.0.1", (), "10.0.0.1", 3600)
+
+
+class Told(list[str]):
+    """Keeps what is reported, and says when a text has come."""
+
+    def __call__(self, kind: str, subject: str, message: str) -> None:
+        self.append(f"{kind} {subject}: {message}")
+
+    async def of(self, text: str) -> None:
+        async with asyncio.timeout(10):
+            while not any(text in line for line in self):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def leased() -> list[Lease]:
+    return []
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[SeenLink]:
+    """The links of the machine, which refuses every address that is a loopback's."""
+    links = [LINK]
+
+    def apply(action: Action, _: object) -> None:
+        if isinstance(action, AddAddress) and action.lease.address.startswith("127."):
+            raise OSError(22, f"cannot add address {action.lease.address}: invalid argument")
+
+    monkeypatch.setattr(manager, "observe", lambda _: tuple(links))
+    monkeypatch.setattr(manager, "apply", apply)
+    monkeypatch.setattr(manager, "_FIRST_DELAY", 0.01)
+    return links
+
+
+@pytest.fixture
+async def networks(told: Told, leased: list[Lease], seen: list[SeenLink]) -> AsyncIterator[Networks]:
+    networks = Networks(told, leased.append)
+    yield networks
+    for task in (*networks._clients.values(),):
+        task.cancel()
+    networks.close()
+
+
+async def test_an_address_that_the_kernel_refuses_is_told_and_asked_for_again(
+    networks: Networks, told: Told, leased: list[Lease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter((BAD, GOOD))
+
+    async def acquire(_: object) -> Lease:
+        return next(answers)
+
+    monkeypatch.setattr(networks, "_lease", acquire)
+    running = asyncio.create_task(networks.run())
+    await told.of("No lease: [Errno 22] cannot add address 127.0.0.1/8: invalid argument; trying again")
+    async with asyncio.timeout(10):
+        while not leased:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert leased == [GOOD]
+    assert not running.done()
+    running.cancel()
+
+
+async def test_a_defect_in_a_client_ends_the_manager_instead_of_the_client_alone(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: object) -> Lease:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(networks, "_lease", broken)
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(10):
+            await networks.run()
+
+
+async def test_a_machine_without_a_link_says_so_once(
+    networks: Networks, told: Told, seen: list[SeenLink]
+) -> None:
+    seen.clear()
+    networks._reconcile()
+    networks._reconcile()
+    assert [line for line in told if "links" in line] == [
+        "network links: None is there; plug a network card for which the image has a driver"
+    ]
+
+
+async def test_a_link_without_a_server_is_tried_again(
+    networks: Networks, told: Told, leased: list[Lease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silence(_: object) -> Lease:
+        raise dhcp.NoAnswerError("no DHCP server answered on eth0")
+
+    monkeypatch.setattr(networks, "_lease", silence)
+    running = asyncio.create_task(networks.run())
+    await told.of("No lease: no DHCP server answered on eth0; trying again")
+    assert not running.done()
+    running.cancel()
