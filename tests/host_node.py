@@ -104,7 +104,7 @@ class HostNode:
         certificate, key, self.fingerprint = identity.make_certificate("host")
         self.identity = Identity(certificate, key, self._anchor())
         events = EventRing()
-        networks = Networks(events, lambda lease: None)
+        networks = Networks(events, lambda lease: None, self.folder / "leases.json")
         world = World(
             Store(self.folder / "images"),
             networks,

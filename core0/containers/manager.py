@@ -75,6 +75,9 @@ class Containers:
         # those that have a number first: the others get one that is free
         for name, spec, wanted, record in sorted(left, key=lambda one: one[3] is None):
             number = record.number if record else self._free_number()
+            if record and is_alive(record):
+                # the packet filter is a new one, too
+                self._world.network.publish(record.address, apply.ports_of(record.spec))
             self._begin(name, _Life(wanted, spec, number))
 
     def list(self) -> tuple[Container, ...]:

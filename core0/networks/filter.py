@@ -55,12 +55,17 @@ class Filter:
     def __init__(self) -> None:
         self._nftables = Nftables()
         self._nftables.run(RULESET)
+        self._published: set[tuple[str, int]] = set()
 
     def publish(self, protocol: str, port: int, address: str, target: int) -> None:
         """Lead a port of the node to a port of an address."""
         element = f"{{ {protocol} . {port} : {address} . {target} }}"
         self._nftables.run(f"add element ip zeronode published {element}")
+        self._published.add((protocol, port))
 
     def withdraw(self, protocol: str, port: int) -> None:
-        """Take a published port back."""
+        """Take a published port back; one that is not published is fine."""
+        if (protocol, port) not in self._published:
+            return
+        self._published.discard((protocol, port))
         self._nftables.run(f"delete element ip zeronode published {{ {protocol} . {port} }}")

@@ -7,6 +7,9 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
 
 from core0.linux import netlink
 from core0.linux.modules import Modules
@@ -17,6 +20,7 @@ from core0.networks.apply import apply
 from core0.networks.model import CONTAINER_LINK_PREFIX, Lease, SeenLink
 from core0.networks.observe import observe
 from core0.networks.plan import plan
+from core0.wire import paths
 from core0.wire.control import Report
 from core0.wire.network import CONTAINER_GATEWAY, CONTAINER_NETWORK
 
@@ -27,10 +31,13 @@ _SETTLE = 0.05
 class Networks:
     """The node's links and the containers' links."""
 
-    def __init__(self, report: Report, on_lease: Callable[[Lease], None]) -> None:
+    def __init__(
+        self, report: Report, on_lease: Callable[[Lease], None], kept: Path = Path(paths.LEASES)
+    ) -> None:
         self._report = report
         self._on_lease = on_lease
-        self._leases: dict[int, Lease] = {}
+        self._kept = kept
+        self._leases = _kept_leases(kept)
         self._clients: dict[int, asyncio.Task[None]] = {}
         self._rtnetlink = Netlink()
         self._changes = LinkChanges()
@@ -131,6 +138,7 @@ class Networks:
         """Use a lease. Raises OSError if the kernel does not take its address or its route."""
         before = self._leases.get(link.index)
         self._leases[link.index] = lease
+        self._keep_leases()
         refused = self._reconcile() if lease != before else {}
         if link.index in refused:
             raise refused[link.index]
@@ -139,7 +147,13 @@ class Networks:
 
     def _drop_lease(self, link: SeenLink) -> None:
         if self._leases.pop(link.index, None):
+            self._keep_leases()
             self._reconcile()
+
+    def _keep_leases(self) -> None:
+        new = self._kept.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(self._leases))
+        new.rename(self._kept)
 
     def attach(self, number: int, namespace: int) -> str:
         """Make the link of container `number`: `eth0` in its network namespace, routed; returns its address."""
@@ -180,3 +194,11 @@ class Networks:
                 modules.load(name)
             self._filter = packet_filter.Filter()
         return self._filter
+
+
+def _kept_leases(file: Path) -> dict[int, Lease]:
+    """The leases of an earlier node daemon: the links keep their addresses while it starts again."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[int, Lease])
+    except FileNotFoundError:
+        return {}

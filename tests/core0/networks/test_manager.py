@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -52,8 +53,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SeenLink]:
 
 
 @pytest.fixture
-async def networks(told: Told, leased: list[Lease], seen: list[SeenLink]) -> AsyncIterator[Networks]:
-    networks = Networks(told, leased.append)
+async def networks(
+    told: Told, leased: list[Lease], seen: list[SeenLink], tmp_path: Path
+) -> AsyncIterator[Networks]:
+    networks = Networks(told, leased.append, tmp_path / "leases.json")
     yield networks
     for task in (*networks._clients.values(),):
         task.cancel()
@@ -113,3 +116,24 @@ async def test_a_link_without_a_server_is_tried_again(
     await told.of("No lease: no DHCP server answered on eth0; trying again")
     assert not running.done()
     running.cancel()
+
+
+async def test_a_new_daemon_keeps_the_address_and_renews_its_lease(
+    networks: Networks, told: Told, leased: list[Lease], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks._set_lease(LINK, GOOD)
+    again = Networks(told, leased.append, tmp_path / "leases.json")
+    asked = []
+
+    async def renew(_: object, lease: Lease) -> Lease:
+        asked.append(lease)
+        return lease
+
+    monkeypatch.setattr(manager.dhcp.Client, "request", renew)
+    monkeypatch.setattr(manager.dhcp.Client, "__init__", lambda *_: None)
+    monkeypatch.setattr(manager.dhcp.Client, "__exit__", lambda *_: None)
+    try:
+        assert await again._lease(LINK) == GOOD
+    finally:
+        again.close()
+    assert asked == [GOOD]
