@@ -11,7 +11,7 @@ from core0.api.daemon import Daemon
 from core0.api.routes import OPERATOR, ROUTES
 from core0.wire.control import Identity
 from corex.http import problem
-from corex.http.lean import BaseRequest
+from corex.http.connection import RawRequest
 from corex.http.routes import Identity as Caller
 from corex.http.routes import build_app
 from corex.http.server import serve
@@ -94,10 +94,9 @@ def tls_context(identity: Identity) -> ssl.SSLContext:
     return context
 
 
-def authenticate(request: BaseRequest) -> Caller:
+def authenticate(request: RawRequest) -> Caller:
     """Who asks, by the client certificate that TLS has verified. Raises the 401 problem without one."""
-    transport = request.transport
-    certificate = transport.get_extra_info("peercert") if transport else None
+    certificate = request.peer_certificate
     if not certificate:
         raise problem.UNAUTHENTICATED(
             "cannot answer: the connection has no client certificate",

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import msgspec
 
 from corex.http import problem
-from corex.http.lean import BaseRequest, Response, StreamResponse
+from corex.http.connection import RawRequest, Response
 from corex.http.problem import ProblemError
 
 ContextT = TypeVar("ContextT")
@@ -61,7 +61,7 @@ class Request(msgspec.Struct, Generic[ContextT, ParametersT, BodyT], frozen=True
     identity: Identity
     parameters: ParametersT
     body: BodyT
-    raw: BaseRequest
+    raw: RawRequest
 
 
 class Reply(msgspec.Struct, Generic[ResultT], frozen=True):
@@ -80,7 +80,7 @@ class Stream(msgspec.Struct, frozen=True):
 
 
 Handler = Callable[[Request[Any, Any, Any]], Awaitable[Any]]
-Authenticate = Callable[[BaseRequest], Identity]
+Authenticate = Callable[[RawRequest], Identity]
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -129,7 +129,7 @@ class App(msgspec.Struct, frozen=True):
     max_body: int
     decoders: Mapping[Route, msgspec.json.Decoder[Any]]
 
-    async def __call__(self, raw: BaseRequest) -> StreamResponse:
+    async def __call__(self, raw: RawRequest) -> Response:
         """Answer one request; never raises but for cancellation and lost connections."""
         try:
             return await self._answer(raw)
@@ -147,8 +147,8 @@ class App(msgspec.Struct, frozen=True):
             )
             return encode_problem(failure)
 
-    async def _answer(self, raw: BaseRequest) -> StreamResponse:
-        found = match(self.routes, raw.method, raw.rel_url.raw_path)
+    async def _answer(self, raw: RawRequest) -> Response:
+        found = match(self.routes, raw.method, raw.path)
         identity = NOBODY
         if not (isinstance(found, Match) and found.route.role == PUBLIC):
             identity = self.authenticate(raw)
@@ -160,14 +160,14 @@ class App(msgspec.Struct, frozen=True):
         parameters = _decode_parameters(route, found.values, raw)
         body = await self._decode_body(route, raw)
         result = await route.handler(Request(self.context, identity, parameters, body, raw))
-        return await _respond(route, result, raw)
+        return _encode(route, result)
 
-    async def _decode_body(self, route: Route, raw: BaseRequest) -> object:
+    async def _decode_body(self, route: Route, raw: RawRequest) -> object:
         data = await read_body(raw, self.max_body if route.request is not None else 0)
         if route.request is None:
             return NoBody()
-        media_type = raw.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json" or "Content-Encoding" in raw.headers:
+        media_type = raw.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json" or "content-encoding" in raw.headers:
             raise problem.UNSUPPORTED_TYPE(
                 f"cannot read a body of type {media_type[:80] or 'unknown'!a}",
                 remedy="send application/json without a content encoding",
@@ -253,9 +253,10 @@ def _match_path(route: Route, parts: tuple[str, ...]) -> Match | None:
     return Match(route, values)
 
 
-def _decode_parameters(route: Route, values: Mapping[str, str], raw: BaseRequest) -> msgspec.Struct:
-    given: dict[str, str] = dict(raw.rel_url.query)
-    twice = [name for name in given if name in values or len(raw.rel_url.query.getall(name)) > 1]
+def _decode_parameters(route: Route, values: Mapping[str, str], raw: RawRequest) -> msgspec.Struct:
+    given = dict(raw.query)
+    names = [name for name, _ in raw.query]
+    twice = [name for name in given if name in values or names.count(name) > 1]
     if twice:
         raise problem.INVALID(f"cannot accept the request: parameter {twice[0][:80]!a} is given twice")
     try:
@@ -267,7 +268,7 @@ def _decode_parameters(route: Route, values: Mapping[str, str], raw: BaseRequest
         ) from None
 
 
-async def read_body(raw: BaseRequest, limit: int) -> bytes:
+async def read_body(raw: RawRequest, limit: int) -> bytes:
     """The whole body.
 
     Raises:
@@ -279,7 +280,7 @@ async def read_body(raw: BaseRequest, limit: int) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
-            while piece := await raw.content.readany():
+            while piece := await raw.read():
                 body += piece
                 if len(body) > limit:
                     raise _too_large(limit)
@@ -297,33 +298,16 @@ def _too_large(limit: int) -> ProblemError:
 
 def encode_problem(error: ProblemError) -> Response:
     """The answer for a problem."""
-    response = Response(
-        status=error.problem.status,
-        body=msgspec.json.encode(error.problem),
-        headers={"Content-Type": problem.CONTENT_TYPE, **_SECURITY_HEADERS, **error.headers},
-    )
-    if error.headers.get("Connection") == "close":
-        response.force_close()
-    return response
+    headers = {"Content-Type": problem.CONTENT_TYPE, **_SECURITY_HEADERS, **error.headers}
+    return Response(error.problem.status, headers, msgspec.json.encode(error.problem))
 
 
-async def _respond(route: Route, result: Any, raw: BaseRequest) -> StreamResponse:
+def _encode(route: Route, result: Any) -> Response:
     if isinstance(result, Stream):
-        return await _send_stream(result, raw)
+        return Response(200, {"Content-Type": result.content_type, **_SECURITY_HEADERS}, pieces=result.pieces)
     reply = result if isinstance(result, Reply) else Reply(result)
     headers = {**_SECURITY_HEADERS, **reply.headers}
     status = reply.status or route.status
     if reply.body is None:
-        return Response(status=status, headers=headers)
-    headers["Content-Type"] = "application/json"
-    return Response(status=status, body=msgspec.json.encode(reply.body), headers=headers)
-
-
-async def _send_stream(stream: Stream, raw: BaseRequest) -> StreamResponse:
-    response = StreamResponse(headers={"Content-Type": stream.content_type, **_SECURITY_HEADERS})
-    await response.prepare(raw)
-    if raw.method != "HEAD":
-        async for piece in stream.pieces:
-            await response.write(piece)
-    await response.write_eof()
-    return response
+        return Response(status, headers)
+    return Response(status, {**headers, "Content-Type": "application/json"}, msgspec.json.encode(reply.body))

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from corex.http import problem
-from corex.http.lean import BaseRequest
+from corex.http.connection import RawRequest
 from corex.http.routes import Identity
 
 OPERATOR = "operator"
@@ -28,17 +28,17 @@ class Access:
         self._clock = clock
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def __call__(self, raw: BaseRequest) -> Identity:
+    def __call__(self, raw: RawRequest) -> Identity:
         """The operator.
 
         Raises:
             ProblemError: 401 without the right token, 429 after too many such answers.
         """
-        scheme, _, token = raw.headers.get("Authorization", "").partition(" ")
+        scheme, _, token = raw.headers.get("authorization", "").partition(" ")
         given = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
         if hmac.compare_digest(given, self._wanted) and scheme.lower() == "bearer":
             return Identity(OPERATOR, frozenset({OPERATOR}))
-        self._count(raw.remote or "")
+        self._count(raw.remote)
         raise problem.UNAUTHENTICATED(
             "cannot tell who asks: the bearer token is missing or wrong",
             remedy="send 'Authorization: Bearer TOKEN' with the token that the container's creation returned",

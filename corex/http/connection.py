@@ -1,0 +1,248 @@
+"""HTTP/1.1 connections: h11 knows the protocol, asyncio moves the bytes, a route table answers.
+
+h11 rather than aiohttp's server: importing it takes a seventh of the time, and an emulated node's boot waited for
+that import longer than for any other (docs/decisions/0007-h11-on-the-node.md).
+
+Sources: RFC 9110 and RFC 9112; h11's documentation of its states.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import h11
+import msgspec
+
+# Seconds that a connection may take for a request's head, idle time before it included.
+HEAD_TIMEOUT = 60.0
+MAX_HEAD = 16 << 10
+_PIECE = 64 << 10
+# Seconds that a client which still sends may take to see an answer that did not want the rest.
+_LINGER = 1.0
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer: a whole body, or pieces that are sent as they come.
+
+    Attributes:
+        status: HTTP status.
+        headers: besides those of framing.
+        body: the whole body, where there are no pieces.
+        pieces: the body piece by piece.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+    pieces: AsyncIterator[bytes] | None = None
+
+
+class RawRequest:
+    """A request as it came; the body is read on demand.
+
+    Attributes:
+        method: as sent.
+        path: still percent-encoded, without the query.
+        query: decoded names and values, in order.
+        headers: names in lower case; the first of equal ones.
+        remote: the client's address, empty on a Unix socket.
+    """
+
+    def __init__(self, connection: "Connection", head: h11.Request) -> None:
+        target = head.target.decode("ascii")
+        self.method = head.method.decode("ascii")
+        self.path, _, query = target.partition("?")
+        self.query = tuple(parse_qsl(query, keep_blank_values=True))
+        self.headers: dict[str, str] = {}
+        for name, value in head.headers:
+            self.headers.setdefault(name.decode("ascii"), value.decode("latin-1"))
+        self.remote = connection.remote
+        self._connection = connection
+
+    @property
+    def content_length(self) -> int | None:
+        """The body's length as announced; None if it comes in chunks, or there is none."""
+        length = self.headers.get("content-length")
+        return int(length) if length else None
+
+    @property
+    def peer_certificate(self) -> Mapping[str, Any]:
+        """The client certificate that TLS has verified, as `ssl.SSLSocket.getpeercert` gives it, or nothing."""
+        return self._connection.peer_certificate
+
+    async def read(self) -> bytes:
+        """The next piece of the body; empty at its end. Raises ConnectionError if the client leaves before."""
+        return await self._connection.read_body()
+
+
+App = Callable[[RawRequest], Awaitable[Response]]
+# Answers a request that is not valid HTTP; called with the reason.
+Malformed = Callable[[str], Response]
+
+
+class Connection:
+    """One connection, from its first request to its end."""
+
+    def __init__(
+        self, app: App, malformed: Malformed, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        peer = writer.get_extra_info("peername")
+        self.remote = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.peer_certificate: Mapping[str, Any] = writer.get_extra_info("peercert") or {}
+        self.idle = True
+        self._app, self._malformed = app, malformed
+        self._reader, self._writer = reader, writer
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._body_ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Answer requests until either side ends the connection."""
+        try:
+            while await self._one():
+                pass
+            await self._linger()
+        except (ConnectionError, TimeoutError, h11.LocalProtocolError):
+            self._writer.transport.abort()
+        finally:
+            self._writer.close()
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
+
+    async def _one(self) -> bool:
+        """Answer one request; False if it was the last."""
+        self.idle = True
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT):
+                head = await self._event()
+        except h11.RemoteProtocolError as error:
+            await self._send(self._malformed(str(error)), head_only=False)
+            return False
+        if not isinstance(head, h11.Request):
+            return False
+        self.idle = False
+        self._body_ended.clear()
+        await self._answer(RawRequest(self, head))
+        if self._http.their_state is h11.SEND_BODY:
+            self._http.next_event()  # an answer that read no body ends the request if there was none
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    async def _event(self) -> object:
+        """h11's next event, with more bytes from the client as it needs them."""
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if self._http.they_are_waiting_for_100_continue:
+                await self._write(h11.InformationalResponse(status_code=100, headers=[]))
+            self._http.receive_data(await self._reader.read(_PIECE))
+        return event
+
+    async def read_body(self) -> bytes:
+        """The next piece of the request's body; empty at its end."""
+        try:
+            event = b"" if self._body_ended.is_set() else await self._event()
+        except h11.RemoteProtocolError as error:
+            raise ConnectionResetError(f"the body is cut: {error}") from None
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        self._body_ended.set()
+        return b""
+
+    async def _answer(self, request: RawRequest) -> None:
+        """Answer a request, unless the client leaves before."""
+        answering = asyncio.ensure_future(self._respond(request))
+        leaving = asyncio.ensure_future(self._wait_for_leaving())
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone = not answering.done()
+            for task in (answering, leaving):
+                task.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
+        if gone:
+            raise ConnectionResetError("the client left")
+        answering.result()
+
+    async def _wait_for_leaving(self) -> None:
+        """Wait until the client, whose request is complete, closes; what it sends before is kept for later."""
+        await self._body_ended.wait()
+        data = await self._reader.read(_PIECE)
+        self._http.receive_data(data)
+        if data:
+            await asyncio.Event().wait()
+
+    async def _respond(self, request: RawRequest) -> None:
+        await self._send(await self._app(request), head_only=request.method == "HEAD")
+
+    async def _send(self, response: Response, *, head_only: bool) -> None:
+        headers = [*response.headers.items(), *_framing(response)]
+        await self._write(h11.Response(status_code=response.status, headers=headers))
+        if not head_only:
+            async for piece in response.pieces or _whole(response.body):
+                await self._write(h11.Data(data=piece))
+        await self._write(h11.EndOfMessage())
+
+    async def _write(self, event: h11.Event) -> None:
+        self._writer.write(self._http.send(event) or b"")
+        await self._writer.drain()
+
+    async def _linger(self) -> None:
+        """Let a client that still sends see the answer: closing on unread bytes would reset the connection."""
+        if self._http.their_state is not h11.SEND_BODY or not self._writer.can_write_eof():
+            return
+        self._writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                while await self._reader.read(_PIECE):
+                    pass
+
+
+def _framing(response: Response) -> list[tuple[str, str]]:
+    """h11 sends pieces in chunks by itself."""
+    return [] if response.pieces else [("Content-Length", str(len(response.body)))]
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
+
+
+class Connections:
+    """Makes the protocol object of each new connection, up to a number of them."""
+
+    def __init__(self, app: App, malformed: Malformed, most: Callable[[], int]) -> None:
+        self._app, self._malformed, self._most = app, malformed, most
+        self._open: dict[asyncio.Task[None], Connection] = {}
+
+    def __call__(self) -> asyncio.StreamReaderProtocol:
+        """A protocol object for the running loop."""
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=_PIECE), self._accept)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._open) >= self._most():
+            writer.transport.abort()
+            return
+        connection = Connection(self._app, self._malformed, reader, writer)
+        self._open[task] = connection
+        try:
+            await connection.run()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            del self._open[task]
+
+    async def shutdown(self, grace: float) -> None:
+        """End idle connections at once, let requests under way end for at most `grace` seconds, end the rest."""
+        for task, connection in self._open.items():
+            if connection.idle:
+                task.cancel()
+        tasks = list(self._open)
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=grace)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
