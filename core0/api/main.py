@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 import ssl
@@ -15,6 +14,7 @@ from corex.http.connection import RawRequest
 from corex.http.routes import Identity as Caller
 from corex.http.routes import build_app
 from corex.http.server import serve
+from corex.http.tls import server_context
 
 _MAX_BODY = 1 << 20
 _RETRY = 0.2
@@ -77,20 +77,12 @@ def tls_context(identity: Identity) -> ssl.SSLContext:
     A client certificate is optional in the handshake, so that who has none gets a problem document that says
     what to do, not just an alert. One that is not the operator's, or is expired, ends the handshake.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = server_context(identity.certificate, identity.key)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.sslobject_class = _Outspoken
     context.num_tickets = 0  # a resumed session would not show its certificate's end
     if identity.operator_certificate:
         context.load_verify_locations(cadata=identity.operator_certificate)
-    # The ssl module reads keys from paths only; a memory file has one without being in any file system.
-    secret = os.memfd_create("key", os.MFD_CLOEXEC)
-    try:
-        os.write(secret, (identity.key + identity.certificate).encode())
-        context.load_cert_chain(f"/proc/self/fd/{secret}")
-    finally:
-        os.close(secret)
     return context
 
 
