@@ -13,12 +13,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from core0.init.phases import STEPS, Boot, BootError, Step
-from core0.init.supervise import Service, Supervisor, ended_children, watch_children
+from core0.init.supervise import Service, Supervisor, ended_children, log, watch_children
 from core0.linux import modules, power
 from core0.wire import cmdline, paths
 from core0.wire.console import Phase, announce, format_phase
@@ -92,7 +92,7 @@ def _keep(early: list[Phase]) -> None:
 def _read_command_line(boot: Boot) -> None:
     with open("/proc/cmdline") as file:
         boot.command_line = cmdline.parse(file.read())
-    _log(f"Warning: {warning}" for warning in boot.command_line.warnings)
+    log(f"Warning: {warning}" for warning in boot.command_line.warnings)
     boot.modules = modules.Modules.of_running_kernel()
 
 
@@ -105,7 +105,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
     selector.register(control, selectors.EVENT_READ)
     if boot.hotplug:
         selector.register(boot.hotplug, selectors.EVENT_READ)
-    _log(supervisor.start_due(time.monotonic()))
+    log(supervisor.start_due(time.monotonic()))
     announce("supervise")
     gc.enable()
     later = time.monotonic() + _LATER
@@ -113,7 +113,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
         due = min(supervisor.next_due() or math.inf, later)
         ready = selector.select(max(0.0, due - time.monotonic()) if due < math.inf else None)
         if time.monotonic() >= later:
-            _log(boot.modules.load_all(boot.later))
+            log(boot.modules.load_all(boot.later))
             later = math.inf
         for key, _ in ready:
             if key.fileobj is control:
@@ -122,11 +122,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
                 _reap(reaper, supervisor)
             else:
                 _load_drivers(boot)
-        _log(supervisor.start_due(time.monotonic()))
-
-
-def _log(lines: Iterable[str]) -> None:
-    os.write(1, "".join(f"zn: {line}\n" for line in lines).encode())
+        log(supervisor.start_due(time.monotonic()))
 
 
 def _control_socket() -> socket.socket:
@@ -141,7 +137,7 @@ def _reap(reaper: socket.socket, supervisor: Supervisor) -> None:
     for pid, status in ended_children(reaper):
         said = supervisor.ended(pid, status, time.monotonic())
         if said:
-            _log([said])
+            log([said])
         else:
             _record_exit(pid, status)
 
@@ -157,15 +153,15 @@ def _record_exit(pid: int, status: int) -> None:
 def _load_drivers(boot: Boot) -> None:
     for event in boot.hotplug.pending() if boot.hotplug else ():
         if event.action == "add" and event.modalias:
-            _log(boot.modules.load_all(boot.modules.matching(event.modalias)))
+            log(boot.modules.load_all(boot.modules.matching(event.modalias)))
 
 
 def _obey(control: socket.socket, supervisor: Supervisor) -> None:
     command = control.recv(64).decode(errors="replace")
     if command not in _COMMANDS:
-        _log([f"Command {command!a} ignored: known are {', '.join(_COMMANDS)}"])
+        log([f"Command {command!a} ignored: known are {', '.join(_COMMANDS)}"])
         return
-    _log([f"Machine ends by command {command}"])
+    log([f"Machine ends by command {command}"])
     supervisor.drain()
     end_processes()
     power.end_machine(command)

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,6 +113,11 @@ class Supervisor:
         """Start nothing any more; returns the pids that still run."""
         self._draining = True
         return [one.pid for one in self._all if one.pid]
+
+
+def log(lines: Iterable[str]) -> None:
+    """Print lines on the console, marked as the node's."""
+    os.write(1, "".join(f"zn: {line}\n" for line in lines).encode())
 
 
 def watch_children() -> socket.socket:

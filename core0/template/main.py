@@ -16,11 +16,11 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from core0.init.supervise import Service, Supervisor, ended_children, watch_children
+from core0.init.supervise import Service, Supervisor, ended_children, log, watch_children
 from core0.linux import mounts, namespaces
 from core0.template.child import Descriptors, be_container
 from core0.template.messages import Forked
@@ -49,8 +49,8 @@ def main(node: Service, api: Service) -> None:
                 if key.fileobj is listener:
                     _accept(listener, runtime)
             ended = (supervisor.ended(*child, time.monotonic()) for child in ended_children(children))
-            _log(said for said in ended if said)
-            _log(supervisor.start_due(time.monotonic()))
+            log(said for said in ended if said)
+            log(supervisor.start_due(time.monotonic()))
 
 
 def _start(supervisor: Supervisor, service: Service, *modules: str) -> None:
@@ -58,7 +58,7 @@ def _start(supervisor: Supervisor, service: Service, *modules: str) -> None:
     for module in modules:
         importlib.import_module(module)
     supervisor.add(service, time.monotonic())
-    _log(supervisor.start_due(time.monotonic()))
+    log(supervisor.start_due(time.monotonic()))
 
 
 def _preload() -> None:
@@ -69,10 +69,6 @@ def _preload() -> None:
     preload()
     gc.enable()
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
-def _log(lines: Iterable[str]) -> None:
-    os.write(1, "".join(f"zn: {line}\n" for line in lines).encode())
 
 
 def _accept(listener: socket.socket, runtime: int) -> None:

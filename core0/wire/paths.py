@@ -2,7 +2,6 @@
 
 SENTINEL = "/etc/zn/sentinel"
 IMAGE = "/etc/zn/image.json"
-PYTHON = "/usr/bin/python3.13"
 ENTRY = "/init"
 SECCOMP = "/usr/lib/zeronode/seccomp.bpf"
 
