@@ -56,7 +56,8 @@ def _own(request: Request, wanted: NodeManifest, locked: Lock, made: Base) -> _O
     ]
     entries = node.compiled(sources, made.runtime, locked.arch, wanted.python.version)
     identity = Identity(VERSION, locked.arch, wanted.name, _build_id(made, entries), locked.epoch)
-    return _Own(identity, node.own_tree(entries, identity, wanted.python.version))
+    base = (there.path for there in made.listing())
+    return _Own(identity, node.own_tree(entries, base, identity, wanted.python.version))
 
 
 def _build_id(made: Base, entries: Iterable[Entry]) -> str:

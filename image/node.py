@@ -18,6 +18,8 @@ from image.tree import Entry, Kind, Tree, compose, drop, file, link, merged_usr_
 ZERONODE = "usr/lib/zeronode"
 SITE = f"{ZERONODE}/site"
 SENTINEL = "etc/zn/sentinel"
+# Where each Python module of the image is, for core0.importer.
+MODULES = f"{ZERONODE}/modules"
 OWN = "zeronode"
 
 # The kernel opens /dev/console before PID 1 can mount devtmpfs; Python opens /dev/null early.
@@ -27,6 +29,8 @@ _INIT = f"""\
 #!/usr/bin/python{{python}} -ISB
 import sys
 sys.path += ["/{SITE}", "/{ZERONODE}"]
+from core0.importer import install
+install("/{MODULES}")
 from core0.__main__ import main
 main(sys.argv[1:])
 """
@@ -122,11 +126,37 @@ def _static(path: Path, name: str) -> Entry:
     return file(name, path.read_bytes(), "static", mode)
 
 
-def own_tree(entries: Iterable[Entry], identity: Identity, python: str) -> dict[str, Entry]:
-    """Our part of the image, the sentinel last."""
+def own_tree(
+    entries: Sequence[Entry], base: Iterable[str], identity: Identity, python: str
+) -> dict[str, Entry]:
+    """Our part of the image, the sentinel last; `base` are the paths of the other part."""
     init = file("init", _INIT.format(python=python).encode(), OWN, 0o755)
-    tree = compose([*entries, init, *_identity_files(identity)])
+    paths = (*base, *(entry.path for entry in entries))
+    listing = file(MODULES, module_listing(paths, python).encode(), OWN)
+    tree = compose([*entries, init, listing, *_identity_files(identity)])
     return {**tree, SENTINEL: file(SENTINEL, f"{identity.build_id}\n".encode(), OWN)}
+
+
+def module_listing(paths: Iterable[str], python: str) -> str:
+    """A line for each Python module of an image: its full name and its file. Of two, the first of sys.path counts."""
+    library = f"usr/lib/python{python}"
+    # those within others before these
+    folders = (f"{library}/lib-dynload/", f"{library}/", f"{SITE}/", f"{ZERONODE}/")
+    found: dict[str, tuple[int, str]] = {}
+    for path in paths:
+        folder = next((folder for folder in folders if path.startswith(folder)), None)
+        if folder and path.endswith((".pyc", ".so")):
+            name = _module_name(path.removeprefix(folder))
+            rank = folders.index(folder)
+            found[name] = min(found.get(name, (rank, path)), (rank, path))
+    return "".join(f"{name} /{path}\n" for name, (_, path) in sorted(found.items()))
+
+
+def _module_name(file: str) -> str:
+    """`a/b.pyc` is a.b, `a/__init__.pyc` is a, `a/b.cpython-313-x86_64-linux-gnu.so` is a.b."""
+    *packages, last = file.split("/")
+    stem = last.partition(".")[0]
+    return ".".join(packages if stem == "__init__" else [*packages, stem])
 
 
 def _identity_files(identity: Identity) -> list[Entry]:
