@@ -113,7 +113,7 @@ class HostNode:
             self.folder / "cgroup",
         )
         containers = Containers(world, events)
-        self.state = NodeState(self.identity, self.fingerprint, events, networks, containers)
+        self.state = NodeState(self.identity, self.fingerprint, events, networks, lambda: containers)
         containers.resume()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(str(self.socket))

@@ -17,7 +17,7 @@ from core0.containers.model import IDS, Record, first_id
 from core0.containers.observe import is_alive, start_time
 from core0.images.model import Image
 from core0.images.store import Store
-from core0.linux import cgroups, namespaces
+from core0.linux import cgroups, files, namespaces
 from core0.template.messages import Forked, Go, Ready
 from core0.wire import paths
 from core0.wire.network import CONTAINER_GATEWAY
@@ -332,6 +332,4 @@ def last_words(world: World, name: str) -> str:
 
 def write_whole(path: Path, value: msgspec.Struct) -> None:
     """Write a file that appears whole or not at all."""
-    temporary = path.with_suffix(".new")
-    temporary.write_bytes(msgspec.json.encode(value))
-    temporary.rename(path)
+    files.replace(path, msgspec.json.encode(value))

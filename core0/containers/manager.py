@@ -8,7 +8,8 @@ import os
 import shutil
 import traceback
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from core0.containers import apply, rootfs
 from core0.containers.apply import ContainerError, Slot, World
@@ -17,7 +18,7 @@ from core0.containers.observe import is_alive, observe_record, observe_wanted
 from core0.containers.plan import plan
 from core0.images.model import Image, PullError, parse_reference
 from core0.wire import ports
-from core0.wire.control import Refusal, Report
+from core0.wire.control import Refusal, RefusedError, Report
 from core0.wire.types import Container, ContainerSpec, ContainerState
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
@@ -28,16 +29,7 @@ _SETTLED = ("running", "stopped", "failed")
 _STOPPED: tuple[ContainerState, str] = ("stopped", "it was stopped as asked")
 
 
-class RefusedError(Exception):
-    """A wish that cannot be granted; nothing was changed."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.detail)
-        self.refusal = refusal
-
-
-@dataclass
-class _Life:
+class _Life(msgspec.Struct, eq=False):
     """One container's loop and what it last said."""
 
     wanted: Wanted | None
@@ -49,8 +41,8 @@ class _Life:
     due: float = 0.0
     created: float = 0.0
     end: tuple[ContainerState, str] = _STOPPED
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    changed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
 

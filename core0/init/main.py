@@ -14,12 +14,12 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from core0.init.phases import STEPS, Boot, BootError, Step
 from core0.init.supervise import Service, Supervisor, ended_children, log, watch_children
-from core0.linux import modules, power
+from core0.linux import files, power
+from core0.linux.modules import Modules
 from core0.wire import cmdline, paths
 from core0.wire.console import Phase, announce, format_phase
 
@@ -56,7 +56,7 @@ def _boot() -> Boot:
     """Run the table of phases. The boot log starts when /run is there."""
     early = [Phase("init", "done", time.clock_gettime(time.CLOCK_BOOTTIME))]
     os.write(1, (format_phase(early[0]) + "\n").encode())
-    boot = Boot(cmdline.CommandLine(), modules.Modules(folder=Path(), index={}, aliases=[]))
+    boot = Boot()
     for step in STEPS:
         phase = _run_phase(step, boot)
         if os.path.isdir(paths.RUN):
@@ -90,10 +90,9 @@ def _keep(early: list[Phase]) -> None:
 
 
 def _read_command_line(boot: Boot) -> None:
-    with open("/proc/cmdline") as file:
-        boot.command_line = cmdline.parse(file.read())
+    boot.command_line = cmdline.parse(files.read_text("/proc/cmdline"))
     log(f"Warning: {warning}" for warning in boot.command_line.warnings)
-    boot.modules = modules.Modules.of_running_kernel()
+    boot.modules = Modules.of_running_kernel()
 
 
 def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
@@ -114,6 +113,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
         ready = selector.select(max(0.0, due - time.monotonic()) if due < math.inf else None)
         if time.monotonic() >= later:
             log(boot.modules.load_all(boot.later))
+            traceback.format_exc()  # loads now what loads late (core0.importer): a panic may not be able to
             later = math.inf
         for key, _ in ready:
             if key.fileobj is control:
@@ -144,10 +144,7 @@ def _reap(reaper: socket.socket, supervisor: Supervisor) -> None:
 
 def _record_exit(pid: int, status: int) -> None:
     """Leave a container's wait status in a file that appears whole, for a node daemon that may be starting."""
-    temporary = f"{paths.EXITS}/.{pid}"
-    with open(temporary, "w") as file:
-        file.write(str(status))
-    os.rename(temporary, f"{paths.EXITS}/{pid}")
+    files.replace(f"{paths.EXITS}/{pid}", str(status).encode())
 
 
 def _load_drivers(boot: Boot) -> None:

@@ -11,10 +11,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from fcntl import ioctl
+from typing import NamedTuple
 
-from core0.linux import cgroups, modules, mounts, uevents
+from core0.linux import cgroups, files, modules, mounts, uevents
 from core0.wire import cmdline, paths
 
 _SAFE = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
@@ -60,18 +60,17 @@ class BootError(Exception):
     """The node cannot go on: the message has the cause and the remedy."""
 
 
-@dataclass
 class Boot:
     """What the phases find out for those after them."""
 
-    command_line: cmdline.CommandLine
-    modules: modules.Modules
-    hotplug: uevents.UeventSocket | None = None
-    later: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.command_line = cmdline.CommandLine()
+        self.modules = modules.Modules("", {}, [])
+        self.hotplug: uevents.UeventSocket | None = None
+        self.later: list[str] = []
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One phase of the boot."""
 
     name: str
@@ -128,8 +127,7 @@ def mount_kernel_files(_: Boot) -> str:
 
 def set_clock(_: Boot) -> str:
     """Never run before the image was built: a dead clock battery must not fail the first TLS."""
-    with open(paths.IMAGE, "rb") as file:
-        built = float(json.load(file)["source_date_epoch"])
+    built = float(json.loads(files.read(paths.IMAGE))["source_date_epoch"])
     if time.time() >= built:
         return ""
     time.clock_settime(time.CLOCK_REALTIME, built)
@@ -138,13 +136,11 @@ def set_clock(_: Boot) -> str:
 
 def make_cgroups(_: Boot) -> str:
     """One branch for the node's own processes, one for containers."""
-    from pathlib import Path
-
     controllers = ("cpu", "memory", "pids", "io")
-    cgroups.delegate(Path(paths.CGROUP), controllers)
+    cgroups.delegate(paths.CGROUP, controllers)
     for branch in (paths.CGROUP_SYSTEM, paths.CGROUP_CONTAINERS):
-        cgroups.create(Path(branch))
-        cgroups.delegate(Path(branch), controllers)
+        cgroups.create(branch)
+        cgroups.delegate(branch, controllers)
     return ""
 
 
@@ -171,8 +167,7 @@ def tune_kernel(boot: Boot) -> str:
 
 def _write_sysctl(name: str, value: str) -> bool:
     try:
-        with open(f"/proc/sys/{name}", "w") as file:
-            file.write(value)
+        files.write(f"/proc/sys/{name}", value)
     except OSError:
         return False
     return True

@@ -12,8 +12,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from core0.linux import cgroups, privileges
 from core0.wire import paths
@@ -24,8 +24,7 @@ _LEFTOVERS = 1.0  # seconds that the kernel may take to end what was killed
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.1, 30.0, 60.0
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(NamedTuple):
     """One process of the node.
 
     Attributes:
@@ -39,7 +38,7 @@ class Service:
     name: str
     run: Callable[[socket.socket | None], None]
     listen: Callable[[], socket.socket] | None = None
-    limits: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = MappingProxyType({})
     user: int = 0
 
 
@@ -54,28 +53,28 @@ def describe_status(status: int) -> str:
     return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
-@dataclass
 class Supervised:
     """A service and what became of it."""
 
-    service: Service
-    listener: socket.socket | None = None
-    pid: int = 0
-    started: float = 0.0
-    failures: int = 0
-    due: float = 0.0
+    def __init__(self, service: Service, due: float) -> None:
+        self.service = service
+        self.listener: socket.socket | None = None
+        self.pid = 0
+        self.started = 0.0
+        self.failures = 0
+        self.due = due
 
 
 class Supervisor:
     """Starts services when due and learns of their ends from the reaper. The clock comes in as a parameter."""
 
     def __init__(self, services: Sequence[Service], now: float) -> None:
-        self._all = [Supervised(service, due=now) for service in services]
+        self._all = [Supervised(service, now) for service in services]
         self._draining = False
 
     def add(self, service: Service, now: float) -> None:
         """Take on one more service, due at once."""
-        self._all.append(Supervised(service, due=now))
+        self._all.append(Supervised(service, now))
 
     def start_due(self, now: float) -> list[str]:
         """Start every service that is not running and whose delay is over; returns a line per failure."""
@@ -145,8 +144,8 @@ def ended_children(reader: socket.socket) -> Iterator[tuple[int, int]]:
         yield pid, status
 
 
-def _group(service: Service) -> Path:
-    return Path(paths.CGROUP_SYSTEM) / service.name
+def _group(service: Service) -> str:
+    return f"{paths.CGROUP_SYSTEM}/{service.name}"
 
 
 def _end_leftovers(service: Service) -> None:
@@ -169,7 +168,7 @@ def start(service: Service, listener: socket.socket | None) -> int:
     return pid
 
 
-def _be(service: Service, listener: socket.socket | None, group: Path) -> None:
+def _be(service: Service, listener: socket.socket | None, group: str) -> None:
     """The child's side of `start`. Never returns."""
     try:
         _leave_supervisor(listener)

@@ -5,54 +5,56 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-ROOT = Path("/sys/fs/cgroup")
+from core0.linux import files
+from core0.linux.files import StrPath
 
 
-def create(path: Path, limits: Mapping[str, str] | None = None) -> None:
+def create(path: StrPath, limits: Mapping[str, str] | None = None) -> None:
     """Make a cgroup and set its limit files; one that exists is kept and its limits set again.
 
     Raises:
         OSError: naming the limit that the kernel refused.
     """
-    path.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
     for name, value in (limits or {}).items():
         try:
-            (path / name).write_text(value)
+            files.write(f"{path}/{name}", value)
         except OSError as error:
+            group = os.path.basename(path)
             raise OSError(
-                error.errno, f"cannot set {name} of cgroup {path.name} to {value}: {error.strerror}"
+                error.errno, f"cannot set {name} of cgroup {group} to {value}: {error.strerror}"
             ) from None
 
 
-def delegate(path: Path, controllers: Iterable[str]) -> None:
+def delegate(path: StrPath, controllers: Iterable[str]) -> None:
     """Give the children of a cgroup those of the named controllers that exist here."""
-    present = set((path / "cgroup.controllers").read_text().split())
+    present = set(files.read_text(f"{path}/cgroup.controllers").split())
     wanted = [f"+{name}" for name in controllers if name in present]
-    (path / "cgroup.subtree_control").write_text(" ".join(wanted))
+    files.write(f"{path}/cgroup.subtree_control", " ".join(wanted))
 
 
-def enter(path: Path, pid: int = 0) -> None:
+def enter(path: StrPath, pid: int = 0) -> None:
     """Move a process (0: the caller) into a cgroup."""
-    (path / "cgroup.procs").write_text(str(pid))
+    files.write(f"{path}/cgroup.procs", str(pid))
 
 
-def is_populated(path: Path) -> bool:
+def is_populated(path: StrPath) -> bool:
     """Whether a process lives in the cgroup or below it; one that is gone has none."""
     try:
-        return "populated 1" in (path / "cgroup.events").read_text()
+        return "populated 1" in files.read_text(f"{path}/cgroup.events")
     except FileNotFoundError:
         return False
 
 
-def kill(path: Path) -> None:
+def kill(path: StrPath) -> None:
     """SIGKILL every process in the cgroup and below, at once (cgroup.kill)."""
     with contextlib.suppress(FileNotFoundError):
-        (path / "cgroup.kill").write_text("1")
+        files.write(f"{path}/cgroup.kill", "1")
 
 
-def remove(path: Path, deadline: float = 5.0) -> None:
+def remove(path: StrPath, deadline: float = 5.0) -> None:
     """Remove an empty cgroup and its children; the kernel frees a killed one's processes a little later.
 
     Args:
@@ -72,9 +74,9 @@ def remove(path: Path, deadline: float = 5.0) -> None:
         time.sleep(0.005)
 
 
-def _remove_tree(path: Path) -> None:
+def _remove_tree(path: StrPath) -> None:
     with contextlib.suppress(FileNotFoundError):
         for child in os.scandir(path):
             if child.is_dir():
-                _remove_tree(Path(child.path))
-        path.rmdir()
+                _remove_tree(child.path)
+        os.rmdir(path)

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import platform
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # PyDLL keeps the interpreter's lock: a raw clone must not let another thread run between its two halves.
@@ -55,9 +54,9 @@ _SHARED = {
 
 def _number(name: str) -> int:
     try:
-        return _SHARED.get(name) or _PER_ARCHITECTURE[platform.machine()][name]
+        return _SHARED.get(name) or _PER_ARCHITECTURE[os.uname().machine][name]
     except KeyError:
-        raise OSError(f"no number known for system call {name} on {platform.machine()}") from None
+        raise OSError(f"no number known for system call {name} on {os.uname().machine}") from None
 
 
 def _argument(value: object) -> object:

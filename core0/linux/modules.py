@@ -9,39 +9,46 @@ import fnmatch
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from core0.linux.libc import syscall
 
 
-@dataclass
 class Modules:
-    """The loadable modules of the running kernel, and which of them this process has loaded."""
+    """The loadable modules of the running kernel, and which of them this process has loaded.
 
-    folder: Path
-    index: dict[str, dict[str, object]]
-    aliases: list[tuple[str, str]]
-    loaded: set[str] = field(default_factory=set)
+    Attributes:
+        folder: where their files are.
+        index: a file's path and the modules to load before it, by name.
+        aliases: patterns of device names with the module that serves them.
+        loaded: names of those that are in the kernel.
+    """
+
+    def __init__(
+        self, folder: str, index: dict[str, dict[str, object]], aliases: list[tuple[str, str]]
+    ) -> None:
+        self.folder = folder
+        self.index = index
+        self.aliases = aliases
+        self.loaded: set[str] = set()
 
     @classmethod
-    def of_running_kernel(cls, root: Path = Path("/usr/lib/modules")) -> "Modules":
+    def of_running_kernel(cls, root: str = "/usr/lib/modules") -> "Modules":
         """Read the index of this kernel release; an image without modules has an empty one."""
-        folder = root / os.uname().release
+        folder = f"{root}/{os.uname().release}"
         try:
-            document = json.loads((folder / "modules.json").read_bytes())
+            with open(f"{folder}/modules.json", "rb") as file:
+                document = json.load(file)
         except FileNotFoundError:
             return cls(folder, {}, [])
-        return cls(folder, document["modules"], [(pattern, name) for pattern, name in document["aliases"]])
+        return cls(folder, document["modules"], document["aliases"])
 
     def matching(self, modalias: str) -> list[str]:
         """Names of the modules that claim a device by its MODALIAS, each once, in the index's order."""
-        bus = modalias.partition(":")[0]
         names = (
             name
             for pattern, name in self.aliases
-            # fnmatch compiles each pattern it is given: most are of other buses
-            if pattern.partition(":")[0] == bus and fnmatch.fnmatchcase(modalias, pattern)
+            # fnmatch compiles each pattern that it is given: most are of other devices, as their beginnings tell
+            if modalias.startswith(_beginning(pattern)) and fnmatch.fnmatchcase(modalias, pattern)
         )
         return list(dict.fromkeys(names))
 
@@ -77,7 +84,7 @@ class Modules:
         yield name
 
     def _insert(self, name: str) -> None:
-        path = self.folder / str(self.index[name]["path"])
+        path = f"{self.folder}/{self.index[name]['path']}"
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -89,3 +96,11 @@ class Modules:
                 raise
         finally:
             os.close(descriptor)
+
+
+def _beginning(pattern: str) -> str:
+    """What a name must start with to match a pattern: all before its first wildcard."""
+    for at, letter in enumerate(pattern):
+        if letter in "*?[":
+            return pattern[:at]
+    return pattern

@@ -2,8 +2,8 @@
 
 import ctypes
 import os
-from pathlib import Path
 
+from core0.linux import files
 from core0.linux.libc import syscall
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
@@ -68,7 +68,7 @@ def fork_into(namespaces: int, cgroup: int) -> int:
 def write_id_maps(pid: int, first: int, count: int) -> None:
     """Map ids 0 … count-1 of the process's user namespace to first … first+count-1 outside."""
     for name in ("uid_map", "gid_map"):
-        Path(f"/proc/{pid}/{name}").write_text(f"0 {first} {count}\n")
+        files.write(f"/proc/{pid}/{name}", f"0 {first} {count}\n")
 
 
 def open_namespace(pid: int, kind: str) -> int:

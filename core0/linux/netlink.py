@@ -8,7 +8,6 @@ Sources: netlink(7), rtnetlink(7), include/uapi/linux/if_link.h and veth.h.
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import struct
@@ -115,11 +114,20 @@ def delete_link(name: str) -> Request:
     )
 
 
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _prefix(text: str) -> tuple[socket.AddressFamily, bytes, int]:
+    """Family, packed address and length of `address/prefix length`. The kernel judges whether they fit."""
+    address, _, length = text.partition("/")
+    family = _family(address)
+    return family, socket.inet_pton(family, address), int(length)
+
+
 def _address(kind: int, flags: int, index: int, interface: str, doing: str) -> Request:
-    parsed = ipaddress.ip_interface(interface)
-    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
-    packed = parsed.ip.packed
-    body = _IFADDR.pack(family, parsed.network.prefixlen, 0, 0, index)
+    family, packed, length = _prefix(interface)
+    body = _IFADDR.pack(family, length, 0, 0, index)
     body += _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
     return Request(kind, flags, body, f"{doing} {interface} of link {index}")
 
@@ -136,16 +144,13 @@ def delete_address(index: int, interface: str) -> Request:
 
 def add_route(destination: str, index: int, gateway: str | None = None, *, metric: int = 0) -> Request:
     """Route a network out of a link, directly or by a gateway (taken to be on that link)."""
-    network = ipaddress.ip_network(destination)
-    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    family, network, length = _prefix(destination)
     scope = 0 if gateway else _RT_SCOPE_LINK
     flags = _RTNH_F_ONLINK if gateway else 0
-    body = _ROUTE.pack(
-        family, network.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, flags
-    )
-    body += _attribute(_RTA_DST, network.network_address.packed) + _number(_RTA_OIF, index)
+    body = _ROUTE.pack(family, length, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, flags)
+    body += _attribute(_RTA_DST, network) + _number(_RTA_OIF, index)
     if gateway:
-        body += _attribute(_RTA_GATEWAY, ipaddress.ip_address(gateway).packed)
+        body += _attribute(_RTA_GATEWAY, socket.inet_pton(_family(gateway), gateway))
     if metric:
         body += _number(_RTA_PRIORITY, metric)
     way = f" by {gateway}" if gateway else ""
@@ -295,7 +300,7 @@ def _parse_link(body: bytes) -> Link:
 
 
 def _parse_address(body: bytes) -> Address:
-    _, length, _, _, index = _IFADDR.unpack_from(body)
+    family, length, _, _, index = _IFADDR.unpack_from(body)
     found = _attributes(body[_IFADDR.size :])
     packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
-    return Address(index, f"{ipaddress.ip_address(packed)}/{length}")
+    return Address(index, f"{socket.inet_ntop(family, packed)}/{length}")

@@ -1,7 +1,6 @@
 """Packet filtering by libnftables in this process (libnftables(3)): a command is one atomic transaction."""
 
 import ctypes
-import ctypes.util
 
 _LIBRARY = "libnftables.so.1"
 

@@ -6,22 +6,21 @@ Sources: kobject_uevent_net_broadcast() in lib/kobject_uevent.c; netlink(7).
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 _NETLINK_KOBJECT_UEVENT = 15
 _KERNEL_GROUP = 1
 _LARGEST = 64 * 1024
 
 
-@dataclass(frozen=True)
-class Uevent:
+class Uevent(NamedTuple):
     """One announcement: what happened to which device, with the kernel's own variables."""
 
     action: str
     devpath: str
-    variables: dict[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = MappingProxyType({})
 
     @property
     def modalias(self) -> str | None:
@@ -71,17 +70,17 @@ class UeventSocket:
                 yield event
 
 
-def present_modaliases(root: Path = Path("/sys/bus")) -> Iterator[str]:
+def present_modaliases(root: str = "/sys/bus") -> Iterator[str]:
     """The MODALIAS of every device that has no driver yet, from sysfs."""
     for bus in sorted(os.listdir(root)):
-        devices = root / bus / "devices"
+        devices = f"{root}/{bus}/devices"
         with contextlib.suppress(FileNotFoundError):
             for device in sorted(os.listdir(devices)):
-                yield from _modalias(devices / device)
+                yield from _modalias(f"{devices}/{device}")
 
 
-def _modalias(device: Path) -> Iterator[str]:
-    if (device / "driver").exists():
+def _modalias(device: str) -> Iterator[str]:
+    if not os.path.exists(f"{device}/modalias") or os.path.exists(f"{device}/driver"):
         return
-    with contextlib.suppress(OSError):
-        yield (device / "modalias").read_text().strip()
+    with contextlib.suppress(OSError), open(f"{device}/modalias") as file:
+        yield file.read().strip()

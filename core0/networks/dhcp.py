@@ -5,7 +5,6 @@ Sources: RFC 2131 (protocol), RFC 2132 (options), RFC 1071 (checksum), packet(7)
 """
 
 import asyncio
-import ipaddress
 import os
 import socket
 import struct
@@ -81,7 +80,7 @@ def decode(data: bytes) -> Message | None:
     options = _decode_options(data[_FIXED.size :])
     if operation != 2 or cookie != _COOKIE or len(options.get(_KIND, b"")) != 1:
         return None
-    address = str(ipaddress.IPv4Address(yours))
+    address = socket.inet_ntoa(yours)
     return Message(options[_KIND][0], transaction, hardware[: min(length, 16)], address, options)
 
 
@@ -105,22 +104,28 @@ def lease_of(message: Message) -> Lease | None:
     server = options.get(_SERVER, b"")
     if len(mask) != 4 or len(server) != 4 or message.address == "0.0.0.0":  # noqa: S104
         return None
-    try:
-        network = ipaddress.IPv4Network(f"{message.address}/{ipaddress.IPv4Address(mask)}", strict=False)
-    except ValueError:
+    length = _prefix_length(mask)
+    if length is None:
         return None
     routers = _addresses(options.get(_ROUTER, b""))
     return Lease(
-        address=f"{message.address}/{network.prefixlen}",
+        address=f"{message.address}/{length}",
         gateway=routers[0] if routers else None,
         nameservers=tuple(_addresses(options.get(_NAMESERVERS, b""))),
-        server=str(ipaddress.IPv4Address(server)),
+        server=socket.inet_ntoa(server),
         seconds=struct.unpack("!I", seconds)[0] if len(seconds) == 4 else 3600,
     )
 
 
+def _prefix_length(mask: bytes) -> int | None:
+    """How many ones a mask starts with; None if there are more behind a zero."""
+    text = f"{int.from_bytes(mask):032b}"
+    ones = text.rstrip("0")
+    return None if "0" in ones else len(ones)
+
+
 def _addresses(data: bytes) -> list[str]:
-    return [str(ipaddress.IPv4Address(data[at : at + 4])) for at in range(0, len(data) - len(data) % 4, 4)]
+    return [socket.inet_ntoa(data[at : at + 4]) for at in range(0, len(data) - len(data) % 4, 4)]
 
 
 def wrap(payload: bytes) -> bytes:
@@ -188,8 +193,8 @@ class Client:
             NoAnswerError: if no server answers, or the server refuses.
         """
         options = {
-            _REQUESTED: ipaddress.ip_interface(lease.address).ip.packed,
-            _SERVER: ipaddress.IPv4Address(lease.server).packed,
+            _REQUESTED: socket.inet_aton(lease.address.partition("/")[0]),
+            _SERVER: socket.inet_aton(lease.server),
         }
         answer = await self._exchange(REQUEST, options, (ACK, NAK), attempts)
         granted = lease_of(answer)

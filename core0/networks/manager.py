@@ -4,14 +4,13 @@ It never stops the boot: a link that nobody answers on is tried again while the 
 """
 
 import asyncio
-import ipaddress
 import random
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import msgspec
 
-from core0.linux import netlink
+from core0.linux import files, netlink
+from core0.linux.files import StrPath
 from core0.linux.modules import Modules
 from core0.linux.netlink import LinkChanges, Netlink
 from core0.networks import dhcp
@@ -22,7 +21,7 @@ from core0.networks.observe import observe
 from core0.networks.plan import plan
 from core0.wire import paths
 from core0.wire.control import Report
-from core0.wire.network import CONTAINER_GATEWAY, CONTAINER_NETWORK
+from core0.wire.network import CONTAINER_GATEWAY, container_address
 
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 _SETTLE = 0.05
@@ -32,7 +31,7 @@ class Networks:
     """The node's links and the containers' links."""
 
     def __init__(
-        self, report: Report, on_lease: Callable[[Lease], None], kept: Path = Path(paths.LEASES)
+        self, report: Report, on_lease: Callable[[Lease], None], kept: StrPath = paths.LEASES
     ) -> None:
         self._report = report
         self._on_lease = on_lease
@@ -151,13 +150,11 @@ class Networks:
             self._reconcile()
 
     def _keep_leases(self) -> None:
-        new = self._kept.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(self._leases))
-        new.rename(self._kept)
+        files.replace(self._kept, msgspec.json.encode(self._leases))
 
     def attach(self, number: int, namespace: int) -> str:
         """Make the link of container `number`: `eth0` in its network namespace, routed; returns its address."""
-        address = str(ipaddress.ip_network(CONTAINER_NETWORK)[number + 1])
+        address = container_address(number)
         name = f"{CONTAINER_LINK_PREFIX}{number}"
         self._need_filter()
         self._rtnetlink.apply([netlink.add_veth(name, "eth0", namespace)])
@@ -196,9 +193,9 @@ class Networks:
         return self._filter
 
 
-def _kept_leases(file: Path) -> dict[int, Lease]:
+def _kept_leases(file: StrPath) -> dict[int, Lease]:
     """The leases of an earlier node daemon: the links keep their addresses while it starts again."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[int, Lease])
+        return msgspec.json.decode(files.read(file), type=dict[int, Lease])
     except FileNotFoundError:
         return {}

@@ -5,8 +5,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
+from core0.linux import files
 from core0.networks.model import SeenLink
 from core0.wire import cmdline, console, paths
 from core0.wire.types import Address, Boot, BootPhase, Check, Health, Node, ProcessMemory
@@ -17,7 +17,7 @@ _LEAST_MEMORY = 16 << 20
 
 def describe_node(fingerprint: str, links: tuple[SeenLink, ...]) -> Node:
     """What this node is."""
-    image = json.loads(Path(paths.IMAGE).read_bytes())
+    image = json.loads(files.read(paths.IMAGE))
     system = os.uname()
     return Node(
         hostname=socket.gethostname(),
@@ -52,11 +52,11 @@ def describe_health(links: tuple[SeenLink, ...]) -> Health:
 
 def describe_boot() -> Boot:
     """How this boot went."""
-    return Boot(tuple(_phases()), cmdline.parse(Path("/proc/cmdline").read_text()).warnings)
+    return Boot(tuple(_phases()), cmdline.parse(files.read_text("/proc/cmdline")).warnings)
 
 
 def _phases() -> Iterator[BootPhase]:
-    for line in Path(paths.BOOT_LOG).read_text().splitlines():
+    for line in files.read_text(paths.BOOT_LOG).splitlines():
         phase = console.parse_phase(line)
         if phase:
             yield BootPhase(phase.name, phase.state, phase.at, phase.detail)
@@ -64,7 +64,7 @@ def _phases() -> Iterator[BootPhase]:
 
 def _memory(field: str) -> int:
     """A figure of /proc/meminfo in bytes."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    for line in files.read_text("/proc/meminfo").splitlines():
         name, _, rest = line.partition(":")
         if name == field:
             return int(rest.split()[0]) << 10
@@ -74,15 +74,15 @@ def _memory(field: str) -> int:
 def _processes() -> Iterator[ProcessMemory]:
     """PID 1 and the node's own processes, each in the cgroup of its name."""
     yield from _process("init", 1)
-    for group in sorted(Path(paths.CGROUP_SYSTEM).iterdir()):
-        if group.is_dir():
-            for pid in (group / "cgroup.procs").read_text().split():
-                yield from _process(group.name, int(pid))
+    for group in sorted(os.listdir(paths.CGROUP_SYSTEM)):
+        processes = f"{paths.CGROUP_SYSTEM}/{group}/cgroup.procs"
+        for pid in files.read_text(processes).split() if os.path.exists(processes) else ():
+            yield from _process(group, int(pid))
 
 
 def _process(name: str, pid: int) -> Iterator[ProcessMemory]:
     try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        rollup = files.read_text(f"/proc/{pid}/smaps_rollup")
     except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or its /proc is closed
         return
     for line in rollup.splitlines():

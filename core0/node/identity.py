@@ -4,9 +4,7 @@ Everything is Ed25519 (RFC 8032, RFC 8410). Certificates only carry keys: client
 fingerprint, and the node trusts what the operator's key has signed.
 """
 
-import hashlib
 import os
-import ssl
 from contextlib import AbstractContextManager
 
 from core0.node import openssl
@@ -29,7 +27,7 @@ def make_certificate(name: str) -> tuple[str, str, str]:
     }
     with openssl.new_key() as key, _certificate(name, key, key, extensions) as certificate:
         pem, secret = openssl.certificate_pem(certificate), openssl.private_key_pem(key)
-    return pem, secret, hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+        return pem, secret, openssl.fingerprint(certificate)
 
 
 def trust_anchor(public_key: bytes) -> str:

@@ -2,21 +2,17 @@
 
 import asyncio
 import gc
-import hashlib
 import os
 import signal
 import socket
-import ssl
 import struct
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from core0.containers.apply import World
-from core0.containers.manager import Containers
-from core0.images.store import Store
+from core0.linux import files
 from core0.networks.manager import Networks
 from core0.networks.model import Lease, SeenLink
 from core0.node import identity
@@ -25,6 +21,9 @@ from core0.node.verbs import NodeState, answer
 from core0.wire import cmdline, paths
 from core0.wire.console import announce
 from core0.wire.control import Call, Identity, Reply, receive, send
+
+if TYPE_CHECKING:
+    from core0.containers.manager import Containers
 
 
 def main(listener: socket.socket) -> None:
@@ -40,9 +39,8 @@ async def _run(listener: socket.socket) -> None:
     keeping = asyncio.create_task(networks.run(), name="networks")
     own, fingerprint = _identity()
     announce("identity", detail=f"sha256:{fingerprint}")
-    containers = Containers(World(Store(), networks, identity.make_certificate), events)
-    state = NodeState(own, fingerprint, events, networks, containers)
-    containers.resume()
+    state = NodeState(own, fingerprint, events, networks, lambda: _containers(networks, events))
+    _resume(state)
     # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.
     server = await asyncio.start_server(lambda r, w: talk(state, r, w), sock=listener)
     stopped = asyncio.Event()
@@ -54,6 +52,23 @@ async def _run(listener: socket.socket) -> None:
         keeping.result()
 
 
+def _containers(networks: Networks, events: EventRing) -> "Containers":
+    """The container manager, which has taken over what an earlier daemon left."""
+    from core0.containers.apply import World
+    from core0.containers.manager import Containers
+    from core0.images.store import Store
+
+    containers = Containers(World(Store(), networks, identity.make_certificate), events)
+    containers.resume()
+    return containers
+
+
+def _resume(state: NodeState) -> None:
+    """Make the container manager at once if an earlier daemon left containers."""
+    if os.listdir(paths.CONTAINERS):
+        _ = state.containers
+
+
 def _name_node(links: Sequence[SeenLink]) -> None:
     """Without `zn.hostname` a node is named after its first link, so that consoles in a rack differ."""
     if not _command_line().hostname and links:
@@ -61,35 +76,31 @@ def _name_node(links: Sequence[SeenLink]) -> None:
 
 
 def _command_line() -> cmdline.CommandLine:
-    return cmdline.parse(Path("/proc/cmdline").read_text())
+    return cmdline.parse(files.read_text("/proc/cmdline"))
 
 
 def _identity() -> tuple[Identity, str]:
     """The node's identity of this boot: made once, kept in memory for the daemon's next start."""
     operator = _command_line().operator
-    certificate, key = _kept_certificate() or _fresh_certificate()
-    der = ssl.PEM_cert_to_DER_cert(certificate)
+    certificate, key, fingerprint = _kept_certificate() or _fresh_certificate()
     anchor = identity.trust_anchor(operator) if operator else None
-    return Identity(certificate, key, anchor), hashlib.sha256(der).hexdigest()
+    return Identity(certificate, key, anchor), fingerprint
 
 
-_KEPT = Path(paths.RUN, "identity.json")
+_KEPT = f"{paths.RUN}/identity.json"
 
 
-def _kept_certificate() -> tuple[str, str] | None:
+def _kept_certificate() -> tuple[str, str, str] | None:
     try:
-        return msgspec.json.decode(_KEPT.read_bytes(), type=tuple[str, str])
+        return msgspec.json.decode(files.read(_KEPT), type=tuple[str, str, str])
     except FileNotFoundError:
         return None
 
 
-def _fresh_certificate() -> tuple[str, str]:
-    certificate, key, _ = identity.make_certificate(socket.gethostname())
-    new = _KEPT.with_suffix(".new")
-    new.touch(mode=0o600)
-    new.write_bytes(msgspec.json.encode((certificate, key)))
-    new.rename(_KEPT)
-    return certificate, key
+def _fresh_certificate() -> tuple[str, str, str]:
+    made = identity.make_certificate(socket.gethostname())
+    files.replace(_KEPT, msgspec.json.encode(made), 0o600)
+    return made
 
 
 def _announce_lease(lease: Lease) -> None:

@@ -54,6 +54,8 @@ for _name, _result, *_arguments in (
     ("BIO_ctrl", ctypes.c_long, _Pointer, ctypes.c_int, ctypes.c_long, _Pointer),
     ("BIO_read", ctypes.c_int, _Pointer, ctypes.c_char_p, ctypes.c_int),
     ("PEM_write_bio_X509", ctypes.c_int, _Pointer, _Pointer),
+    ("EVP_sha256", _Pointer),
+    ("X509_digest", ctypes.c_int, _Pointer, _Pointer, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint)),
     ("ERR_get_error", ctypes.c_ulong),
     ("ERR_error_string_n", None, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_size_t),
 ):
@@ -170,6 +172,14 @@ def certificate_pem(certificate: int) -> str:
     with _memory() as bio:
         _check(_crypto.PEM_write_bio_X509(bio, certificate), "write the certificate")
         return _contents(bio)
+
+
+def fingerprint(certificate: int) -> str:
+    """The SHA-256 of a certificate's DER in hexadecimal."""
+    digest, length = ctypes.create_string_buffer(32), ctypes.c_uint()
+    written = _crypto.X509_digest(certificate, _crypto.EVP_sha256(), digest, ctypes.byref(length))
+    _check(written, "digest the certificate")
+    return digest.raw[: length.value].hex()
 
 
 def private_key_pem(key: int) -> str:

@@ -3,33 +3,57 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from core0.containers.manager import Containers, RefusedError
 from core0.networks.manager import Networks
 from core0.node import facts
 from core0.node.events import EventRing
 from core0.wire import paths
 from core0.wire.console import announce
-from core0.wire.control import Call, ContainerQuery, EventsQuery, Identity, Refusal, Reply
+from core0.wire.control import Call, ContainerQuery, EventsQuery, Identity, Refusal, RefusedError, Reply
 from core0.wire.types import Container, ContainerSpec, Events, PowerRequest
 from core0.wire.types import Containers as ContainerList
+
+if TYPE_CHECKING:
+    from core0.containers.manager import Containers
 
 _LONGEST_WAIT = 60.0
 # What the API answers before the machine goes down, in seconds.
 _GOODBYE = 0.2
 
 
-class NodeState(msgspec.Struct, frozen=True):
-    """What the verbs work on."""
+class NodeState:
+    """What the verbs work on.
 
-    identity: Identity
-    fingerprint: str
-    events: EventRing
-    networks: Networks
-    containers: Containers
+    Attributes:
+        identity: for the API process.
+        fingerprint: of the node's certificate.
+        events: what happened.
+        networks: the network manager.
+        containers: the container manager, made by `make_containers` when it is first used.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        fingerprint: str,
+        events: EventRing,
+        networks: Networks,
+        make_containers: "Callable[[], Containers]",
+    ) -> None:
+        self.identity = identity
+        self.fingerprint = fingerprint
+        self.events = events
+        self.networks = networks
+        self._make_containers = make_containers
+
+    @cached_property
+    def containers(self) -> "Containers":
+        """The container manager. Importing it takes longer than all else of this process that a boot waits for."""
+        return self._make_containers()
 
 
 async def answer(state: NodeState, call: Call) -> Reply:

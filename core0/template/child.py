@@ -11,12 +11,11 @@ import signal
 import socket
 import sys
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from core0.linux import netlink, privileges
+from core0.linux import files, netlink, privileges
 from core0.template.messages import Go, Ready
 from core0.template.root import build_root
 from core0.wire import paths
@@ -60,7 +59,7 @@ def be_container(given: Descriptors) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        seccomp = Path(paths.SECCOMP).read_bytes()
+        seccomp = files.read(paths.SECCOMP)
         _keep_only(given)
         talk = socket.socket(fileno=given.talk)
         step = "go"

@@ -14,6 +14,7 @@ import importlib
 import os
 import selectors
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ _DESCRIPTORS = 5
 def main(node: Service, api: Service) -> None:
     """Serve for ever. The socket is root's only, and so is this process until it has forked."""
     children, supervisor = watch_children(), Supervisor([], time.monotonic())
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # OpenSSL looks its algorithms up once, for all forks
     _start(supervisor, node, "asyncio", "msgspec", "core0.wire.control", "core0.wire.types")
     _start(supervisor, api, "corex.http.server", "corex.http.openapi")
     _preload()

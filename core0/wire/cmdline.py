@@ -9,15 +9,14 @@ PID 1 imports this module, so it uses the standard library only.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _OPERATOR = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One `zn.*` parameter: its meaning for people and its check."""
 
     name: str
@@ -68,11 +67,10 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class CommandLine:
+class CommandLine(NamedTuple):
     """The parsed command line: our parameters by name, and what was wrong with the rest of our words."""
 
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = MappingProxyType({})
     warnings: tuple[str, ...] = ()
 
     @property

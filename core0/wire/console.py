@@ -7,8 +7,7 @@ seconds since the kernel's entry. The QEMU library waits for these lines; `/v1/b
 import os
 import re
 import time
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from core0.wire.paths import BOOT_LOG
 
@@ -36,8 +35,7 @@ _LINE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(NamedTuple):
     """One boot phase as printed on the console."""
 
     name: str

@@ -52,6 +52,14 @@ class Refusal(msgspec.Struct, frozen=True):
     pointer: str = ""
 
 
+class RefusedError(Exception):
+    """A wish that cannot be granted; nothing was changed."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+
+
 class Reply(msgspec.Struct, frozen=True):
     """The answer: a result, or a refusal."""
 

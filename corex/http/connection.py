@@ -8,9 +8,9 @@ Sources: RFC 9110 and RFC 9112; h11's documentation of its states.
 
 import asyncio
 import contextlib
+import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl
 
 import h11
 import msgspec
@@ -54,7 +54,7 @@ class RawRequest:
         target = head.target.decode("ascii")
         self.method = head.method.decode("ascii")
         self.path, _, query = target.partition("?")
-        self.query = tuple(parse_qsl(query, keep_blank_values=True))
+        self.query = tuple(urllib.parse.parse_qsl(query, keep_blank_values=True)) if query else ()
         self.headers: dict[str, str] = {}
         for name, value in head.headers:
             self.headers.setdefault(name.decode("ascii"), value.decode("latin-1"))

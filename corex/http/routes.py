@@ -10,10 +10,10 @@ The records here are msgspec structs though most never meet JSON: a dataclass co
 
 import asyncio
 import logging
-import secrets
+import os
+import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
-from urllib.parse import unquote
 
 import msgspec
 
@@ -138,7 +138,7 @@ class App(msgspec.Struct, frozen=True):
         except ConnectionError:
             raise
         except Exception:  # noqa: BLE001  # the boundary: one broken request must not end the server
-            instance = secrets.token_hex(6)
+            instance = os.urandom(6).hex()
             _log.exception("Request failed instance=%s method=%s", instance, raw.method)
             failure = problem.INTERNAL(
                 "cannot answer the request: internal error",
@@ -225,7 +225,9 @@ class Match(msgspec.Struct, frozen=True):
 
 def match(routes: Sequence[Route], method: str, raw_path: str) -> Match | ProblemError:
     """Find the row for a method and a still percent-encoded path; or the 404 or 405 problem."""
-    parts = tuple(unquote(part) for part in raw_path.split("/")[1:])
+    parts = tuple(raw_path.split("/")[1:])
+    if "%" in raw_path:
+        parts = tuple(map(urllib.parse.unquote, parts))
     on_path = [found for route in routes if (found := _match_path(route, parts))]
     wanted = "GET" if method == "HEAD" else method
     for found in on_path:

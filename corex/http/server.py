@@ -8,7 +8,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
-from ipaddress import ip_address
 
 import msgspec
 
@@ -77,7 +76,11 @@ def listen(address: str, port: int) -> socket.socket:
         ValueError: the address is not numeric.
         OSError: the kernel refuses, for example because the port is in use.
     """
-    family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        socket.inet_pton(family, address)
+    except OSError:
+        raise ValueError(f"cannot listen on {address!a}: it is no numeric address") from None
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

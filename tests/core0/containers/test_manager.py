@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from core0.containers import apply, manager
-from core0.containers.manager import Containers, RefusedError
+from core0.containers.manager import Containers
 from core0.containers.model import Record, Wanted
 from core0.containers.observe import is_alive, observe_record
+from core0.wire.control import RefusedError
 from core0.wire.types import Container, ContainerSpec
 from tests.host_node import HostNode
 

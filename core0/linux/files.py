@@ -1,0 +1,34 @@
+"""Small files, read and written as a whole, for processes that a boot waits for: they do without pathlib."""
+
+import os
+
+StrPath = str | os.PathLike[str]
+
+
+def read(path: StrPath) -> bytes:
+    """The content of a file."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def read_text(path: StrPath) -> str:
+    """The content of a text file, as UTF-8."""
+    return read(path).decode(errors="replace")
+
+
+def write(path: StrPath, text: str) -> None:
+    """Write one of the kernel's files: by one call, as the kernel wants it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: StrPath, content: bytes, mode: int = 0o644) -> None:
+    """Write a file that appears whole or not at all; whoever reads it meanwhile sees the earlier one."""
+    new = f"{os.fspath(path)}.new"
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    os.rename(new, path)
