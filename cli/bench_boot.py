@@ -5,6 +5,7 @@ the only program of an initramfs: its time is the uptime that its first line of 
 kernel with the same command line on the same machine, one after the other, in each run.
 """
 
+import asyncio
 import subprocess
 import tempfile
 from pathlib import Path
@@ -19,11 +20,14 @@ from cli.context import Context
 from cli.image import cache_folder
 from cli.measure import Measure, ratios
 from cli.outcome import Failure
+from core0.client.client import NodeClient, UnreachableError
+from core0.wire.ports import API
 from core0.wire.types import Health, Node
 from image import contents, deb, initramfs
 from image.tree import file, folder
 
 _SECONDS = 15.0
+_AGAIN = 0.02
 _MIB = 1 << 20
 _INIT = b"""#!/busybox sh
 /busybox mount -t proc proc /proc
@@ -74,11 +78,23 @@ async def _time_busybox(spec: MachineSpec, acceleration: Acceleration, place: Pa
 async def _ask_node(
     spec: MachineSpec, acceleration: Acceleration, place: Path, contexts: Path
 ) -> tuple[Node, Health]:
-    """What the node says in its first answers after it is ready."""
+    """What the node says in its first answers: the client is there before the node can answer."""
     async with Machine(spec, acceleration, place) as machine:
-        fingerprint, address = await machines.wait_ready(machine)
-        async with client_of(contexts, Context(address, fingerprint, operator.KEY_FILE)) as client:
-            return await client.node(), await client.health()
+        identity = await machine.wait_for_phase("identity", _SECONDS)
+        address = f"127.0.0.1:{await machine.forward(API)}"
+        chosen = Context(address, identity.detail.removeprefix("sha256:"), operator.KEY_FILE)
+        async with client_of(contexts, chosen) as client:
+            await machine.wait_for_phase("network", _SECONDS)
+            return await _first_answer(client), await client.health()
+
+
+async def _first_answer(client: NodeClient) -> Node:
+    async with asyncio.timeout(_SECONDS):
+        while True:
+            try:
+                return await client.node()
+            except UnreachableError:  # nobody listens yet
+                await asyncio.sleep(_AGAIN)
 
 
 def _busybox_initramfs(epoch: int) -> bytes:

@@ -40,6 +40,14 @@ def enter(path: StrPath, pid: int = 0) -> None:
     files.write(f"{path}/cgroup.procs", str(pid))
 
 
+def set_idle(path: StrPath, idle: bool) -> None:
+    """Whether the cgroup's processes run only when no other cgroup beside it wants the processor (cpu.idle).
+
+    A process's own SCHED_IDLE counts among those of its cgroup only.
+    """
+    files.write(f"{path}/cpu.idle", str(int(idle)))
+
+
 def is_populated(path: StrPath) -> bool:
     """Whether a process lives in the cgroup or below it; one that is gone has none."""
     try:

@@ -22,12 +22,13 @@ from collections.abc import Sequence
 import msgspec
 
 from core0.init.supervise import Service, Supervisor, ended_children, log, watch_children
-from core0.linux import mounts, namespaces
+from core0.linux import cgroups, mounts, namespaces
 from core0.template.child import Descriptors, be_container
 from core0.template.messages import Forked
 from core0.wire import paths
 
 _LARGEST = 4096
+_GROUP = f"{paths.CGROUP_SYSTEM}/template"
 # cgroup folder, the child's half of the talk with the node, Core-X's listening socket, its start message, its log.
 _DESCRIPTORS = 5
 
@@ -67,10 +68,10 @@ def _preload() -> None:
     """Warm Core-X up, when nobody else wants the processor: a boot waits for the other two."""
     from corex.preload import preload
 
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    cgroups.set_idle(_GROUP, True)
     preload()
     gc.enable()
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    cgroups.set_idle(_GROUP, False)
 
 
 def _accept(listener: socket.socket, runtime: int) -> None:
