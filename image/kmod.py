@@ -5,7 +5,6 @@ Debian's kernel package carries no modules.dep, so dependencies are read from th
 The signature behind the ELF image stays where it is, so decompressed modules still load under lockdown.
 """
 
-import json
 import lzma
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -112,16 +111,27 @@ class _Selection:
         return Module(name, path.removesuffix(".xz"), content, tuple(order), info.aliases)
 
 
-def index(modules: Iterable[Module]) -> bytes:
-    """The index that PID 1 reads: load orders by name, and device aliases (fnmatch patterns) to names."""
-    known = list(modules)
-    by_name = {module.name: {"path": module.path, "depends": list(module.depends)} for module in known}
-    aliases = [[alias, module.name] for module in known for alias in module.aliases]
-    return json.dumps({"modules": by_name, "aliases": aliases}, separators=(",", ":")).encode() + b"\n"
+def dependencies(modules: Iterable[Module]) -> bytes:
+    """A modules.dep: each module's file, and those of all that it needs, soft ones too, the first to load last.
+
+    Source: modules.dep(5), and depmod's order.
+    """
+    paths = {module.name: module.path for module in modules}
+    return "".join(
+        f"{module.path}:{''.join(f' {paths[name]}' for name in reversed(module.depends))}\n"
+        for module in modules
+    ).encode()
+
+
+def aliases(modules: Iterable[Module]) -> bytes:
+    """A modules.alias: patterns (fnmatch(3)) of what a module serves. Source: modprobe.d(5)."""
+    return "".join(
+        f"alias {alias} {module.name}\n" for module in modules for alias in module.aliases
+    ).encode()
 
 
 def take(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
-    """What an image carries of a kernel package: wanted modules, their index, the list of built-in ones."""
+    """What an image carries of a kernel package: wanted modules, their indexes, the list of built-in ones."""
     files = {entry.path: entry for entry in entries if entry.kind is Kind.FILE}
     folder = _version_folder(files)
     own = {
@@ -131,7 +141,8 @@ def take(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
     modules = select(own, builtin, wanted)
     origin = files[folder + "modules.builtin"].origin
     return [
-        file(folder + "modules.json", index(modules), origin),
+        file(folder + "modules.dep", dependencies(modules), origin),
+        file(folder + "modules.alias", aliases(modules), origin),
         file(folder + "modules.builtin", own["modules.builtin"], origin),
         *(file(folder + module.path, module.content, origin) for module in modules),
     ]

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from core0.init import phases
 from core0.init.phases import STEPS, Boot, BootError, Step
 from core0.init.supervise import Service, Supervisor, ended_children, log, watch_children
 from core0.linux import files, power
@@ -106,6 +107,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
         selector.register(boot.hotplug, selectors.EVENT_READ)
     log(supervisor.start_due(time.monotonic()))
     announce("supervise")
+    phases.forbid_sysrq()
     gc.enable()
     later = time.monotonic() + _LATER
     while True:

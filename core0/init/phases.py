@@ -4,7 +4,6 @@ A phase that fails is printed with its cause, and the boot goes on, unless the p
 with an odd device stays reachable.
 """
 
-import json
 import os
 import resource
 import socket
@@ -35,7 +34,6 @@ _SYSCTLS = {
     "kernel/dmesg_restrict": "1",
     "kernel/kptr_restrict": "2",
     "kernel/panic_on_oops": "1",
-    "kernel/sysrq": "0",
     "kernel/unprivileged_bpf_disabled": "1",
     "kernel/yama/ptrace_scope": "1",
     "fs/protected_fifos": "2",
@@ -127,7 +125,7 @@ def mount_kernel_files(_: Boot) -> str:
 
 def set_clock(_: Boot) -> str:
     """Never run before the image was built: a dead clock battery must not fail the first TLS."""
-    built = float(json.loads(files.read(paths.IMAGE))["source_date_epoch"])
+    built = os.stat(paths.IMAGE).st_mtime  # of every file of an image
     if time.time() >= built:
         return ""
     time.clock_settime(time.CLOCK_REALTIME, built)
@@ -148,7 +146,7 @@ def load_drivers(boot: Boot) -> str:
     """Load the modules of the devices that are there, and listen for those to come."""
     boot.hotplug = uevents.UeventSocket()
     wanted = list(_NEEDED_FIRST)
-    for modalias in uevents.present_modaliases():
+    for modalias in uevents.present_modaliases(boot.modules.buses):
         wanted += boot.modules.matching(modalias)
     boot.later = [name for name in dict.fromkeys(wanted) if name in _NEEDED_LAST]
     failures = boot.modules.load_all(name for name in dict.fromkeys(wanted) if name not in boot.later)
@@ -163,6 +161,11 @@ def tune_kernel(boot: Boot) -> str:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     return f"not in this kernel: {', '.join(absent)}" if absent else ""
+
+
+def forbid_sysrq() -> None:
+    """Take the magic keys from the console. The kernel waits 25 ms for it, so it comes after the first forks."""
+    _write_sysctl("kernel/sysrq", "0")
 
 
 def _write_sysctl(name: str, value: str) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from core0.linux import cgroups, privileges
+from core0.linux import cgroups, namespaces, privileges
 from core0.wire import paths
 
 # What a confined process may open: its own code, loaded late for a traceback at most.
@@ -162,17 +162,20 @@ def start(service: Service, listener: socket.socket | None) -> int:
     group = _group(service)
     cgroups.create(group, service.limits)
     gc.freeze()  # a collection in the fork would write into pages that are shared until then
-    pid = os.fork()
-    if pid == 0:
-        _be(service, listener, group)
+    folder = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        pid = namespaces.fork_into(folder)
+        if pid == 0:
+            _be(service, listener)
+    finally:
+        os.close(folder)
     return pid
 
 
-def _be(service: Service, listener: socket.socket | None, group: str) -> None:
+def _be(service: Service, listener: socket.socket | None) -> None:
     """The child's side of `start`. Never returns."""
     try:
         _leave_supervisor(listener)
-        cgroups.enter(group)
         if service.user:
             _confine(service.user)
         service.run(listener)

@@ -35,11 +35,6 @@ def delegate(path: StrPath, controllers: Iterable[str]) -> None:
     files.write(f"{path}/cgroup.subtree_control", " ".join(wanted))
 
 
-def enter(path: StrPath, pid: int = 0) -> None:
-    """Move a process (0: the caller) into a cgroup."""
-    files.write(f"{path}/cgroup.procs", str(pid))
-
-
 def set_idle(path: StrPath, idle: bool) -> None:
     """Whether the cgroup's processes run only when no other cgroup beside it wants the processor (cpu.idle).
 

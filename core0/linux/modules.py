@@ -1,15 +1,15 @@
 """Kernel modules: the image's index of them, and finit_module(2).
 
-The index is `/usr/lib/modules/<release>/modules.json`, written by the image builder from the modules
-themselves: names to files with their dependencies in load order, and alias patterns to names.
+The indexes are modules.dep and modules.alias below `/usr/lib/modules/<release>`, as depmod(8) writes them; here the
+image builder does, from the modules themselves. Source: modules.dep(5).
 """
 
 import errno
 import fnmatch
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
+from core0.linux import files
 from core0.linux.libc import syscall
 
 
@@ -18,29 +18,37 @@ class Modules:
 
     Attributes:
         folder: where their files are.
-        index: a file's path and the modules to load before it, by name.
+        steps: by a module's name the files to load for it, in their order, its own last.
         aliases: patterns of device names with the module that serves them.
-        loaded: names of those that are in the kernel.
+        loaded: the files of those that are in the kernel.
     """
 
     def __init__(
-        self, folder: str, index: dict[str, dict[str, object]], aliases: list[tuple[str, str]]
+        self, folder: str, steps: dict[str, tuple[str, ...]], aliases: list[tuple[str, str]]
     ) -> None:
         self.folder = folder
-        self.index = index
+        self.steps = steps
         self.aliases = aliases
         self.loaded: set[str] = set()
 
     @classmethod
     def of_running_kernel(cls, root: str = "/usr/lib/modules") -> "Modules":
-        """Read the index of this kernel release; an image without modules has an empty one."""
+        """Read the indexes of this kernel release; an image without modules has none."""
         folder = f"{root}/{os.uname().release}"
         try:
-            with open(f"{folder}/modules.json", "rb") as file:
-                document = json.load(file)
+            dependencies = files.read_text(f"{folder}/modules.dep")
+            aliases = files.read_text(f"{folder}/modules.alias")
         except FileNotFoundError:
             return cls(folder, {}, [])
-        return cls(folder, document["modules"], document["aliases"])
+        return cls(folder, _parse_dependencies(dependencies), _parse_aliases(aliases))
+
+    @property
+    def buses(self) -> set[str]:
+        """The buses on which devices of these modules may be: an alias starts with the name of its bus.
+
+        Those that firmware describes (`of:…`, `acpi:…`) are on the platform bus, among others.
+        """
+        return {"platform", *(pattern.partition(":")[0] for pattern, _ in self.aliases)}
 
     def matching(self, modalias: str) -> list[str]:
         """Names of the modules that claim a device by its MODALIAS, each once, in the index's order."""
@@ -58,7 +66,7 @@ class Modules:
         Raises:
             OSError: with the module's name and the kernel's reason.
         """
-        for step in self._steps(name):
+        for step in self.steps.get(name, ()):
             if step in self.loaded:
                 continue
             self._insert(step)
@@ -74,17 +82,8 @@ class Modules:
                 failures.append(str(error.strerror or error))
         return failures
 
-    def _steps(self, name: str) -> Iterator[str]:
-        entry = self.index.get(name)
-        if entry is None:
-            return
-        depends = entry["depends"]
-        if isinstance(depends, list):
-            yield from depends
-        yield name
-
-    def _insert(self, name: str) -> None:
-        path = f"{self.folder}/{self.index[name]['path']}"
+    def _insert(self, file: str) -> None:
+        path, name = f"{self.folder}/{file}", _name(file)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -96,6 +95,24 @@ class Modules:
                 raise
         finally:
             os.close(descriptor)
+
+
+def _parse_dependencies(text: str) -> dict[str, tuple[str, ...]]:
+    """modules.dep names what to load last first."""
+    steps = {}
+    for line in text.splitlines():
+        file, _, needed = line.partition(":")
+        steps[_name(file)] = (*reversed(needed.split()), file)
+    return steps
+
+
+def _name(file: str) -> str:
+    return os.path.basename(file).partition(".")[0].replace("-", "_")
+
+
+def _parse_aliases(text: str) -> list[tuple[str, str]]:
+    words = (line.split() for line in text.splitlines())
+    return [(pattern, name) for _, pattern, name in words]
 
 
 def _beginning(pattern: str) -> str:

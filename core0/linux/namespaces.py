@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 
 from core0.linux import files
 from core0.linux.libc import syscall
@@ -33,19 +34,24 @@ class _CloneArgs(ctypes.Structure):
     )
 
 
-def fork_into(namespaces: int, cgroup: int) -> int:
-    """Fork a single-threaded process into new namespaces and a cgroup, as a child of this process's parent.
+def fork_into(cgroup: int, namespaces: int = 0, *, sibling: bool = False) -> int:
+    """Fork a single-threaded process into a cgroup and new namespaces.
 
-    CLONE_PARENT takes the parent's exit signal, so `exit_signal` stays 0 (clone(2)).
+    Moving a process later, by cgroup.procs, makes it wait for an RCU grace period: tens of milliseconds.
 
     Args:
-        namespaces: NEW* flags.
         cgroup: descriptor of the cgroup's folder (CLONE_INTO_CGROUP).
+        namespaces: NEW* flags.
+        sibling: as a child of this process's parent. CLONE_PARENT takes the parent's exit signal (clone(2)).
 
     Returns:
         0 in the child; in the caller the child's pid.
     """
-    arguments = _CloneArgs(flags=namespaces | _CLONE_PARENT | _CLONE_INTO_CGROUP, cgroup=cgroup)
+    arguments = _CloneArgs(
+        flags=namespaces | _CLONE_INTO_CGROUP | (_CLONE_PARENT if sibling else 0),
+        exit_signal=0 if sibling else signal.SIGCHLD,
+        cgroup=cgroup,
+    )
     size = ctypes.sizeof(arguments)
     before, child, parent = (
         ctypes.pythonapi.PyOS_BeforeFork,
@@ -54,7 +60,7 @@ def fork_into(namespaces: int, cgroup: int) -> int:
     )
     before()
     try:
-        pid = syscall("clone3", ctypes.byref(arguments), size, doing="cannot create namespaces", locked=True)
+        pid = syscall("clone3", ctypes.byref(arguments), size, doing="cannot fork", locked=True)
     except OSError:
         parent()
         raise

@@ -6,7 +6,7 @@ Sources: kobject_uevent_net_broadcast() in lib/kobject_uevent.c; netlink(7).
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -70,9 +70,9 @@ class UeventSocket:
                 yield event
 
 
-def present_modaliases(root: str = "/sys/bus") -> Iterator[str]:
-    """The MODALIAS of every device that has no driver yet, from sysfs."""
-    for bus in sorted(os.listdir(root)):
+def present_modaliases(buses: Collection[str], root: str = "/sys/bus") -> Iterator[str]:
+    """The MODALIAS of every device on some buses that has no driver yet, from sysfs."""
+    for bus in sorted(buses):
         devices = f"{root}/{bus}/devices"
         with contextlib.suppress(FileNotFoundError):
             for device in sorted(os.listdir(devices)):

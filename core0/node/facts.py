@@ -1,10 +1,11 @@
 """What the node says of itself: `/v1/node`, `/v1/health`, `/v1/boot`."""
 
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
+
+import msgspec
 
 from core0.linux import files
 from core0.networks.model import SeenLink
@@ -17,7 +18,7 @@ _LEAST_MEMORY = 16 << 20
 
 def describe_node(fingerprint: str, links: tuple[SeenLink, ...]) -> Node:
     """What this node is."""
-    image = json.loads(files.read(paths.IMAGE))
+    image = msgspec.json.decode(files.read(paths.IMAGE))
     system = os.uname()
     return Node(
         hostname=socket.gethostname(),

@@ -116,7 +116,7 @@ def _fork(descriptors: Sequence[int], runtime: int, own: Sequence[socket.socket]
         return Forked(error=f"cannot fork: {len(descriptors)} descriptors came, not {_DESCRIPTORS}")
     cgroup, talk, listener, boot, log = descriptors
     try:
-        pid = namespaces.fork_into(namespaces.CONTAINER, cgroup)
+        pid = namespaces.fork_into(cgroup, namespaces.CONTAINER, sibling=True)
     except OSError as error:
         return Forked(error=str(error.strerror))
     if pid:

@@ -30,9 +30,8 @@ PHASES = (
 
 State = Literal["done", "failed"]
 
-_LINE = re.compile(
-    r"zn: phase (?P<name>[a-z]+) (?P<state>done|failed) at (?P<at>\d+\.\d{3})s(?:: (?P<detail>.*))?$"
-)
+# compiled when it is first used: the node only writes these lines
+_LINE = r"zn: phase (?P<name>[a-z]+) (?P<state>done|failed) at (?P<at>\d+\.\d{3})s(?:: (?P<detail>.*))?$"
 
 
 class Phase(NamedTuple):
@@ -52,7 +51,7 @@ def format_phase(phase: Phase) -> str:
 
 def parse_phase(line: str) -> Phase | None:
     """The phase that a console line reports, or None. Bytes before the marker are ignored."""
-    found = _LINE.search(line.rstrip("\r\n"))
+    found = re.search(_LINE, line.rstrip("\r\n"))
     if not found:
         return None
     state: State = "done" if found["state"] == "done" else "failed"
