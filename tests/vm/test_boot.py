@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from ci.pytest_machines import Machines
+from ci.pytest_machines import Machines, machines_of
+from ci.qemu.accel import Acceleration
 from ci.qemu.console import ConsoleError
 from ci.qemu.machine import Machine
 from ci.qemu.segment import Segment
@@ -143,6 +145,27 @@ async def test_too_little_memory_is_named_instead_of_a_truncated_boot(
     machine = await machines.start(spec, expect=("panic", "Call Trace"))
     await machine.wait_for_line("System is deadlocked on memory", 3 * READY_SECONDS)
     await machine.wait_for_line("Call Trace", READY_SECONDS)
+
+
+async def test_a_processor_without_random_numbers_boots(
+    request: pytest.FixtureRequest,
+    acceleration: Acceleration,
+    direct_boot: DirectBoot,
+    connect: Connect,
+    tmp_path: Path,
+) -> None:
+    plain = replace(acceleration, arguments=(*acceleration.arguments, "-cpu", "qemu64"))
+    arguments = f"{direct_boot.arguments} random.trust_bootloader=off"
+    boot = DirectBoot(direct_boot.kernel, direct_boot.initramfs, arguments)
+    async with machines_of(request.node, plain, tmp_path) as machines:
+        machine = await machines.start(MachineSpec("predictable", boot))
+        (processor,) = await machine.monitor.execute("query-cpus-fast")
+        for instruction in ("rdrand", "rdseed"):
+            path = processor["qom-path"]
+            assert not await machine.monitor.execute("qom-get", path=path, property=instruction)
+        await machine.wait_for_phase("ready", READY_SECONDS)
+        async with await connect(machine) as client:
+            assert (await client.health()).ok
 
 
 async def test_a_panic_in_the_guest_fails_the_test_unless_it_is_expected(
