@@ -196,6 +196,7 @@ async def test_a_container_outlives_the_nodes_own_processes_and_the_operator_is_
         assert again.state == "running", again.why
         assert again.pid != before.container.pid
         await served(victim)
+        assert not [line for line in victim.console.lines[start:] if "Pulling" in line], "its image was there"
         await node.delete_container("steady")
         await until(gone(node, "steady"))
         assert not await ports.is_accepting(victim.monitor, await victim.forward(SERVICE))
