@@ -22,8 +22,9 @@ SENTINEL = "etc/zn/sentinel"
 MODULES = f"{ZERONODE}/modules"
 OWN = "zeronode"
 
-# The kernel opens /dev/console before PID 1 can mount devtmpfs; Python opens /dev/null early.
-DEVICES: Mapping[str, tuple[int, int]] = {"dev/console": (5, 1), "dev/null": (1, 3)}
+# What is open before PID 1 can mount devtmpfs: /dev/console by the kernel, /dev/null by Python, and /dev/urandom by
+# Python, which seeds its hashes from there while getrandom(2) would block: on a processor without RDRAND.
+DEVICES: Mapping[str, tuple[int, int]] = {"dev/console": (5, 1), "dev/null": (1, 3), "dev/urandom": (1, 9)}
 
 _INIT = f"""\
 #!/usr/bin/python{{python}} -ISB

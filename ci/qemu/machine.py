@@ -13,7 +13,7 @@ from ci.qemu.accel import Acceleration
 from ci.qemu.console import Console, ConsoleError
 from ci.qemu.devices import Slots
 from ci.qemu.monitor import Monitor, MonitorError
-from ci.qemu.spec import Disk, MachineSpec, Nic, Wiring, argv
+from ci.qemu.spec import CONSOLE, Disk, MachineSpec, Nic, Wiring, argv
 from core0.wire.console import Phase
 
 CONSOLE_LOG = "console.log"
@@ -183,6 +183,14 @@ class Machine:
     async def press_power(self) -> None:
         """Press the power button: the guest decides what follows (ACPI)."""
         await self.monitor.execute("system_powerdown")
+
+    async def press_sysrq(self, key: str) -> None:
+        """Send a break and a key over the serial console (Documentation/admin-guide/sysrq.rst).
+
+        The guest must allow it: `sysrq_always_enabled` on its command line.
+        """
+        await self.monitor.execute("chardev-send-break", id=CONSOLE)
+        await self.type(key)
 
     async def cut_power(self) -> None:
         """Take the power away: nothing in the guest or in QEMU gets to finish anything."""

@@ -225,7 +225,10 @@ async def _fork(descriptors: list[int]) -> int:
         async with asyncio.timeout(_READY_DEADLINE):
             await _connect(connection)
             socket.send_fds(connection, [b"fork"], descriptors)
-            answer = msgspec.json.decode(await loop.sock_recv(connection, 4096), type=Forked)
+            data = await loop.sock_recv(connection, 4096)
+    if not data:
+        raise ContainerError("the template process ended before it could fork; it starts again by itself")
+    answer = msgspec.json.decode(data, type=Forked)
     if answer.error:
         raise ContainerError(answer.error)
     return answer.pid

@@ -211,26 +211,28 @@ class Containers:
                 self._ended(name, life, seen.record, how, clean)
             if life.wanted is None and seen.record is None:
                 break
-            await self._reconcile(name, life, seen)
-            await self._wait_for_reason(name, life)
+            settled = await self._reconcile(name, life, seen)
+            await self._wait_for_reason(name, life, settled)
         apply.forget(self._world, name)
         self._report("container", name, "Removed")
         life.changed.set()
         del self._lives[name]
 
-    async def _reconcile(self, name: str, life: _Life, seen: Seen) -> None:
-        now = asyncio.get_running_loop().time()
+    async def _reconcile(self, name: str, life: _Life, seen: Seen) -> bool:
+        """Apply what the plan says; returns whether all of it is done, or something is left for when it is due."""
+        loop = asyncio.get_running_loop()
         for action in plan(life.wanted, seen):
-            if isinstance(action, Pull | Create) and now < life.due:
-                return
+            if isinstance(action, Pull | Create) and loop.time() < life.due:
+                return False
             try:
                 await self._apply(name, life, action)
             except (ContainerError, PullError, OSError) as error:
                 self._failed(name, life, str(error))
-                return
+                return False
             if life.wake.is_set():
-                return
+                return False
         self._settle(name, life)
+        return True
 
     async def _apply(self, name: str, life: _Life, action: Action) -> None:
         world = self._world
@@ -279,7 +281,7 @@ class Containers:
         said = apply.last_words(self._world, name)
         self._failed(name, life, f"it ended: {how}{'; Core-X: ' + said if said else ''}")
 
-    async def _wait_for_reason(self, name: str, life: _Life) -> None:
+    async def _wait_for_reason(self, name: str, life: _Life, settled: bool) -> None:
         """Wait for another wish, the container's end, or the time of the next try."""
         record = observe_record(self._world.folder / name)
         if life.wanted is None and record is None:
@@ -289,7 +291,7 @@ class Containers:
         try:
             if pidfd is not None:
                 loop.add_reader(pidfd, life.wake.set)
-            timeout = life.due - loop.time() if life.due > loop.time() else None
+            timeout = None if settled else max(0.0, life.due - loop.time())
             if record and pidfd is None and timeout is None:
                 timeout = 0.0  # it has ended meanwhile
             try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from core0.images.model import Image, Job, Outcome, PullError, parse_reference
-from core0.linux import mounts
+from core0.linux import files, mounts
 from core0.wire import paths
 
 # Seconds for one image, however large: a server that trickles must not hold a container for ever.
@@ -28,7 +28,8 @@ class Store:
     def __init__(self, folder: Path = Path(paths.IMAGES)) -> None:
         self._layers = folder / "layers"
         self._work = folder / "work"
-        self._images: dict[str, Image] = {}
+        self._kept = folder / "images.json"
+        self._images = _kept_images(self._kept)
         self._pulls: dict[str, asyncio.Task[Image]] = {}
         self._layers.mkdir(exist_ok=True)
         shutil.rmtree(self._work, ignore_errors=True)
@@ -64,6 +65,7 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._images[reference] = image
+        files.replace(self._kept, msgspec.json.encode(self._images))
         return image
 
     def _present(self) -> tuple[str, ...]:
@@ -98,6 +100,14 @@ class Store:
             close_all(opened)
             raise
         return opened
+
+
+def _kept_images(file: Path) -> dict[str, Image]:
+    """The images of an earlier node daemon: what it pulled is here, whether or not their servers still answer."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, Image])
+    except FileNotFoundError:
+        return {}
 
 
 def close_all(descriptors: Sequence[int]) -> None:

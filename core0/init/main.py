@@ -25,6 +25,7 @@ from core0.wire import cmdline, paths
 from core0.wire.console import Phase, announce, format_phase
 
 _COMMANDS = ("reboot", "poweroff")
+_COMMAND_LINE = "/proc/cmdline"
 # From asking the node's processes to end until they are killed, in seconds.
 _STOP_DEADLINE = 5.0
 # Seconds from starting the node's processes until the modules are loaded that no boot waits for.
@@ -33,24 +34,35 @@ _LATER = 5.0
 
 def main(services: Sequence[Service]) -> NoReturn:
     """Be PID 1. Whatever goes wrong beyond help is printed, and the machine reboots."""
-    panic_seconds = cmdline.CommandLine().panic_seconds
     try:
-        boot = _boot()
-        panic_seconds = boot.command_line.panic_seconds
-        _serve(boot, services)
+        _serve(_boot(), services)
     except BootError as error:
-        _panic(f"cannot boot: {error}", panic_seconds)
+        _panic(f"cannot boot: {error}")
     except BaseException:  # noqa: BLE001 — PID 1 must never end
-        _panic(traceback.format_exc(), panic_seconds)
+        _panic(traceback.format_exc())
 
 
-def _panic(cause: str, seconds: int) -> NoReturn:
+def _panic(cause: str) -> NoReturn:
     """Print the cause, leave it readable for a while, reboot."""
-    sys.stderr.write(f"\nzn: panic: {cause}\nzn: the node reboots in {seconds} s\n")
+    sys.stderr.write(f"\nzn: panic: {cause}\n")
+    seconds = _panic_seconds()
+    sys.stderr.write(f"zn: the node reboots in {seconds} s\n")
     sys.stderr.flush()
     time.sleep(seconds)
     power.end_machine("reboot")
     os._exit(1)  # the kernel refused to reboot: its own panic is what is left
+
+
+def _panic_seconds() -> int:
+    """What the command line says; /proc is not there yet when one of the first phases fails."""
+    from core0.linux import mounts
+
+    try:
+        if not os.path.exists(_COMMAND_LINE):
+            mounts.mount("proc", "/proc", "proc")
+        return cmdline.parse(files.read_text(_COMMAND_LINE)).panic_seconds
+    except OSError:
+        return cmdline.CommandLine().panic_seconds
 
 
 def _boot() -> Boot:
@@ -91,7 +103,7 @@ def _keep(early: list[Phase]) -> None:
 
 
 def _read_command_line(boot: Boot) -> None:
-    boot.command_line = cmdline.parse(files.read_text("/proc/cmdline"))
+    boot.command_line = cmdline.parse(files.read_text(_COMMAND_LINE))
     log(f"Warning: {warning}" for warning in boot.command_line.warnings)
     boot.modules = Modules.of_running_kernel()
 

@@ -23,7 +23,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 # this image does not have.
 _NEEDED_FIRST = ("af_packet",)
 # Loaded some seconds later: checking a module's signature takes an emulated processor 0.12 s, and
-# nobody waits for these (RDRAND, or the bootloader's seed, has made the random numbers of a boot).
+# nobody waits for these (random numbers are there since before PID 1: docs/node.md, Entropy).
 _NEEDED_LAST = ("virtio_rng", "virtio_balloon")
 
 # Of each process, containers' included (the kernel's own hard limit for PID 1 is 4,096).

@@ -1,13 +1,16 @@
 """Booted images: the phases, the way from the firmware to the API, and the verbs of the QEMU library on a guest."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from ci.pytest_machines import Machines
+from ci.pytest_machines import Machines, machines_of
+from ci.qemu.accel import Acceleration
 from ci.qemu.console import ConsoleError
 from ci.qemu.machine import Machine
 from ci.qemu.segment import Segment
@@ -136,13 +139,50 @@ async def test_rubbish_on_the_command_line_is_told_and_does_not_stop_the_boot(
     assert any("zn.panic=" in warning and "as in zn.panic=60" in warning for warning in warnings)
 
 
-async def test_too_little_memory_is_named_instead_of_a_truncated_boot(
+async def test_so_little_memory_that_the_kernel_itself_fails_is_its_own_panic(
     machines: Machines, direct_boot: DirectBoot
 ) -> None:
-    spec = MachineSpec("small", direct_boot, memory=96, on_reboot="shutdown")
+    spec = MachineSpec("tiny", direct_boot, memory=96, on_reboot="shutdown")
     machine = await machines.start(spec, expect=("panic", "Call Trace"))
     await machine.wait_for_line("System is deadlocked on memory", 3 * READY_SECONDS)
     await machine.wait_for_line("Call Trace", READY_SECONDS)
+
+
+async def test_too_little_memory_for_a_node_is_told_with_the_remedy_and_the_machine_reboots(
+    machines: Machines, direct_boot: DirectBoot
+) -> None:
+    boot = DirectBoot(direct_boot.kernel, direct_boot.initramfs, f"{direct_boot.arguments} zn.panic=2")
+    spec = MachineSpec("small", boot, memory=136, on_reboot="shutdown")
+    machine = await machines.start(spec, expect=("zn: panic: cannot boot: ",))
+    told = await machine.wait_for_line("zn: panic: ", READY_SECONDS)
+    found = re.search(r"cannot boot: (\d+) MiB of memory are left beside the kernel, too little", told)
+    assert found
+    assert 64 < int(found[1]) < 110
+    assert told.endswith("give the machine at least 256 MiB")
+    await machine.wait_for_line("zn: the node reboots in 2 s", READY_SECONDS)
+    await machine.wait_for_exit(READY_SECONDS)
+    assert {phase.name for phase in machine.console.phases} == {"init"}
+
+
+async def test_a_processor_without_random_numbers_boots(
+    request: pytest.FixtureRequest,
+    acceleration: Acceleration,
+    direct_boot: DirectBoot,
+    connect: Connect,
+    tmp_path: Path,
+) -> None:
+    plain = replace(acceleration, arguments=(*acceleration.arguments, "-cpu", "qemu64"))
+    arguments = f"{direct_boot.arguments} random.trust_bootloader=off"
+    boot = DirectBoot(direct_boot.kernel, direct_boot.initramfs, arguments)
+    async with machines_of(request.node, plain, tmp_path) as machines:
+        machine = await machines.start(MachineSpec("predictable", boot))
+        (processor,) = await machine.monitor.execute("query-cpus-fast")
+        for instruction in ("rdrand", "rdseed"):
+            path = processor["qom-path"]
+            assert not await machine.monitor.execute("qom-get", path=path, property=instruction)
+        await machine.wait_for_phase("ready", READY_SECONDS)
+        async with await connect(machine) as client:
+            assert (await client.health()).ok
 
 
 async def test_a_panic_in_the_guest_fails_the_test_unless_it_is_expected(

@@ -1,10 +1,8 @@
 """Containers on a booted node: their life, what they may not do, and what bad images and requests get."""
 
-import asyncio
 import hashlib
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,12 @@ import pytest
 
 from ci.qemu.machine import Machine
 from core0.client.client import NodeClient, RefusedError
-from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort
-from corex.client.client import Client, Endpoint
+from core0.wire.types import ContainerSpec, Limits, PublishedPort
 from corex.wire.api import ExecRequest
 from image.server import Running
+from tests.vm.inside import TOKEN, gone, inside, running, settled, until
 from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
 
-TOKEN = "a token of 32 bytes for the tests"
 SHELL = ("/bin/sh", "-c", "while :; do sleep 1; done")
 SECONDS = 10.0
 DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
@@ -45,33 +42,6 @@ def spec(server: Running, busybox: Path) -> Spec:
         return ContainerSpec(f"http://10.0.2.2:{server.port}/{image}", token, **wanted)
 
     return make
-
-
-async def settled(node: NodeClient, name: str) -> Container:
-    """The container once it is neither pulled nor built nor stopped, with patience for an emulated machine."""
-    return await node.container(name, wait=60)
-
-
-async def running(node: NodeClient, name: str, wanted: ContainerSpec) -> Container:
-    await node.put_container(name, wanted)
-    container = await settled(node, name)
-    assert container.state == "running", container.why
-    return container
-
-
-@asynccontextmanager
-async def inside(machine: Machine, container: Container) -> AsyncIterator[Client]:
-    assert container.corex
-    port = await machine.forward(container.corex.port)
-    async with Client(Endpoint(f"127.0.0.1:{port}", container.corex.fingerprint, TOKEN)) as client:
-        yield client
-
-
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
-    """Ask the node again and again: it has no call that waits for a container to be gone."""
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.2)
 
 
 async def test_a_service_answers_through_its_published_port_and_its_process_obeys(
@@ -155,13 +125,6 @@ async def test_stop_start_and_remove_leave_what_they_say(node: NodeClient, spec:
     # the address, the port and the name are free again
     reborn = await running(node, "life", wanted)
     assert reborn.address == first.address
-
-
-def gone(node: NodeClient, name: str) -> Callable[[], Awaitable[bool]]:
-    async def check() -> bool:
-        return name not in {container.name for container in await node.containers()}
-
-    return check
 
 
 async def test_another_spec_makes_the_container_anew(machine: Machine, node: NodeClient, spec: Spec) -> None:

@@ -188,6 +188,25 @@ async def test_what_cannot_be_removed_is_tried_again_after_a_pause(
         assert tried <= 2
 
 
+async def test_a_removal_that_outlasts_the_pause_does_not_end_the_tries(
+    host_node: HostNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = apply.remove
+
+    async def slowly(world: apply.World, name: str, record: Record) -> None:
+        await asyncio.sleep(manager._FIRST_DELAY + 0.1)
+        await remove(world, name, record)
+
+    monkeypatch.setattr(apply, "remove", slowly)
+    record = host_node.add_container("demo", SPEC)
+    write_exit(host_node, record, 9)
+    async with running(host_node) as containers:
+        await containers.wait("demo", 10)
+        os.kill(record.pid, signal.SIGKILL)
+        await until(containers, lambda one: "killed by signal 9; trying again in 0.5 s" in one.why)
+        await until(containers, lambda one: "trying again in 1.0 s" in one.why)
+
+
 def test_a_record_whose_number_is_another_process_s_by_now_is_not_alive(host_node: HostNode) -> None:
     record = host_node.add_container("demo", SPEC)
     assert is_alive(record)

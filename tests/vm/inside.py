@@ -1,0 +1,46 @@
+"""What tests do with containers on a booted node."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from ci.qemu.machine import Machine
+from core0.client.client import NodeClient
+from core0.wire.types import Container, ContainerSpec
+from corex.client.client import Client, Endpoint
+
+TOKEN = "a token of 32 bytes for the tests"
+
+
+async def settled(node: NodeClient, name: str) -> Container:
+    """The container once it is neither pulled nor built nor stopped, with patience for an emulated machine."""
+    return await node.container(name, wait=60)
+
+
+async def running(node: NodeClient, name: str, wanted: ContainerSpec) -> Container:
+    await node.put_container(name, wanted)
+    container = await settled(node, name)
+    assert container.state == "running", container.why
+    return container
+
+
+@asynccontextmanager
+async def inside(machine: Machine, container: Container) -> AsyncIterator[Client]:
+    assert container.corex
+    port = await machine.forward(container.corex.port)
+    async with Client(Endpoint(f"127.0.0.1:{port}", container.corex.fingerprint, TOKEN)) as client:
+        yield client
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+    """Ask the node again and again: it has no call that waits for a container to be gone."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+
+
+def gone(node: NodeClient, name: str) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return name not in {container.name for container in await node.containers()}
+
+    return check

@@ -1,0 +1,269 @@
+"""Deaths on a booted node: of its own processes, one at a time and together, and of everything but PID 1.
+
+The node has no shell and no agent, so the deaths come from outside the product: from `saboteur.py`, which a segment
+before the image's own brings, and from the kernel's magic SysRq key.
+"""
+
+import hashlib
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from msgspec.structs import replace
+
+from ci.pytest_machines import Machines, check_console, watch
+from ci.qemu import ports
+from ci.qemu.accel import Acceleration
+from ci.qemu.machine import Machine
+from ci.qemu.spec import DirectBoot, MachineSpec
+from core0.client.client import NodeClient, RefusedError, UnreachableError
+from core0.wire.types import Container, ContainerSpec, Node, PublishedPort
+from image import initramfs
+from image.server import Running
+from image.tree import file, folder
+from tests.vm.inside import TOKEN, gone, inside, running, until
+from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
+
+Connect = Callable[[Machine], Awaitable[NodeClient]]
+SECONDS = 10.0
+SERVICE = 8080
+SABOTEUR = Path(__file__).with_name("saboteur.py")
+# Behind all inode numbers of the image's own segments.
+FIRST_INODE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def spec(server: Running, oci: Path) -> Iterator[ContainerSpec]:
+    """A container whose service answers on a port of the node."""
+    if not BUSYBOX.exists():
+        pytest.skip("needs Debian's busybox-static")
+    layout = oci / "steady"
+    write_layout(layout, layer_of_busybox())
+    token = hashlib.sha256(TOKEN.encode()).hexdigest()
+    published = (PublishedPort(node=SERVICE, container=80),)
+    yield ContainerSpec(f"http://10.0.2.2:{server.port}/oci/steady/", token, ports=published)
+    shutil.rmtree(layout)
+
+
+@pytest.fixture(scope="module")
+def sabotaged_boot(direct_boot: DirectBoot, tmp_path_factory: pytest.TempPathFactory) -> DirectBoot:
+    """The image with the saboteur before PID 1."""
+    assert direct_boot.initramfs
+    entries = [
+        file("saboteur", SABOTEUR.read_bytes(), "tests", 0o755),
+        *(folder(path, "tests") for path in ("saboteur.d", "saboteur.d/proc", "saboteur.d/devtmpfs")),
+    ]
+    segment = initramfs.segment(entries, epoch=0, level=3, first_inode=FIRST_INODE)
+    whole = tmp_path_factory.mktemp("sabotaged") / "initramfs"
+    whole.write_bytes(segment + direct_boot.initramfs.read_bytes())
+    return DirectBoot(direct_boot.kernel, whole, f"{direct_boot.arguments} rdinit=/saboteur")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def inhabited(
+    sabotaged_boot: DirectBoot,
+    acceleration: Acceleration,
+    spec: ContainerSpec,
+    connect: Connect,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Machine]:
+    """A machine with a saboteur and a running container, booted once; tests take `victim`."""
+    wanted = MachineSpec("victim", sabotaged_boot, snapshots=True)
+    async with Machine(wanted, acceleration, tmp_path_factory.mktemp("victim")) as machine:
+        await machine.wait_for_line("saboteur: listens", SECONDS)
+        await machine.wait_for_phase("ready", SECONDS)
+        async with await connect(machine) as node:
+            await running(node, "steady", spec)
+        await machine.wait_for_port(SERVICE, SECONDS)
+        await machine.snapshot("inhabited")
+        yield machine
+    check_console(machine.console, wanted.name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def victim(inhabited: Machine, request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
+    """The machine with the running container as it was when nobody had died yet."""
+    watch(request.node, inhabited)
+    start = len(inhabited.console.lines)
+    await inhabited.restore("inhabited")
+    yield inhabited
+    check_console(inhabited.console, inhabited.spec.name, start)
+
+
+@dataclass(frozen=True)
+class Life:
+    """What deaths of the node's own processes must not change."""
+
+    node: Node
+    container: Container
+    main: tuple[int | None, float, int]
+
+
+async def life(machine: Machine, node: NodeClient) -> Life:
+    """The node's identity and leases, the container, and its process; fails unless its service answers, too."""
+    container = await node.container("steady", wait=60)
+    assert container.state == "running", container.why
+    await served(machine)
+    async with inside(machine, container) as corex:
+        (process,) = await corex.processes()
+    return Life(constant(await node.node()), container, (process.pid, process.since, process.restarts))
+
+
+def constant(node: Node) -> Node:
+    """What a node says of itself without what grows."""
+    return replace(node, uptime_seconds=0.0)
+
+
+async def served(machine: Machine) -> None:
+    """Fail unless the container's service answers through its published port."""
+    port = await machine.wait_for_port(SERVICE, SECONDS)
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/") as answer:
+        assert await answer.text() == "served from a container\n"
+
+
+async def kill(machine: Machine, *names: str) -> int:
+    """End processes of the node by SIGKILL, at the same moment; returns the console line to look from."""
+    start = len(machine.console.lines)
+    await machine.type(f"kill {' '.join(names)}\n")
+    killed = "; ".join(rf"killed {name} \[\d+\]" for name in names)
+    await machine.wait_for_line(f"saboteur: {killed}", SECONDS, start)
+    return start
+
+
+async def back(
+    machine: Machine, node: NodeClient, start: int, names: tuple[str, ...], fingerprint: str
+) -> None:
+    """Wait until those who died run again, and the node answers the same client: by the certificate it has pinned."""
+    if names != ("api",):
+        await machine.wait_for_line(rf"zn: phase identity done .*: sha256:{fingerprint}$", SECONDS, start)
+    if names != ("node",):
+        await machine.wait_for_line("zn: phase ready done", SECONDS, start)
+    await until(answers(node))
+
+
+def answers(node: NodeClient) -> Callable[[], Awaitable[bool]]:
+    """Whether the node answers; that it is starting again is no answer yet."""
+
+    async def check() -> bool:
+        try:
+            await node.containers()
+        except UnreachableError:
+            return False
+        except RefusedError as error:
+            if error.problem.status != 503:
+                raise
+            return False
+        return True
+
+    return check
+
+
+def runs(node: NodeClient, name: str) -> Callable[[], Awaitable[bool]]:
+    """Whether a container runs, through failures and new tries."""
+
+    async def check() -> bool:
+        return (await node.container(name)).state == "running"
+
+    return check
+
+
+# Who is killed. With the template the processes that it supervises end, too, before the next template starts them.
+ALONE, TOGETHER = (("api",), ("node",), ("template",)), ("template", "node", "api")
+
+
+@pytest.mark.parametrize("names", [*ALONE, TOGETHER], ids=" ".join)
+async def test_a_container_outlives_the_nodes_own_processes_and_the_operator_is_answered_again(
+    victim: Machine, connect: Connect, names: tuple[str, ...]
+) -> None:
+    async with await connect(victim) as node:
+        before = await life(victim, node)
+
+        start = await kill(victim, *names)
+        said = rf"zn: Process {names[0]} ended: killed by SIGKILL; starting it again in 0\.1 s"
+        await victim.wait_for_line(said, SECONDS, start)
+        await back(victim, node, start, names, before.node.fingerprint)
+        assert await life(victim, node) == before
+        assert (await node.health()).ok
+        lines = victim.console.lines[start:]
+        assert not [line for line in lines if "No lease" in line or "phase network" in line], lines
+
+        assert (await node.stop_container("steady", wait=60)).state == "stopped"
+        again = await node.start_container("steady", wait=60)
+        assert again.state == "running", again.why
+        assert again.pid != before.container.pid
+        await served(victim)
+        assert not [line for line in victim.console.lines[start:] if "Pulling" in line], "its image was there"
+        await node.delete_container("steady")
+        await until(gone(node, "steady"))
+        assert not await ports.is_accepting(victim.monitor, await victim.forward(SERVICE))
+
+
+@pytest.mark.parametrize("names", [("node",), ("template",), TOGETHER], ids=" ".join)
+async def test_a_container_whose_makers_die_while_it_is_built_runs_in_the_end(
+    victim: Machine, connect: Connect, spec: ContainerSpec, names: tuple[str, ...]
+) -> None:
+    async with await connect(victim) as node:
+        before = await life(victim, node)
+        start = len(victim.console.lines)
+        await node.put_container("second", replace(spec, ports=()))
+        await victim.wait_for_line("zn: container second: Creating", SECONDS, start)
+        assert not [line for line in victim.console.lines[start:] if "second: Running" in line]
+        start = await kill(victim, *names)
+        await back(victim, node, start, names, before.node.fingerprint)
+        await until(runs(node, "second"))
+        async with inside(victim, await node.container("second")) as corex:
+            assert [process.state for process in await corex.processes()] == ["running"]
+        assert await life(victim, node) == before
+
+
+async def test_a_process_that_dies_again_and_again_is_started_later_each_time(
+    victim: Machine, connect: Connect
+) -> None:
+    async with await connect(victim) as node:
+        before = await life(victim, node)
+        for name in ("node", "template"):
+            for delay in ("0.1", "0.2", "0.4"):
+                start = await kill(victim, name)
+                said = f"zn: Process {name} ended: killed by SIGKILL; starting it again in {delay} s"
+                await victim.wait_for_line(said, SECONDS, start)
+                await back(victim, node, start, (name,), before.node.fingerprint)
+        assert await life(victim, node) == before
+
+
+async def test_after_the_death_of_everything_but_pid_1_containers_go_by_their_restart_policy(
+    machines: Machines, direct_boot: DirectBoot, spec: ContainerSpec, connect: Connect
+) -> None:
+    arguments = f"{direct_boot.arguments} sysrq_always_enabled"
+    boot = DirectBoot(direct_boot.kernel, direct_boot.initramfs, arguments)
+    machine = await machines.start(MachineSpec("massacre", boot))
+    await machine.wait_for_phase("ready", SECONDS)
+    async with await connect(machine) as node:
+        before = await running(node, "steady", spec)
+        once = replace(spec, argv=("/bin/sh", "-c", "while :; do sleep 1; done"), ports=(), restart="never")
+        await running(node, "once", once)
+        fingerprint = (await node.node()).fingerprint
+
+        start = len(machine.console.lines)
+        await machine.press_sysrq("i")
+        await machine.wait_for_line("sysrq: Kill All Tasks", SECONDS, start)
+        await machine.wait_for_line("zn: Process template ended: killed by SIGKILL", SECONDS, start)
+        await back(machine, node, start, TOGETHER, fingerprint)
+
+        ended = await node.container("once", wait=60)
+        assert (ended.state, ended.pid) == ("failed", None)
+        assert ended.why == "it ended: killed by signal 9"
+        said = r"zn: container steady: Failed: it ended: killed by signal 9.*; trying again in 0\.5 s"
+        await machine.wait_for_line(said, SECONDS, start)
+        await until(runs(node, "steady"))
+        after = await node.container("steady")
+        assert after.pid != before.pid
+        assert after.address == before.address
+        await served(machine)
+        assert (await node.health()).ok
+        for name in ("steady", "once"):
+            await node.delete_container(name)
+            await until(gone(node, name))
