@@ -72,10 +72,6 @@ class Supervisor:
         self._all = [Supervised(service, now) for service in services]
         self._draining = False
 
-    def add(self, service: Service, now: float) -> None:
-        """Take on one more service, due at once."""
-        self._all.append(Supervised(service, now))
-
     def start_due(self, now: float) -> list[str]:
         """Start every service that is not running and whose delay is over; returns a line per failure."""
         due = [one for one in self._all if not one.pid and one.due <= now and not self._draining]

@@ -1,9 +1,8 @@
 """The template process: preloads what the node's own processes and Core-X need, and forks them all.
 
-First the node daemon, then the API process, each as soon as its modules are there: sharing them saves 12 MB and
-importing them again at boot (docs/decisions/0004-one-template.md). Then one Core-X per container on request. A
-container becomes a child of PID 1 (CLONE_PARENT), so containers survive the loss of the template and of everything
-else but PID 1.
+First the node daemon and the API process: sharing their modules saves 12 MB and importing them again at boot
+(docs/decisions/0004-one-template.md). Then one Core-X per container on request. A container becomes a child of PID 1
+(CLONE_PARENT), so containers survive the loss of the template and of everything else but PID 1.
 
 The template holds no secret and reads one fixed message per container, with descriptors.
 """
@@ -27,6 +26,14 @@ from core0.template.child import Descriptors, be_container
 from core0.template.messages import Forked
 from core0.wire import paths
 
+# Imported before the first fork: what the template writes after one is copied page by page.
+_SHARED = (
+    "asyncio",
+    "core0.wire.control",
+    "core0.wire.types",
+    "corex.http.server",
+    "corex.http.openapi",
+)
 _LARGEST = 4096
 _GROUP = f"{paths.CGROUP_SYSTEM}/template"
 # cgroup folder, the child's half of the talk with the node, Core-X's listening socket, its start message, its log.
@@ -35,10 +42,11 @@ _DESCRIPTORS = 5
 
 def main(node: Service, api: Service) -> None:
     """Serve for ever. The socket is root's only, and so is this process until it has forked."""
-    children, supervisor = watch_children(), Supervisor([], time.monotonic())
+    for module in _SHARED:
+        importlib.import_module(module)
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # OpenSSL looks its algorithms up once, for all forks
-    _start(supervisor, node, "asyncio", "msgspec", "core0.wire.control", "core0.wire.types")
-    _start(supervisor, api, "corex.http.server", "corex.http.openapi")
+    children, supervisor = watch_children(), Supervisor((node, api), time.monotonic())
+    log(supervisor.start_due(time.monotonic()))
     _preload()
     runtime = mounts.clone_tree("/")
     mounts.set_attributes(runtime, mounts.ATTR_RDONLY | mounts.ATTR_NOSUID | mounts.ATTR_NODEV)
@@ -54,14 +62,6 @@ def main(node: Service, api: Service) -> None:
             ended = (supervisor.ended(*child, time.monotonic()) for child in ended_children(children))
             log(said for said in ended if said)
             log(supervisor.start_due(time.monotonic()))
-
-
-def _start(supervisor: Supervisor, service: Service, *modules: str) -> None:
-    """Import what a service shares with those after it, and fork it."""
-    for module in modules:
-        importlib.import_module(module)
-    supervisor.add(service, time.monotonic())
-    log(supervisor.start_due(time.monotonic()))
 
 
 def _preload() -> None:
