@@ -21,7 +21,19 @@ from types import ModuleType
 _HEADER = 16  # bytes before the code: magic number, flags, hash of the source
 _PACKAGE = "/__init__.pyc"
 # Used to print a stack, to read source code or a child's text, to spread load, to decode: not by a boot.
-_LATE = frozenset(("ast", "base64", "locale", "random", "textwrap", "tokenize", "traceback", "urllib.parse"))
+_LATE = frozenset(
+    (
+        "ast",
+        "base64",
+        "locale",
+        "msgspec.inspect",
+        "random",
+        "textwrap",
+        "tokenize",
+        "traceback",
+        "urllib.parse",
+    )
+)
 _late_loading = RLock()
 
 

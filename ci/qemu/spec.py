@@ -90,6 +90,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
         spare_slots: empty PCIe ports for devices plugged later.
         snapshots: True adds the scratch disk, invisible to the guest, that holds snapshots.
         on_reboot: what a reboot inside the guest does to the machine: a restart, or the end of QEMU.
+        preallocated: True takes all memory from the host before the start, for measuring.
     """
 
     name: str
@@ -102,6 +103,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
     snapshots: bool = False
     on_reboot: Literal["reset", "shutdown"] = "reset"
     architecture: str = "amd64"
+    preallocated: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def argv(spec: MachineSpec, acceleration: tuple[str, ...], wiring: Wiring) -> tu
         *("-machine", architecture.machine),
         *acceleration,
         *("-m", str(spec.memory), "-smp", str(spec.cpus)),
+        *(["-mem-prealloc"] if spec.preallocated else []),
         *("-action", f"reboot={spec.on_reboot}"),
         *_wires(wiring),
         # trixie's OVMF offers no network boot without one, and guests wait for entropy

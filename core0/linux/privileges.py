@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 
 from core0.linux.libc import prctl, syscall
 
-_PR_SET_DUMPABLE, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 23, 24, 38
+_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _SECCOMP_SET_MODE_FILTER = 1
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -49,7 +49,7 @@ def bound_capabilities(names: Collection[str]) -> None:
     """Let no exec of this thread or its children ever give other capabilities than the named ones."""
     kept = {CAPABILITIES[name] for name in names}
     for number in range(_LAST_CAPABILITY + 1):
-        if number not in kept and prctl(_PR_CAPBSET_READ, number, doing="cannot read the bounding set"):
+        if number not in kept:
             prctl(_PR_CAPBSET_DROP, number, doing=f"cannot drop capability {number} from the bounding set")
 
 
