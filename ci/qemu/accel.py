@@ -29,4 +29,6 @@ class Acceleration:
 
 KVM = Acceleration("kvm", ("-accel", "kvm", "-cpu", "host"), 1.0)
 # A boot of 1 s under KVM takes 5 to 8 s translated; the rest is for other work on the same cores.
-TCG = Acceleration("tcg", ("-accel", "tcg,thread=multi", "-cpu", "max"), 12.0)
+# Without ERMS: a kernel that sees it clears and copies each page by one `rep` instruction per page, which the
+# translator carries out byte by byte (a twentieth of a boot).
+TCG = Acceleration("tcg", ("-accel", "tcg,thread=multi", "-cpu", "max,-erms"), 12.0)
