@@ -1,6 +1,7 @@
 """A machine as its user sees it: verbs that act on it and verbs that wait for what it does."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -80,11 +81,14 @@ class Machine:
         scratch_disk = await scratch.create(self.folder) if self.spec.snapshots else None
         our_monitor, its_monitor = socket.socketpair()
         our_console, its_console = socket.socketpair()
-        with its_monitor, its_console:
+        with its_monitor, its_console, contextlib.ExitStack() as unused:
+            unused.enter_context(our_monitor)
+            unused.enter_context(our_console)
             inherited = (its_monitor.fileno(), its_console.fileno())
             wiring = Wiring(*inherited, self.console_log, scratch=scratch_disk)
             words = argv(self.spec, self.acceleration.arguments, wiring)
             running = await process.start_tied(words, inherited, self.folder / ERROR_LOG)
+            unused.pop_all()
         await self.adopt(running, our_monitor, our_console)
         await self.monitor.execute("cont")
 

@@ -6,6 +6,7 @@ us, for `zn up`; its process identifier and start time name it beyond doubt (pid
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,9 +15,24 @@ from pathlib import Path
 
 from ci.qemu import tether
 
+_PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
+
 
 class StartError(Exception):
     """A process could not be started; the message has its own words."""
+
+
+class NoProgramError(StartError):
+    """This host does not have the program."""
+
+
+def require(program: str) -> None:
+    """Raise NoProgramError, which names the package to install, unless this host has a program."""
+    if shutil.which(program) is None:
+        package = _PACKAGES.get(program, program)
+        raise NoProgramError(
+            f"cannot start {program}: this machine does not have it; install Debian's package {package}"
+        )
 
 
 @dataclass(frozen=True)
@@ -148,7 +164,11 @@ async def start_tied(argv: Sequence[str], descriptors: Sequence[int], log: Path)
         argv: the program and its arguments.
         descriptors: what it inherits besides the standard ones.
         log: the file for what it says.
+
+    Raises:
+        NoProgramError: this host does not have it.
     """
+    require(argv[0])
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-IS", tether.__file__, str(os.getpid())),
@@ -168,6 +188,7 @@ async def start_daemon(argv: Sequence[str], descriptors: Sequence[int], log: Pat
     Raises:
         StartError: with QEMU's own words.
     """
+    require(argv[0])
     pid_file = log.with_suffix(".pid")
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from ci.qemu import process
 from ci.qemu.monitor import Monitor
 from ci.qemu.spec import SCRATCH, MachineSpec
 
@@ -13,12 +14,13 @@ _SAVE_SECONDS = 120.0
 
 
 async def create(folder: Path) -> Path:
-    """Make the empty file for a machine's snapshots."""
+    """Make the empty file for a machine's snapshots. Raises NoProgramError without qemu-img."""
+    process.require("qemu-img")
     path = folder / "scratch.qcow2"
-    process = await asyncio.create_subprocess_exec(
+    made = await asyncio.create_subprocess_exec(
         "qemu-img", "create", "-q", "-f", "qcow2", str(path), _VIRTUAL_SIZE
     )
-    if await process.wait() != 0:
+    if await made.wait() != 0:
         raise OSError(f"cannot create {path}: qemu-img failed; is the disk full?")
     return path
 

@@ -17,7 +17,7 @@ from ci.qemu.accel import KVM, TCG, Acceleration
 from ci.qemu.console import ConsoleError
 from ci.qemu.machine import Machine
 from ci.qemu.monitor import MonitorError
-from ci.qemu.process import StartError
+from ci.qemu.process import NoProgramError, StartError
 from ci.qemu.spec import DirectBoot, MachineSpec
 
 KVM_DEVICE = Path("/dev/kvm")
@@ -34,6 +34,9 @@ async def choose(kernel: Path, trial: Trial | None = None, cache: Path | None = 
         kernel: a stock kernel (vmlinuz) to try KVM with.
         trial: boots the kernel under KVM and says whether it spoke; by default `boots_under_kvm`.
         cache: the folder that remembers answers; by default the user's cache folder.
+
+    Raises:
+        NoProgramError: without QEMU there is nothing to try.
     """
     if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
         return TCG
@@ -59,6 +62,8 @@ async def boots_under_kvm(kernel: Path) -> bool:
         try:
             async with Machine(spec, KVM, Path(folder)) as machine:
                 await machine.wait_for_line("Linux version", _TRIAL_SECONDS)
+        except NoProgramError:  # says nothing about KVM
+            raise
         except (ConsoleError, MonitorError, StartError):
             return False
     return True

@@ -6,6 +6,7 @@ import pytest
 
 from ci.qemu import trial
 from ci.qemu.accel import KVM, SCALE_VARIABLE, TCG, Acceleration
+from ci.qemu.process import NoProgramError
 
 KERNEL = Path("/image/vmlinuz")
 
@@ -25,6 +26,16 @@ def openable_kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = tmp_path / "kvm"
     device.touch()
     monkeypatch.setattr(trial, "KVM_DEVICE", device)
+
+
+@pytest.mark.usefixtures("openable_kvm")
+async def test_without_qemu_nothing_is_remembered_and_the_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoProgramError, match="does not have it; install Debian's package qemu-system-x86"):
+        await trial.choose(KERNEL, cache=tmp_path)
+    assert not (tmp_path / "acceleration.json").exists()
 
 
 @pytest.mark.parametrize(("answer", "chosen"), [(True, KVM), (False, TCG)], ids=["boots", "dies"])
