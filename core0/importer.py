@@ -97,7 +97,11 @@ class _Late(ModuleType):
         with _late_loading:
             if self.__dict__.setdefault("__late__", True):
                 self.__dict__["__late__"] = False  # before it runs: it may import what imports it
-                _run(self)
+                try:
+                    _run(self)
+                except BaseException:
+                    self.__dict__["__late__"] = True
+                    raise
 
 
 def _run(module: ModuleType) -> None:

@@ -108,6 +108,14 @@ def test_a_late_module_that_is_imported_from_runs_at_once(library: Library) -> N
     assert output(done) == ["3 False"]
 
 
+def test_a_late_module_that_fails_says_why_each_time(library: Library) -> None:
+    library.add("base64", "raise OSError('gone')", "base64.pyc")
+    done = library.run(
+        "import base64\nfor _ in range(2):\n    try:\n        base64.value\n    except OSError as error:\n        print(error)"
+    )
+    assert output(done) == ["gone", "gone"]
+
+
 def test_a_damaged_module_says_so(library: Library) -> None:
     path = library.add("damaged", "value = 1", "damaged.pyc")
     path.write_bytes(path.read_bytes()[:24])
