@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from core0.linux import files
 from core0.linux.libc import syscall
 
+# Where devices are that firmware describes: their aliases start with `of` or `acpi`.
+_FIRMWARE_BUSES = ("amba", "i2c", "platform", "pnp", "spi")
+
 
 class Modules:
     """The loadable modules of the running kernel, and which of them this process has loaded.
@@ -44,11 +47,8 @@ class Modules:
 
     @property
     def buses(self) -> set[str]:
-        """The buses on which devices of these modules may be: an alias starts with the name of its bus.
-
-        Those that firmware describes (`of:…`, `acpi:…`) are on the platform bus, among others.
-        """
-        return {"platform", *(pattern.partition(":")[0] for pattern, _ in self.aliases)}
+        """The buses on which devices of these modules may be: an alias starts with the name of its bus."""
+        return {*_FIRMWARE_BUSES, *(pattern.partition(":")[0] for pattern, _ in self.aliases)}
 
     def matching(self, modalias: str) -> list[str]:
         """Names of the modules that claim a device by its MODALIAS, each once, in the index's order."""

@@ -111,7 +111,8 @@ def test_a_late_module_that_is_imported_from_runs_at_once(library: Library) -> N
 def test_a_late_module_that_fails_says_why_each_time(library: Library) -> None:
     library.add("base64", "raise OSError('gone')", "base64.pyc")
     done = library.run(
-        "import base64\nfor _ in range(2):\n    try:\n        base64.value\n    except OSError as error:\n        print(error)"
+        "import base64\nfor _ in range(2):\n    try:\n        base64.value\n"
+        "    except OSError as error:\n        print(error)"
     )
     assert output(done) == ["gone", "gone"]
 
