@@ -22,12 +22,12 @@ class Modules:
     Attributes:
         folder: where their files are.
         steps: by a module's name the files to load for it, in their order, its own last.
-        aliases: patterns of device names with the module that serves them.
+        aliases: what a device's name must start with, its whole pattern, and the module that serves it.
         loaded: the files of those that are in the kernel.
     """
 
     def __init__(
-        self, folder: str, steps: dict[str, tuple[str, ...]], aliases: list[tuple[str, str]]
+        self, folder: str, steps: dict[str, tuple[str, ...]], aliases: list[tuple[str, str, str]]
     ) -> None:
         self.folder = folder
         self.steps = steps
@@ -48,15 +48,15 @@ class Modules:
     @property
     def buses(self) -> set[str]:
         """The buses on which devices of these modules may be: an alias starts with the name of its bus."""
-        return {*_FIRMWARE_BUSES, *(pattern.partition(":")[0] for pattern, _ in self.aliases)}
+        return {*_FIRMWARE_BUSES, *(pattern.partition(":")[0] for _, pattern, _ in self.aliases)}
 
     def matching(self, modalias: str) -> list[str]:
         """Names of the modules that claim a device by its MODALIAS, each once, in the index's order."""
         names = (
             name
-            for pattern, name in self.aliases
+            for beginning, pattern, name in self.aliases
             # fnmatch compiles each pattern that it is given: most are of other devices, as their beginnings tell
-            if modalias.startswith(_beginning(pattern)) and fnmatch.fnmatchcase(modalias, pattern)
+            if modalias.startswith(beginning) and fnmatch.fnmatchcase(modalias, pattern)
         )
         return list(dict.fromkeys(names))
 
@@ -110,9 +110,9 @@ def _name(file: str) -> str:
     return os.path.basename(file).partition(".")[0].replace("-", "_")
 
 
-def _parse_aliases(text: str) -> list[tuple[str, str]]:
+def _parse_aliases(text: str) -> list[tuple[str, str, str]]:
     words = (line.split() for line in text.splitlines())
-    return [(pattern, name) for _, pattern, name in words]
+    return [(_beginning(pattern), pattern, name) for _, pattern, name in words]
 
 
 def _beginning(pattern: str) -> str:

@@ -80,7 +80,7 @@ def present_modaliases(buses: Collection[str], root: str = "/sys/bus") -> Iterat
 
 
 def _modalias(device: str) -> Iterator[str]:
-    if not os.path.exists(f"{device}/modalias") or os.path.exists(f"{device}/driver"):
+    if os.path.exists(f"{device}/driver"):
         return
     with contextlib.suppress(OSError), open(f"{device}/modalias") as file:
         yield file.read().strip()
