@@ -19,7 +19,7 @@ from typing import NoReturn
 from core0.init import phases
 from core0.init.phases import STEPS, Boot, BootError, Step
 from core0.init.supervise import Service, Supervisor, ended_children, log, watch_children
-from core0.linux import files, power
+from core0.linux import files, mounts, power
 from core0.linux.modules import Modules
 from core0.wire import cmdline, paths
 from core0.wire.console import Phase, announce, format_phase
@@ -55,8 +55,6 @@ def _panic(cause: str) -> NoReturn:
 
 def _panic_seconds() -> int:
     """What the command line says; /proc is not there yet when one of the first phases fails."""
-    from core0.linux import mounts
-
     try:
         if not os.path.exists(_COMMAND_LINE):
             mounts.mount("proc", "/proc", "proc")
@@ -119,7 +117,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
         selector.register(boot.hotplug, selectors.EVENT_READ)
     log(supervisor.start_due(time.monotonic()))
     announce("supervise")
-    phases.forbid_sysrq()
+    log(phases.forbid_sysrq())
     gc.enable()
     later = time.monotonic() + _LATER
     while True:

@@ -163,9 +163,12 @@ def tune_kernel(boot: Boot) -> str:
     return f"not in this kernel: {', '.join(absent)}" if absent else ""
 
 
-def forbid_sysrq() -> None:
-    """Take the magic keys from the console. The kernel waits 25 ms for it, so it comes after the first forks."""
-    _write_sysctl("kernel/sysrq", "0")
+def forbid_sysrq() -> list[str]:
+    """Take the magic keys from the console; returns a line to log if the kernel has none.
+
+    The kernel waits 25 ms for it, so it comes after the first forks.
+    """
+    return [] if _write_sysctl("kernel/sysrq", "0") else ["Sysctl kernel/sysrq is not in this kernel"]
 
 
 def _write_sysctl(name: str, value: str) -> bool:
