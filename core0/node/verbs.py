@@ -25,7 +25,7 @@ _LONGEST_WAIT = 60.0
 _GOODBYE = 0.2
 
 
-class NodeState:
+class NodeState(msgspec.Struct, dict=True):
     """What the verbs work on.
 
     Attributes:
@@ -33,27 +33,19 @@ class NodeState:
         fingerprint: of the node's certificate.
         events: what happened.
         networks: the network manager.
-        containers: the container manager, made by `make_containers` when it is first used.
+        make_containers: makes the container manager when it is first used.
     """
 
-    def __init__(
-        self,
-        identity: Identity,
-        fingerprint: str,
-        events: EventRing,
-        networks: Networks,
-        make_containers: "Callable[[], Containers]",
-    ) -> None:
-        self.identity = identity
-        self.fingerprint = fingerprint
-        self.events = events
-        self.networks = networks
-        self._make_containers = make_containers
+    identity: Identity
+    fingerprint: str
+    events: EventRing
+    networks: Networks
+    make_containers: "Callable[[], Containers]"
 
     @cached_property
     def containers(self) -> "Containers":
         """The container manager. Importing it takes longer than all else of this process that a boot waits for."""
-        return self._make_containers()
+        return self.make_containers()
 
 
 async def answer(state: NodeState, call: Call) -> Reply:
