@@ -1,10 +1,9 @@
 """A machine as its user sees it: verbs that act on it and verbs that wait for what it does."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -81,7 +80,7 @@ class Machine:
         scratch_disk = await scratch.create(self.folder) if self.spec.snapshots else None
         our_monitor, its_monitor = socket.socketpair()
         our_console, its_console = socket.socketpair()
-        with its_monitor, its_console, contextlib.ExitStack() as unused:
+        with its_monitor, its_console, ExitStack() as unused:
             unused.enter_context(our_monitor)
             unused.enter_context(our_console)
             inherited = (its_monitor.fileno(), its_console.fileno())
