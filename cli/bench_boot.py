@@ -22,7 +22,6 @@ from cli.image import cache_folder
 from cli.measure import Measure, ratios
 from cli.outcome import Failure
 from core0.client.client import NodeClient, UnreachableError
-from core0.wire.ports import API
 from core0.wire.types import Health, Node
 from image import contents, deb, initramfs
 from image.tree import file, folder
@@ -86,10 +85,8 @@ async def _ask_node(
 ) -> tuple[Node, Health]:
     """What the node says in its first answers: the client is there before the node can answer."""
     async with Machine(spec, acceleration, place) as machine:
-        identity = await machine.wait_for_phase("identity", _SECONDS)
-        address = f"127.0.0.1:{await machine.forward(API)}"
-        chosen = Context(address, identity.detail.removeprefix("sha256:"), operator.KEY_FILE)
-        async with client_of(contexts, chosen) as client:
+        fingerprint, address = await machines.api_of(machine)
+        async with client_of(contexts, Context(address, fingerprint, operator.KEY_FILE)) as client:
             await machine.wait_for_phase("network", _SECONDS)
             return await _first_answer(client), await client.health()
 

@@ -104,6 +104,11 @@ async def stop(folder: Path) -> bool:
 async def wait_ready(machine: Machine) -> tuple[str, str]:
     """Wait until a node answers; returns its certificate's fingerprint and its API's address on this host."""
     await machine.wait_for_phase("ready", _READY_SECONDS)
+    return await api_of(machine)
+
+
+async def api_of(machine: Machine) -> tuple[str, str]:
+    """The fingerprint and the address as soon as the node has its identity, which is before it answers."""
     identity = await machine.wait_for_phase("identity", _READY_SECONDS)
     host_port = await machine.forward(API)
     return identity.detail.removeprefix("sha256:"), f"127.0.0.1:{host_port}"
