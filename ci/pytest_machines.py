@@ -81,6 +81,16 @@ async def machines_of(item: pytest.Item, acceleration: Acceleration, folder: Pat
     started.check()
 
 
+@asynccontextmanager
+async def restored(machine: Machine, snapshot: str, item: pytest.Item) -> AsyncIterator[Machine]:
+    """A shared machine as a snapshot kept it, for one test, whose part of the console is checked."""
+    watch(item, machine)
+    start = len(machine.console.lines)
+    await machine.restore(snapshot)
+    yield machine
+    check_console(machine.console, machine.spec.name, start)
+
+
 @pytest_asyncio.fixture
 async def machines(
     request: pytest.FixtureRequest, acceleration: Acceleration, tmp_path: Path

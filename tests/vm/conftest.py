@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ci.pytest_machines import Machines, check_console, machines_of, watch
+from ci.pytest_machines import Machines, check_console, machines_of, restored
 from ci.qemu import trial
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
@@ -145,11 +145,8 @@ async def booted(
 @pytest_asyncio.fixture(loop_scope="session")
 async def machine(booted: Machine, request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
     """The shared machine as it was when it became ready."""
-    watch(request.node, booted)
-    start = len(booted.console.lines)
-    await booted.restore("ready")
-    yield booted
-    check_console(booted.console, booted.spec.name, start)
+    async with restored(booted, "ready", request.node) as machine:
+        yield machine
 
 
 @pytest_asyncio.fixture(loop_scope="session")

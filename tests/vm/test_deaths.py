@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from ci.pytest_machines import Machines, check_console, watch
+from ci.pytest_machines import Machines, check_console, restored
 from ci.qemu import ports
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
@@ -87,11 +87,8 @@ async def inhabited(
 @pytest_asyncio.fixture(loop_scope="session")
 async def victim(inhabited: Machine, request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
     """The machine with the running container as it was when nobody had died yet."""
-    watch(request.node, inhabited)
-    start = len(inhabited.console.lines)
-    await inhabited.restore("inhabited")
-    yield inhabited
-    check_console(inhabited.console, inhabited.spec.name, start)
+    async with restored(inhabited, "inhabited", request.node) as machine:
+        yield machine
 
 
 @dataclass(frozen=True)
