@@ -18,8 +18,15 @@ async def settled(node: NodeClient, name: str) -> Container:
 
 
 async def running(node: NodeClient, name: str, wanted: ContainerSpec) -> Container:
+    """Make a container and see it run.
+
+    Behind a restored snapshot the guest takes ports anew that libslirp has not forgotten, and libslirp refuses such a
+    connection; the node tries again by itself. A server that really refuses ends in the deadline.
+    """
     await node.put_container(name, wanted)
-    container = await settled(node, name)
+    async with asyncio.timeout(60):
+        while "Connection refused" in (container := await settled(node, name)).why:
+            await asyncio.sleep(0.2)
     assert container.state == "running", container.why
     return container
 
