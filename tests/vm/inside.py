@@ -25,7 +25,10 @@ async def running(node: NodeClient, name: str, wanted: ContainerSpec) -> Contain
     """
     await node.put_container(name, wanted)
     async with asyncio.timeout(60):
-        while "Connection refused" in (container := await settled(node, name)).why:
+        while True:
+            container = await settled(node, name)
+            if "Connection refused" not in container.why:
+                break
             await asyncio.sleep(0.2)
     assert container.state == "running", container.why
     return container
