@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from core0.linux.libc import syscall
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 32, 4096, 8192, 16384, 1 << 18
+MS_REMOUNT, MS_NOATIME, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 32, 1024, 4096, 8192, 16384, 1 << 18
 
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC, ATTR_IDMAP = 1, 2, 4, 8, 0x100000
 
@@ -47,6 +47,15 @@ def mount(source: str, target: str, kind: str | None = None, flags: int = 0, dat
 def unmount(target: str) -> None:
     """Detach the mount at `target` and everything below it, now or when its last user is gone."""
     syscall("umount2", target, _MNT_DETACH, doing=f"cannot unmount {target}")
+
+
+def unmount_now(target: str) -> None:
+    """Detach the mount at `target` if nobody uses it.
+
+    Raises:
+        OSError: EBUSY if somebody does.
+    """
+    syscall("umount2", target, 0, doing=f"cannot unmount {target}")
 
 
 def set_propagation_private(target: str = "/") -> None:

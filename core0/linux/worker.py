@@ -177,6 +177,12 @@ def _do(job: Callable[..., object], theirs: socket.socket) -> NoReturn:
     os._exit(0)
 
 
+def _in_words(error: OSError) -> str:
+    """Without the number, which goes beside it, but with the file."""
+    words = error.strerror or str(error)
+    return f"{error.filename}: {words}" if error.filename else words
+
+
 def _answer(job: Callable[..., object], data: bytes) -> _Answer:
     try:
         hints = typing.get_type_hints(job)
@@ -184,6 +190,6 @@ def _answer(job: Callable[..., object], data: bytes) -> _Answer:
         arguments = msgspec.msgpack.decode(data, type=tuple[tuple(hints.values())])  # type: ignore[misc]
         return _Answer(msgspec.Raw(msgspec.msgpack.encode(job(*arguments))))
     except OSError as error:
-        return _Answer(errno=error.errno or 0, error=error.strerror or str(error))
+        return _Answer(errno=error.errno or 0, error=_in_words(error))
     except Exception:  # noqa: BLE001 — it is raised again where the job was wanted
         return _Answer(defect=traceback.format_exc())

@@ -1,0 +1,56 @@
+"""Single steps on block devices and mounts. Run by the worker: each may wait for a disk for ever."""
+
+import os
+
+from core0.linux import mounts
+from core0.linux.modules import Modules
+
+_ZEROS = bytes(1 << 20)
+_FLAGS = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOATIME
+
+
+def load_modules(names: tuple[str, ...]) -> None:
+    """Load kernel modules.
+
+    Raises:
+        OSError: naming the one that the kernel refused.
+    """
+    modules = Modules.of_running_kernel()
+    for name in names:
+        modules.load(name)
+
+
+def clear(device: str) -> None:
+    """Zeros over the first and the last MiB, where signatures stand."""
+    descriptor = os.open(device, os.O_WRONLY | os.O_EXCL | os.O_CLOEXEC)
+    try:
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        for start in (0, max(0, size - len(_ZEROS))):
+            os.pwrite(descriptor, _ZEROS[: size - start], start)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def mount(source: str, target: str, options: str, flags: int) -> None:
+    """Mount a btrfs, or change its options."""
+    os.makedirs(target, mode=0o700, exist_ok=True)
+    mounts.mount(source, target, "btrfs", flags | _FLAGS, options)
+
+
+def unmount(target: str) -> None:
+    """Unmount now, or fail: a pool in use is not pulled from below its users."""
+    mounts.unmount_now(target)
+    os.rmdir(target)
+
+
+def release(target: str) -> None:
+    """Detach a mount that serves no more, whoever uses it."""
+    mounts.unmount(target)
+    os.rmdir(target)
+
+
+def space(path: str) -> tuple[int, int]:
+    """Size and free space of a mounted file system in bytes (statvfs(3))."""
+    found = os.statvfs(path)
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize

@@ -1,0 +1,149 @@
+"""One plain sentence for each disk and each pool: what it is used for, or why not and what to do. Pure."""
+
+from collections.abc import Mapping
+
+from core0.disks.model import NEEDED, SPARE, Content, Known, KnownPool, Seen, SeenDisk, Wanted
+from core0.disks.plan import candidates, claimable, lacking, missing, own_disks
+from core0.wire.storage import DiskState, PoolState
+
+# A disk's state, its sentence, its pool.
+Verdict = tuple[DiskState, str, str | None]
+
+
+def explain_disk(disk: SeenDisk, known: Known, seen: Seen) -> Verdict:
+    """What a disk is to this node, and why."""
+    if disk.hung:
+        return "hung", f"it is left alone: {disk.trouble}; look at its cable and power, or take it out", None
+    if disk.trouble:
+        return "unusable", f"it cannot be used: {disk.trouble}; replace it if that stays", None
+    if disk.content is None:
+        return "probing", "it is being looked at", None
+    state, why, pool = _explain_content(disk, disk.content, known, seen)
+    if disk.health and not disk.health.ok:
+        return "failing", f"it predicts its failure ({disk.health.why}); replace it; {why}", pool
+    return state, why, pool
+
+
+def _explain_content(disk: SeenDisk, content: Content, known: Known, seen: Seen) -> Verdict:
+    if content.claim in known.disks:
+        return _explain_own(content, known, seen)
+    refused = claimable(disk, known)
+    if refused:
+        return "unusable", f"it is not used: {refused}", None
+    if content.claim:
+        said = "it was claimed by another node, or by this one before it lost its state"
+        remedy = (
+            f"'zn disk adopt {disk.id}' takes it over as it is, 'zn disk claim {disk.id} --wipe' destroys it"
+        )
+        return "foreign", f"it is not touched: {said}; {remedy}", None
+    if content.blank:
+        return "unclaimed", f"it is blank; 'zn disk claim {disk.id}' gives it to the node", None
+    remedy = f"'zn disk claim {disk.id} --wipe' destroys that and gives it to the node"
+    return "unclaimed", f"it is not touched: it holds {describe(content)}; {remedy}", None
+
+
+def _explain_own(content: Content, known: Known, seen: Seen) -> Verdict:
+    if content.claim not in own_disks(known, seen):
+        said = "another disk carries the same claim: one is a copy, or both are ways to one disk"
+        return "unusable", f"it is not used: {said}; take one of them out", None
+    pool = known.disks[content.claim].pool
+    if pool is None:
+        return "free", "the node has it, and no pool uses it yet", None
+    if pool in seen.mounted and content.claim not in seen.mounted[pool].claims:
+        said = f"it came back after pool {pool} was mounted without it"
+        return "in-use", f"{said}; 'zn pool replace {pool}' with it as old and new rebuilds it", pool
+    return "in-use", f"it is in use by pool {pool}", pool
+
+
+def describe(content: Content) -> str:
+    """What a disk holds, in words."""
+    found = [_in_words(one.type, one.label, one.device) for one in content.signatures]
+    if content.table:
+        inner = f" with {' and '.join(found)}" if found else ""
+        return f"a {content.table.upper()} partition table{inner}"
+    return " and ".join(found) or "data without a known signature"
+
+
+def _in_words(kind: str, label: str, device: str) -> str:
+    article = "an" if kind[:1].lower() in "aeiou" else "a"
+    name = f" labelled {label!a}" if label else ""
+    return f"{article} {kind} signature{name} on {device}"
+
+
+def explain_pool(
+    name: str, wanted: Wanted, known: Known, seen: Seen, failures: Mapping[str, str]
+) -> tuple[PoolState, str]:
+    """Whether a pool serves, and why.
+
+    Args:
+        name: the pool's.
+        wanted: what config and API want.
+        known: what the node remembers.
+        seen: disks and pools as they are.
+        failures: by pool, what went wrong the last time that something was tried for it.
+    """
+    pool = known.pools.get(name)
+    if pool is None:
+        return _explain_unmade(name, wanted, known, seen, failures)
+    gone = missing(pool, known, seen)
+    if name in seen.mounted:
+        return _explain_mounted(name, pool, known, seen, gone)
+    if name in failures:
+        return "failed", failures[name]
+    if len(gone) > SPARE[pool.profile]:
+        few = f"{pool.profile} serves without {SPARE[pool.profile]} of them at most"
+        return "offline", f"{_disks(gone, known)} missing, and {few}; plug them again"
+    if pool.encryption and name not in wanted.keys:
+        return "waiting", f"it is encrypted; 'zn pool unlock {name}' takes its passphrase"
+    if gone:
+        return "waiting", f"{_disks(gone, known)} missing; it serves without them once they had time to come"
+    return "waiting", "it is being mounted"
+
+
+def _explain_mounted(
+    name: str, pool: KnownPool, known: Known, seen: Seen, gone: tuple[str, ...]
+) -> tuple[PoolState, str]:
+    late = [claim for claim in pool.members if claim not in (*gone, *seen.mounted[name].claims)]
+    if gone:
+        remedy = f"plug what is missing, or 'zn pool replace {name}'"
+        return "degraded", f"it serves, but {_disks(gone, known)} missing; {remedy}"
+    if late:
+        return (
+            "degraded",
+            f"it serves without {_names(late, known)}, which came back; 'zn pool replace {name}'",
+        )
+    return "online", f"it serves, with all {len(pool.members)} disks" if len(
+        pool.members
+    ) > 1 else "it serves"
+
+
+def _explain_unmade(
+    name: str, wanted: Wanted, known: Known, seen: Seen, failures: Mapping[str, str]
+) -> tuple[PoolState, str]:
+    if name in failures:
+        return "failed", failures[name]
+    spec = wanted.pools[name].spec
+    found = candidates(spec, known, seen)
+    few = lacking(spec, found)
+    if few > 0:
+        have = f"{len(found)} of {len(found) + few} disks that fit are free"
+        free = (
+            ""
+            if spec.format_blank
+            else "; blank disks are taken only with format_blank, or by a claim of each"
+        )
+        need = f", and {spec.profile} needs {NEEDED[spec.profile]}" if spec.profile != "single" else ""
+        return "waiting", f"{have}{need}{free}"
+    if not seen.settled:
+        return "waiting", "the disks are being looked at"
+    if spec.encryption and name not in wanted.keys:
+        return "waiting", f"its disks will be encrypted; 'zn pool unlock {name}' takes the passphrase"
+    return "waiting", "it is being made"
+
+
+def _disks(claims: tuple[str, ...], known: Known) -> str:
+    return f"{'disk' if len(claims) == 1 else 'disks'} {_names(claims, known)} {'is' if len(claims) == 1 else 'are'}"
+
+
+def _names(claims: tuple[str, ...] | list[str], known: Known) -> str:
+    return ", ".join(known.disks[claim].id if claim in known.disks else claim[:8] for claim in claims)
