@@ -32,6 +32,8 @@ MOUNTS = MappingProxyType(
         "vm": Mount("cli.vm", "Run machines under QEMU."),
         "node": Mount("cli.node", "See and steer a node."),
         "container": Mount("cli.container", "Manage the containers of a node."),
+        "disk": Mount("cli.disk", "See, claim and adopt the disks of a node."),
+        "pool": Mount("cli.pool", "Make and see the pools of a node."),
         "process": Mount("cli.process", "Manage the processes inside a container."),
         "bench": Mount("cli.bench", "Measure: medians of at least five, ratios within one run."),
         "test": Mount("cli.testing", "Run every test, the QEMU ones included."),

@@ -30,11 +30,14 @@ from core0.containers.apply import World
 from core0.containers.manager import Containers
 from core0.containers.model import Record, Wanted
 from core0.containers.observe import start_time
+from core0.disks.manager import Disks
 from core0.images.store import Store
+from core0.linux.worker import Worker
 from core0.networks.manager import Networks
 from core0.node import identity
 from core0.node.events import EventRing
 from core0.node.main import talk
+from core0.node.operations import OperationTable
 from core0.node.verbs import NodeState
 from core0.wire import paths, ports
 from core0.wire.control import Identity
@@ -44,6 +47,26 @@ from corex.http.server import listen, serve
 
 MAX_BODY = 1 << 20
 TOKEN = "ab" * 32
+
+
+class KeptInMemory:
+    """The node's state without disks to keep it, and the copies that there would be."""
+
+    def __init__(self) -> None:
+        self.sections: dict[str, bytes] = {}
+        self.copies: dict[str, str] = {}
+
+    def get(self, section: str) -> bytes | None:
+        return self.sections.get(section)
+
+    async def put(self, section: str, value: bytes) -> None:
+        self.sections[section] = value
+
+    async def join(self, disk: str, device: str) -> None:
+        self.copies[disk] = device
+
+    async def leave(self, disk: str) -> None:
+        del self.copies[disk]
 
 
 @dataclass
@@ -57,6 +80,7 @@ class HostNode:
     fingerprint: str = ""
     identity: Identity | None = None
     state: NodeState | None = None
+    worker: Worker | None = None
 
     @property
     def socket(self) -> Path:
@@ -113,7 +137,15 @@ class HostNode:
             self.folder / "cgroup",
         )
         containers = Containers(world, events)
-        self.state = NodeState(self.identity, self.fingerprint, events, networks, lambda: containers)
+        self.state = NodeState(
+            self.identity,
+            self.fingerprint,
+            events,
+            networks,
+            lambda: containers,
+            lambda: self.disks(events),
+            OperationTable(events),
+        )
         containers.resume()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(str(self.socket))
@@ -129,6 +161,18 @@ class HostNode:
                 if task.get_name().partition(" ")[0] in ("container", "talk")
             )
             networks.close()
+
+    def disks(self, events: EventRing) -> Disks:
+        """A disk manager that sees no disks: the ones of this machine are nobody's business."""
+        assert self.worker
+        return Disks(
+            self.worker,
+            KeptInMemory(),
+            events,
+            tuple,
+            str(self.folder / "pools"),
+            str(self.folder / "mounted.json"),
+        )
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -158,7 +202,9 @@ class HostNode:
             daemon.close()
 
     def end(self) -> None:
-        """End the containers' processes."""
+        """End the worker and the containers' processes."""
+        if self.worker:
+            self.worker.close()
         for process in self.lives:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
@@ -174,7 +220,7 @@ async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
 @pytest.fixture
 def host_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostNode]:
     """A node that is not running yet; its files are below `tmp_path`."""
-    node = HostNode(tmp_path / "node")
+    node = HostNode(tmp_path / "node", worker=Worker())
     for name in ("images", "containers", "cgroup", "system", "exits"):
         (node.folder / name).mkdir(parents=True)
     (node.folder / "image.json").write_text(json.dumps({"version": "1.2.3", "build_id": "b" * 12}))

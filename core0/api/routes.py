@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from core0.api.daemon import Daemon
+from core0.api.storage_routes import STORAGE_ROUTES
 from core0.wire.control import ContainerQuery, EventsQuery
 from core0.wire.types import (
     Boot,
@@ -164,6 +165,7 @@ _ROUTES = (
         errors=_ABSENT,
     ),
     Route("POST", "/v1/power", OPERATOR, "Reboot or power off", _power, request=PowerRequest, status=202),
+    *STORAGE_ROUTES,
 )
 ROUTES = (
     *_ROUTES,

@@ -9,6 +9,8 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from core0.wire.operations import Operation, Operations
+from core0.wire.storage import Claim, Disk, Disks, Passphrase, Pool, Pools, PoolSpec
 from core0.wire.types import (
     Boot,
     Container,
@@ -124,6 +126,51 @@ class NodeClient:
         """Remove a container with its files."""
         await self._call("DELETE", _path(name), type(None))
 
+    async def operations(self) -> tuple[Operation, ...]:
+        """Long work that runs, and the last that ended."""
+        return (await self._call("GET", "/v1/operations", Operations)).operations
+
+    async def operation(self, name: str, wait: float = 0.0) -> Operation:
+        """One piece of long work, waiting up to so many seconds (60 at most) for its end."""
+        return await self._call("GET", _path(name, "operations"), Operation, query={"wait": str(wait)})
+
+    async def cancel_operation(self, name: str) -> Operation:
+        """Ask long work to end."""
+        return await self._call("DELETE", _path(name, "operations"), Operation)
+
+    async def disks(self) -> tuple[Disk, ...]:
+        """All disks."""
+        return (await self._call("GET", "/v1/disks", Disks)).disks
+
+    async def disk(self, name: str) -> Disk:
+        """One disk, by id or serial number."""
+        return await self._call("GET", _path(name, "disks"), Disk)
+
+    async def claim_disk(self, name: str, claim: Claim) -> Disk:
+        """Give a disk to the node."""
+        return await self._call("POST", f"{_path(name, 'disks')}/claim", Disk, body=claim)
+
+    async def adopt_disk(self, name: str) -> Disk:
+        """Take over a disk of another node with what it holds."""
+        return await self._call("POST", f"{_path(name, 'disks')}/adopt", Disk)
+
+    async def pools(self) -> tuple[Pool, ...]:
+        """All pools."""
+        return (await self._call("GET", "/v1/pools", Pools)).pools
+
+    async def pool(self, name: str, wait: float = 0.0) -> Pool:
+        """One pool, waiting up to so many seconds (60 at most) until it serves or has failed."""
+        return await self._call("GET", _path(name, "pools"), Pool, query={"wait": str(wait)})
+
+    async def put_pool(self, name: str, spec: PoolSpec, wait: float = 0.0) -> Pool:
+        """Have a pool as the spec says."""
+        return await self._call("PUT", _path(name, "pools"), Pool, query={"wait": str(wait)}, body=spec)
+
+    async def unlock_pool(self, name: str, passphrase: str, wait: float = 0.0) -> Pool:
+        """Give the passphrase of an encrypted pool."""
+        path, body = f"{_path(name, 'pools')}/unlock", Passphrase(passphrase)
+        return await self._call("POST", path, Pool, query={"wait": str(wait)}, body=body)
+
     async def power(self, request: PowerRequest) -> None:
         """Reboot or power off."""
         await self._call("POST", "/v1/power", type(None), body=request)
@@ -198,8 +245,8 @@ class NodeClient:
         return ""
 
 
-def _path(name: str) -> str:
-    return f"/v1/containers/{quote(name, safe='')}"
+def _path(name: str, kind: str = "containers") -> str:
+    return f"/v1/{kind}/{quote(name, safe='')}"
 
 
 def _decode_problem(data: bytes, status: int) -> Problem:

@@ -207,6 +207,14 @@ class Disks:
         self._wake.set()
         return self._pool(name)
 
+    def unlock(self, name: str, passphrase: str) -> Pool:
+        """Take an encrypted pool's passphrase, for this boot."""
+        pool = self.pool(name)
+        self._keys[name] = passphrase.encode()
+        self._failures.pop(name, None)
+        self._wake.set()
+        return pool
+
     def pool(self, name: str) -> Pool:
         """One pool. Raises RefusedError (404) if there is none."""
         if name not in self._known.pools and name not in self._wanted().pools:

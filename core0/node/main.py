@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core0.linux import files
+from core0.linux.worker import Worker
 from core0.networks.manager import Networks
 from core0.networks.model import Lease, SeenLink
 from core0.node import identity
 from core0.node.events import EventRing
+from core0.node.operations import OperationTable
 from core0.node.verbs import NodeState, answer
 from core0.wire import cmdline, paths
 from core0.wire.console import announce
@@ -24,32 +26,73 @@ from core0.wire.control import Call, Identity, Reply, receive, send
 
 if TYPE_CHECKING:
     from core0.containers.manager import Containers
+    from core0.disks.manager import Disks
 
 
 def main(listener: socket.socket) -> None:
     """Run until PID 1 says stop."""
+    worker = Worker()  # it forks: before there is a loop
     gc.enable()
-    asyncio.run(_run(listener))
+    asyncio.run(_run(listener, worker))
 
 
-async def _run(listener: socket.socket) -> None:
+async def _run(listener: socket.socket, worker: Worker) -> None:
     events = EventRing()
     networks = Networks(events, _announce_lease)
     _name_node(networks.links())
     keeping = asyncio.create_task(networks.run(), name="networks")
     own, fingerprint = _identity()
     announce("identity", detail=f"sha256:{fingerprint}")
-    state = NodeState(own, fingerprint, events, networks, lambda: _containers(networks, events))
+    state = NodeState(
+        own,
+        fingerprint,
+        events,
+        networks,
+        lambda: _containers(networks, events),
+        lambda: _disks(worker, events),
+        OperationTable(events),
+    )
     _resume(state)
     # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.
     server = await asyncio.start_server(lambda r, w: talk(state, r, w), sock=listener)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     ended = asyncio.create_task(stopped.wait())
-    await asyncio.wait({ended, keeping}, return_when=asyncio.FIRST_COMPLETED)
+    managers = {keeping, asyncio.create_task(_keep_disks(state)), asyncio.create_task(worker.wait_ended())}
+    done, _ = await asyncio.wait({ended, *managers}, return_when=asyncio.FIRST_COMPLETED)
     server.close()
-    if keeping.done():
-        keeping.result()
+    for manager in managers & done:
+        manager.result()
+
+
+async def _keep_disks(state: NodeState) -> None:
+    """Run the disk manager, once the API serves: no boot waits for a disk."""
+    await state.serving.wait()
+    await state.disks.run()
+
+
+def _disks(worker: Worker, events: EventRing) -> "Disks":
+    from core0.disks import sysfs
+    from core0.disks.manager import Disks
+
+    return Disks(worker, _Memory(), events, sysfs.observe, paths.POOLS, f"{paths.RUN}/pools.json")
+
+
+class _Memory:
+    """The node's state until its disks keep it."""
+
+    def __init__(self) -> None:
+        self._sections: dict[str, bytes] = {}
+
+    def get(self, section: str) -> bytes | None:
+        return self._sections.get(section)
+
+    async def put(self, section: str, value: bytes) -> None:
+        self._sections[section] = value
+
+    async def join(self, disk: str, device: str) -> None: ...
+
+    async def leave(self, disk: str) -> None: ...
 
 
 def _containers(networks: Networks, events: EventRing) -> "Containers":

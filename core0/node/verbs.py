@@ -11,6 +11,8 @@ import msgspec
 from core0.networks.manager import Networks
 from core0.node import facts
 from core0.node.events import EventRing
+from core0.node.operations import OperationTable
+from core0.node.storage_verbs import STORAGE_VERBS
 from core0.wire import paths
 from core0.wire.console import announce
 from core0.wire.control import Call, ContainerQuery, EventsQuery, Identity, Refusal, RefusedError, Reply
@@ -19,6 +21,7 @@ from core0.wire.types import Containers as ContainerList
 
 if TYPE_CHECKING:
     from core0.containers.manager import Containers
+    from core0.disks.manager import Disks
 
 _LONGEST_WAIT = 60.0
 # What the API answers before the machine goes down, in seconds.
@@ -34,6 +37,9 @@ class NodeState(msgspec.Struct, dict=True):
         events: what happened.
         networks: the network manager.
         make_containers: makes the container manager when it is first used.
+        make_disks: makes the disk manager when it is first used.
+        operations: long work.
+        serving: set once the API serves: what a boot does not wait for begins then.
     """
 
     identity: Identity
@@ -41,11 +47,19 @@ class NodeState(msgspec.Struct, dict=True):
     events: EventRing
     networks: Networks
     make_containers: "Callable[[], Containers]"
+    make_disks: "Callable[[], Disks]"
+    operations: OperationTable
+    serving: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     @cached_property
     def containers(self) -> "Containers":
         """The container manager. Importing it takes longer than all else of this process that a boot waits for."""
         return self.make_containers()
+
+    @cached_property
+    def disks(self) -> "Disks":
+        """The disk manager, which comes after the boot."""
+        return self.make_disks()
 
 
 async def answer(state: NodeState, call: Call) -> Reply:
@@ -66,6 +80,7 @@ async def _identity(state: NodeState, _: Call) -> Identity:
 async def _serving(state: NodeState, _: Call) -> None:
     announce("ready")
     state.events("node", "api", "Answers authenticated requests")
+    state.serving.set()
 
 
 async def _node(state: NodeState, _: Call) -> Any:
@@ -134,4 +149,5 @@ VERBS: Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]] = {
     "stop_container": _stop_container,
     "delete_container": _delete_container,
     "power": _power,
+    **STORAGE_VERBS,
 }

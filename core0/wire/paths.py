@@ -17,6 +17,7 @@ NODE_SOCKET = "/run/zn/node.sock"
 # The node daemon asks the template process for containers here.
 TEMPLATE_SOCKET = "/run/zn/template.sock"
 CONTAINERS = "/run/zn/containers"
+POOLS = "/run/zn/pools"
 LEASES = "/run/zn/leases.json"
 # A ramfs: EROFS mounts a plain file from it, which it does not from a tmpfs.
 IMAGES = "/run/zn/images"

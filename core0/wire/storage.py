@@ -257,6 +257,12 @@ class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new: DiskName
 
 
+class Passphrase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What opens an encrypted pool, until the node ends."""
+
+    passphrase: Annotated[str, msgspec.Meta(min_length=8, max_length=512)]
+
+
 class EraseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A disk to decommission: everything on it is destroyed.
 

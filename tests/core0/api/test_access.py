@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import io
 import json
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -55,7 +56,7 @@ def problem_of(answer: tuple[int, dict[str, str], bytes], status: int) -> Proble
 
 
 def path_of(route: Route) -> str:
-    return route.path.replace("{name}", "demo")
+    return re.sub(r"\{\w+\}", "demo", route.path)
 
 
 @PER_ROUTE
@@ -105,8 +106,9 @@ async def test_the_client_says_why_the_node_refuses_its_certificate(
 
 @PER_ROUTE
 async def test_with_the_operators_certificate_every_route_is_reached(node: HostNode, route: Route) -> None:
-    status, _, _ = await ask(node, route.method, path_of(route), node.certificate())
-    assert status not in (401, 403, 404, 405)
+    status, _, answer = await ask(node, route.method, path_of(route), node.certificate())
+    assert status not in (401, 403, 405)
+    assert status != 404 or b"openapi.json" not in answer  # a disk or pool of that name, not the route
 
 
 async def test_a_node_without_an_operator_lets_nobody_in(node: HostNode) -> None:

@@ -14,36 +14,12 @@ from core0.linux.worker import Worker
 from core0.wire.control import RefusedError
 from core0.wire.storage import Claim, Encryption, MountOptions, Pool, PoolSpec, Selector, StorageConfig
 from tests.core0.disks.loop import LoopDisks, can_encrypt, can_loop, loop_disks
+from tests.host_node import KeptInMemory
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not can_loop(), reason="needs root and loop devices"),
 ]
-
-
-def is_block_device(path: str) -> bool:
-    return Path(path).is_block_device()
-
-
-class Kept:
-    """The node's state in memory, and where copies of it would be."""
-
-    def __init__(self) -> None:
-        self.sections: dict[str, bytes] = {}
-        self.copies: dict[str, str] = {}
-
-    def get(self, section: str) -> bytes | None:
-        return self.sections.get(section)
-
-    async def put(self, section: str, value: bytes) -> None:
-        self.sections[section] = value
-
-    async def join(self, disk: str, device: str) -> None:
-        assert is_block_device(device)
-        self.copies[disk] = device
-
-    async def leave(self, disk: str) -> None:
-        del self.copies[disk]
 
 
 class Node:
@@ -53,7 +29,7 @@ class Node:
         self.folder = folder
         self.disks = disks
         self.worker = worker
-        self.kept = Kept()
+        self.kept = KeptInMemory()
         self.said: list[str] = []
 
     def report(self, kind: str, subject: str, message: str) -> None:

@@ -1,0 +1,110 @@
+"""`zn disk`: the disks of a node."""
+
+from typing import Annotated
+
+import typer
+
+from cli.connect import call
+from cli.outcome import ExitCode, Failure
+from cli.output import Json, print_json, print_line, print_table
+from core0.wire.storage import Claim, Disk
+
+app = typer.Typer(no_args_is_help=True)
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+@app.command("ls")
+def list_(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the disks, each with what it is used for, or why not and what to do.
+
+    Example: zn disk ls
+    """
+    found = call(ctx.obj, lambda client: client.disks())
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one.id, one.device, one.media, size(one.size), one.state, one.pool or "-", one.why) for one in found
+    ]
+    print_table(("disk", "device", "media", "size", "state", "pool", "why"), rows, "no disks")
+
+
+@app.command()
+def show(ctx: typer.Context, disk: str, as_json: Json = False) -> None:
+    """Show one disk, by id or serial number.
+
+    Example: zn disk show nvme-S4EWNX0N123456
+    """
+    _print(call(ctx.obj, lambda client: client.disk(disk)), as_json)
+
+
+@app.command()
+def claim(
+    ctx: typer.Context,
+    disk: str,
+    wipe: Annotated[bool, typer.Option("--wipe", help="Destroy what it holds, after asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Give a disk to the node. One that holds anything is taken with --wipe only.
+
+    Example: zn disk claim nvme-S4EWNX0N123456 --wipe
+    """
+    content = _agree_to_wipe(call(ctx.obj, lambda client: client.disk(disk)), yes) if wipe else None
+    _print(call(ctx.obj, lambda client: client.claim_disk(disk, Claim(content))), as_json)
+
+
+@app.command()
+def adopt(ctx: typer.Context, disk: str, as_json: Json = False) -> None:
+    """Take over a disk that another node claimed, with everything that it holds.
+
+    Example: zn disk adopt nvme-S4EWNX0N123456
+    """
+    _print(call(ctx.obj, lambda client: client.adopt_disk(disk)), as_json)
+
+
+def _agree_to_wipe(disk: Disk, yes: bool) -> str | None:
+    """Show what would be destroyed, and ask; returns its name, so that nothing else can be destroyed."""
+    if disk.state in ("unclaimed", "foreign"):
+        print_line(f"{disk.id}: {disk.model} {size(disk.size)}, serial number {disk.serial or 'not known'}")
+        print_line(f"  {disk.why}")
+        for one in disk.holds:
+            print_line(f"  {one.device}: {one.type} {one.label} {one.uuid}".rstrip())
+        if not yes and not typer.confirm("Destroy all that is on this disk?"):
+            raise Failure(f"disk {disk.id} was left as it is", ExitCode.REFUSED)
+    return disk.content or None
+
+
+def _print(disk: Disk, as_json: bool) -> None:
+    if as_json:
+        print_json(disk)
+        return
+    health = disk.health
+    rows = [
+        ("id", disk.id),
+        ("state", disk.state),
+        ("why", disk.why),
+        ("pool", disk.pool or "-"),
+        ("device", disk.device),
+        ("model", f"{disk.model} {disk.firmware}".strip() or "-"),
+        ("serial number", disk.serial or "-"),
+        ("world wide name", disk.wwn or "-"),
+        ("bus, media", f"{disk.bus}, {disk.media}"),
+        ("size", f"{size(disk.size)} ({disk.size} bytes)"),
+        ("sectors", f"{disk.logical_sector} bytes, written by {disk.physical_sector}"),
+        ("holds", ", ".join(f"{one.type} {one.label} on {one.device}" for one in disk.holds) or "-"),
+        ("content", disk.content or "-"),
+        ("health", health.why if health else "it does not say"),
+    ]
+    print_table(("disk", ""), rows)
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    scaled, unit = float(count), _UNITS[0]
+    for unit in _UNITS:  # noqa: B007 — the last one is wanted
+        if scaled < 1024:
+            break
+        scaled /= 1024
+    return f"{count} B" if unit == "B" else f"{scaled:.1f} {unit}"

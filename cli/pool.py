@@ -1,0 +1,148 @@
+"""`zn pool`: the pools of a node."""
+
+import re
+from typing import Annotated
+
+import msgspec
+import typer
+
+from cli.connect import call
+from cli.disk import size
+from cli.outcome import ExitCode, Failure
+from cli.output import Json, print_json, print_table
+from core0.wire.storage import Pool, PoolSpec
+
+app = typer.Typer(no_args_is_help=True)
+
+Wait = Annotated[float, typer.Option(help="Seconds to wait until it serves (60 at most).")]
+_SCALE = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@app.command("ls")
+def list_(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the pools.
+
+    Example: zn pool ls
+    """
+    found = call(ctx.obj, lambda client: client.pools())
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one.name, one.state, _profile(one), str(len(one.members)), size(one.size), size(one.free), one.why)
+        for one in found
+    ]
+    print_table(("pool", "state", "profile", "disks", "size", "free", "why"), rows, "no pools")
+
+
+@app.command()
+def show(ctx: typer.Context, name: str, as_json: Json = False) -> None:
+    """Show one pool and its disks.
+
+    Example: zn pool show fast
+    """
+    _print(call(ctx.obj, lambda client: client.pool(name)), as_json)
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    name: str,
+    disk: Annotated[
+        list[str] | None, typer.Option("--disk", "-d", help="One of these, by id or serial.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="single, raid1, raid1c3 or raid10.")] = "single",
+    media: Annotated[list[str] | None, typer.Option(help="hdd, ssd or nvme.")] = None,
+    bus: Annotated[list[str] | None, typer.Option(help="nvme, ata, scsi, virtio, usb or mmc.")] = None,
+    count: Annotated[int | None, typer.Option(help="So many of the disks that fit.")] = None,
+    min_size: Annotated[str, typer.Option(help="Disks of this size at least, as 500G.")] = "0",
+    format_blank: Annotated[
+        bool, typer.Option("--format-blank", help="Take blank disks without a claim of each.")
+    ] = False,
+    compress: Annotated[str, typer.Option(help="no, lzo, zstd:1, zstd:3 or zstd:6.")] = "no",
+    encrypt: Annotated[bool, typer.Option("--encrypt", help="Encrypt; asks for the passphrase.")] = False,
+    wait: Wait = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Make a pool of disks that the node has, or of blank ones.
+
+    Example: zn pool create fast --profile raid1 --media nvme --count 2 --format-blank
+    """
+    spec = _spec(
+        select={
+            "serials": disk or [],
+            "media": media or [],
+            "bus": bus or [],
+            "count": count,
+            "min_size": _bytes(min_size),
+        },
+        profile=profile,
+        format_blank=format_blank,
+        encryption={"key": "operator"} if encrypt else None,
+        mount={"compress": compress},
+    )
+    secret = _ask_passphrase(twice=True) if encrypt else None
+    made = call(ctx.obj, lambda client: client.put_pool(name, spec, 0.0 if secret else wait))
+    if secret:
+        given = secret
+        made = call(ctx.obj, lambda client: client.unlock_pool(name, given, wait))
+    _print(made, as_json)
+    if made.state not in ("online", "degraded"):
+        raise Failure(f"pool {name} is {made.state}: {made.why}")
+
+
+@app.command()
+def unlock(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = False) -> None:
+    """Give the passphrase of an encrypted pool; the node forgets it when it ends.
+
+    Example: zn pool unlock vault
+    """
+    secret = _ask_passphrase(twice=False)
+    pool = call(ctx.obj, lambda client: client.unlock_pool(name, secret, wait))
+    _print(pool, as_json)
+    if pool.state not in ("online", "degraded"):
+        raise Failure(f"pool {name} is {pool.state}: {pool.why}")
+
+
+def _ask_passphrase(*, twice: bool) -> str:
+    secret: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=twice)
+    return secret
+
+
+def _print(pool: Pool, as_json: bool) -> None:
+    if as_json:
+        print_json(pool)
+        return
+    rows = [
+        ("name", pool.name),
+        ("state", pool.state),
+        ("why", pool.why),
+        ("profile", _profile(pool)),
+        ("id", pool.id or "-"),
+        ("wanted by", pool.source),
+        ("size", size(pool.size)),
+        ("used", size(pool.used)),
+        ("free", size(pool.free)),
+    ]
+    print_table(("pool", ""), rows)
+    members = [(one.disk, one.state, size(one.size), size(one.used), str(one.errors)) for one in pool.members]
+    print_table(("disk", "state", "size", "used", "errors"), members, "no disks yet")
+
+
+def _profile(pool: Pool) -> str:
+    return pool.spec.profile if pool.spec else "-"
+
+
+def _spec(**given: object) -> PoolSpec:
+    """The spec, checked here as the node will check it. Raises Failure (usage)."""
+    try:
+        return msgspec.convert(given, PoolSpec)
+    except msgspec.ValidationError as error:
+        raise Failure(f"cannot make the pool: {error}; see zn pool create --help", ExitCode.USAGE) from None
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", text)
+    if not found:
+        raise Failure(f"cannot read the size {text!r}: write it as 500G", ExitCode.USAGE)
+    return int(found[1]) * _SCALE[found[2]]
