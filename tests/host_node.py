@@ -137,14 +137,15 @@ class HostNode:
             self.folder / "cgroup",
         )
         containers = Containers(world, events)
+        operations = OperationTable(events)
         self.state = NodeState(
             self.identity,
             self.fingerprint,
             events,
             networks,
             lambda: containers,
-            lambda: self.disks(events),
-            OperationTable(events),
+            lambda: self.disks(events, operations),
+            operations,
         )
         containers.resume()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -162,16 +163,12 @@ class HostNode:
             )
             networks.close()
 
-    def disks(self, events: EventRing) -> Disks:
+    def disks(self, events: EventRing, operations: OperationTable) -> Disks:
         """A disk manager that sees no disks: the ones of this machine are nobody's business."""
         assert self.worker
+        pools, mounted = str(self.folder / "pools"), str(self.folder / "mounted.json")
         return Disks(
-            self.worker,
-            KeptInMemory(),
-            events,
-            tuple,
-            str(self.folder / "pools"),
-            str(self.folder / "mounted.json"),
+            self.worker, KeptInMemory(), events, operations, tuple, lambda: None, pools, mounted
         )
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,6 +4,7 @@ What is about to become the node's is written down before it is made: power may 
 was begun must be recognised, never taken for somebody's data.
 """
 
+import os
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -16,6 +17,8 @@ from core0.disks.model import (
     STATE_NAME,
     STATE_SIZE,
     STATE_TYPE,
+    Content,
+    Facts,
     Known,
     KnownDisk,
     KnownPool,
@@ -55,6 +58,11 @@ class DiskError(OSError):
 def mapped(claim: str) -> str:
     """The open device of an encrypted disk."""
     return f"/dev/mapper/zn-{claim}"
+
+
+def is_open(claim: str) -> bool:
+    """Whether an encrypted disk is open."""
+    return os.path.exists(mapped(claim))
 
 
 async def claim_disk(world: World, known: Known, disk: SeenDisk, content: str) -> tuple[Known, str]:
@@ -240,6 +248,53 @@ async def remount_pool(world: World, name: str, options: MountOptions) -> None:
 async def release_pool(world: World, name: str) -> None:
     """Take a pool's mount away from here; who still uses it keeps what is left of it."""
     await world.worker.call(blocks.release, f"{world.pools}/{name}", deadline=TABLE)
+
+
+async def prepare_data(
+    world: World, name: str, content: Content, encryption: Encryption | None, key: bytes | None
+) -> str:
+    """Make a claimed disk's data partition ready to become a pool's; returns the device to use."""
+    if not encryption:
+        return content.data
+    return await _encrypt(world, name, content.claim, content.data, encryption, key)
+
+
+async def clear_data(world: World, claim: str, device: str) -> None:
+    """Destroy what a claimed disk's data partition holds."""
+    try:
+        if is_open(claim):
+            await close_disk(claim)
+        await run_tool("wipefs", "--all", "--quiet", device, deadline=TABLE)
+        await world.worker.call(blocks.clear, device, deadline=TABLE)
+    except OSError as error:
+        raise DiskError(f"cannot clear {device}: {error.strerror or error}") from None
+
+
+async def clear_table(world: World, facts: Facts) -> None:
+    """Destroy a disk's partition table and what its partitions began with."""
+    try:
+        for name in facts.partitions.values():
+            await world.worker.call(blocks.clear, f"/dev/{name}", deadline=TABLE)
+        await run_tool("wipefs", "--all", "--quiet", f"/dev/{facts.device}", deadline=TABLE)
+        await run_tool("partx", "--update", f"/dev/{facts.device}", deadline=TABLE)
+    except OSError as error:
+        raise DiskError(f"cannot clear {facts.device}: {error.strerror or error}") from None
+
+
+def without_pool(known: Known, name: str) -> Known:
+    """What is known, with a pool less: its disks are free."""
+    disks = {
+        claim: msgspec.structs.replace(disk, pool=None) if disk.pool == name else disk
+        for claim, disk in known.disks.items()
+    }
+    return Known(disks, {other: pool for other, pool in known.pools.items() if other != name})
+
+
+def without_disk(known: Known, claim: str) -> Known:
+    """What is known, with a disk less."""
+    return msgspec.structs.replace(
+        known, disks={other: disk for other, disk in known.disks.items() if other != claim}
+    )
 
 
 def adopted(known: Known, disk: SeenDisk) -> Known:

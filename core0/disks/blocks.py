@@ -3,7 +3,7 @@
 import os
 
 from core0.linux import mounts
-from core0.linux.modules import Modules
+from core0.linux.tools import all_modules
 
 _ZEROS = bytes(1 << 20)
 _FLAGS = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOATIME
@@ -15,7 +15,7 @@ def load_modules(names: tuple[str, ...]) -> None:
     Raises:
         OSError: naming the one that the kernel refused.
     """
-    modules = Modules.of_running_kernel()
+    modules = all_modules()
     for name in names:
         modules.load(name)
 

@@ -7,20 +7,20 @@ for any of them. What it claimed is written down before it is used, and what it 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from core0.disks import apply, model, probe
+from core0.disks import apply, erase, health, probe, upkeep
 from core0.disks.apply import DiskError, World
-from core0.disks.explain import describe, explain_disk, explain_pool
+from core0.disks.explain import explain_disk
+from core0.disks.checks import absent, check_claim, check_pool, conflict, find_disk
 from core0.disks.model import (
-    NEEDED,
     Action,
     ClaimDisk,
-    Content,
     Facts,
+    Figures,
     Known,
     KnownPool,
     MakePool,
@@ -35,13 +35,26 @@ from core0.disks.model import (
     Wanted,
     WantedPool,
 )
-from core0.disks.observe import Look, combine, find
+from core0.disks.observe import Look, combine
 from core0.disks.plan import claimable, own_disks, plan
+from core0.disks.upkeep import Progress
+from core0.disks.view import show_disk, show_pool
 from core0.linux import files
 from core0.linux.uevents import UeventSocket
 from core0.linux.worker import HungError, Worker
-from core0.wire.control import Refusal, RefusedError, Report
-from core0.wire.storage import Claim, Disk, MountOptions, Pool, PoolMember, PoolSpec, Signature, StorageConfig
+from core0.wire.control import Report
+from core0.wire.operations import Operation
+from core0.wire.storage import (
+    Claim,
+    Disk,
+    EraseRequest,
+    Health,
+    MountOptions,
+    Pool,
+    PoolSpec,
+    Replacement,
+    StorageConfig,
+)
 
 T = TypeVar("T")
 
@@ -53,6 +66,9 @@ _FIRST_DELAY, _LONGEST_DELAY = 2.0, 60.0
 # Uevents can be lost, and disks that hung may have come to themselves.
 _LOOK_AGAIN = 60.0
 _SECTION, _WISHES = "disks", "pools"
+_TPM = "/dev/tpmrm0"
+_FIGURES_EVERY, _HEALTH_EVERY = 30.0, 600.0
+_WITH_HEALTH = ("nvme", "ata", "scsi", "usb")
 
 
 class Keep(Protocol):
@@ -71,6 +87,13 @@ class Keep(Protocol):
         """The disk is gone, or shall have no copy any more."""
 
 
+class Operations(Protocol):
+    """Where long work is started."""
+
+    def start(self, kind: str, subject: str, work: Callable[[Progress], Awaitable[str]]) -> Operation:
+        """Start it; 409 if the same is under way."""
+
+
 class _Failure(msgspec.Struct):
     """What went wrong with a pool or a disk, and when to try again (monotonic seconds)."""
 
@@ -87,7 +110,9 @@ class Disks:
         worker: Worker,
         keep: Keep,
         report: Report,
+        operations: Operations,
         observe: Callable[[], tuple[Facts, ...]],
+        prepare: Callable[[], None],
         pools: str,
         mounted: str,
     ) -> None:
@@ -97,14 +122,18 @@ class Disks:
             worker: does what may hang.
             keep: the node's state.
             report: where to tell what happened.
+            operations: where long work is.
             observe: the disks as sysfs shows them.
+            prepare: makes the programs and drivers of storage available.
             pools: the folder for the pools' mounts.
             mounted: the file that tells a new node daemon what an earlier one has mounted.
         """
         self._world = World(worker, self._remember, pools)
         self._keep = keep
         self._report = report
+        self._operations = operations
         self._observe = observe
+        self._prepare = prepare
         self._mounts_file = mounted
         self._known = _decoded(keep.get(_SECTION), Known) or Known()
         self._wishes = _decoded(keep.get(_WISHES), dict[str, PoolSpec]) or {}
@@ -117,6 +146,8 @@ class Disks:
         self._failures: dict[str, _Failure] = {}
         self._joined: dict[str, str] = {}
         self._said: dict[str, str] = {}
+        self._figures: dict[str, Figures] = {}
+        self._health: dict[str, Health | None] = {}
         self._changing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -133,7 +164,7 @@ class Disks:
     def disks(self) -> tuple[Disk, ...]:
         """All disks, by id."""
         seen = self._seen()
-        return tuple(_shown(disk, self._known, seen) for disk in seen.disks)
+        return tuple(show_disk(disk, self._known, seen) for disk in seen.disks)
 
     def pools(self) -> tuple[Pool, ...]:
         """All pools that there are or that are wanted, by name."""
@@ -164,8 +195,7 @@ class Disks:
         """
         async with self._changing:
             disk = self._find(name)
-            content = self._claimable(disk, claim)
-            await self._claim(disk, content)
+            await self._claim(disk, check_claim(disk, claim, self._known))
         self._tell_changed()
         return self.disk(name)
 
@@ -175,7 +205,7 @@ class Disks:
             disk = self._find(name)
             content = disk.content
             if not content or not content.claim or content.claim in self._known.disks:
-                raise _conflict(
+                raise conflict(
                     f"cannot adopt {disk.id}: it carries no other node's claim",
                     "see 'zn disk ls' for what it is",
                 )
@@ -189,7 +219,7 @@ class Disks:
         Raises:
             RefusedError: 404, or 409 if several are called so.
         """
-        return _shown(self._find(name), self._known, self._seen())
+        return show_disk(self._find(name), self._known, self._seen())
 
     async def put_pool(self, name: str, spec: PoolSpec) -> Pool:
         """Have a pool as the spec says.
@@ -198,7 +228,7 @@ class Disks:
             RefusedError: if the config wants one of that name, it is another kind of pool, or no disks can serve it.
         """
         async with self._changing:
-            self._check_pool(name, spec)
+            check_pool(name, spec, self._config, self._known, self._seen(), tpm=_has_tpm())
             if self._wishes.get(name) != spec:
                 wishes = {**self._wishes, name: spec}
                 await self._keep.put(_WISHES, msgspec.json.encode(wishes))
@@ -218,9 +248,7 @@ class Disks:
     def pool(self, name: str) -> Pool:
         """One pool. Raises RefusedError (404) if there is none."""
         if name not in self._known.pools and name not in self._wanted().pools:
-            raise RefusedError(
-                Refusal(404, "not-found", f"cannot find pool {name}: there is none", "see 'zn pool ls'")
-            )
+            raise absent(f"cannot find pool {name}: there is none", "see 'zn pool ls'")
         return self._pool(name)
 
     async def wait_pool(self, name: str, seconds: float) -> Pool:
@@ -233,11 +261,195 @@ class Disks:
             pass
         return self.pool(name)
 
+    def scrub(self, name: str) -> Operation:
+        """Read all of a pool and correct what can be corrected."""
+        self._serving(name, "scrub")
+
+        async def work(progress: Progress) -> str:
+            found = await upkeep.scrub_pool(self._world, name, progress)
+            async with self._changing:
+                pool = msgspec.structs.replace(self._known.pools[name], scrub=found)
+                await self._remember(apply.with_pool(self._known, name, pool))
+            if found.uncorrectable:
+                self._report("storage", name, f"Alert: scrub found {found.detail}; restore what it hit")
+            return found.detail
+
+        return self._operations.start("scrub", name, work)
+
+    def replace(self, name: str, wanted: Replacement) -> Operation:
+        """Rebuild a member of a pool on another disk.
+
+        Raises:
+            RefusedError: if the pool does not serve, the old disk is no member, or the new one cannot be used.
+        """
+        pool = self._serving(name, "replace a disk of")
+        old = self._member(name, pool, wanted.old)
+        new = self._spare(pool, old, wanted.new)
+
+        async def work(progress: Progress) -> str:
+            return await self._replace(name, old, new, progress)
+
+        return self._operations.start("replace", name, work)
+
+    async def destroy_pool(self, name: str, uuid: str) -> None:
+        """End a pool with everything in it; its disks are free afterwards. `uuid` is the pool's id, named again.
+
+        Raises:
+            RefusedError: if that is not its id, the config wants it, or somebody uses it.
+        """
+        pool = self.pool(name)
+        if pool.id != uuid:
+            raise conflict(f"cannot destroy pool {name}: its id is another", "see 'zn pool show'", "/id")
+        if pool.source == "config":
+            raise conflict(
+                f"cannot destroy pool {name}: the config wants it", "take it out of the config first"
+            )
+        async with self._changing:
+            await self._destroy(name)
+        self._wake.set()
+
+    def erase(self, name: str, request: EraseRequest) -> Operation:
+        """Erase a disk that no pool uses, for good; it is not the node's any more then."""
+        disk = self._find(name)
+        shown = show_disk(disk, self._known, self._seen())
+        if shown.pool or shown.state not in ("free", "unclaimed", "foreign", "failing"):
+            detail = f"cannot erase {disk.id}: {shown.why}"
+            raise conflict(detail, "destroy its pool or replace it there first")
+        if shown.content != request.content:
+            detail = f"cannot erase {disk.id}: it does not hold what the request names"
+            raise conflict(detail, "look at it again: another disk may be meant", "/content")
+
+        async def work(progress: Progress) -> str:
+            return await self._erase(disk, request, progress)
+
+        return self._operations.start("erase", disk.id, work)
+
+    async def reset(self) -> None:
+        """End every pool and every claim of this node. What it did not claim is not touched."""
+        async with self._changing:
+            for name in tuple(self._known.pools):
+                await self._destroy(name)
+            await self._keep.put(_WISHES, b"{}")
+            self._wishes = {}
+            for disk in self._own().values():
+                await self._unclaim(disk)
+        self._wake.set()
+
+    def _serving(self, name: str, doing: str) -> KnownPool:
+        pool = self.pool(name)
+        if name not in self._mounted:
+            raise conflict(f"cannot {doing} pool {name}: it does not serve: {pool.why}", "see 'zn pool show'")
+        return self._known.pools[name]
+
+    def _member(self, name: str, pool: KnownPool, disk: str) -> str:
+        """The claim of a pool's member, there or not."""
+        found = [
+            claim
+            for claim in pool.members
+            if disk in (claim, self._known.disks[claim].id)
+            or any(seen.facts.serial == disk for own, seen in self._own().items() if own == claim)
+        ]
+        if len(found) != 1:
+            members = ", ".join(self._known.disks[claim].id for claim in pool.members)
+            detail = f"cannot replace {disk[:120]!a}: it is no disk of pool {name}"
+            raise conflict(detail, f"its disks are {members}", "/old")
+        return found[0]
+
+    def _spare(self, pool: KnownPool, old: str, name: str) -> SeenDisk:
+        """The disk that comes: a free one of the node, a blank one, or the old one itself when it came back."""
+        disk = self._find(name)
+        claim = disk.content.claim if disk.content else ""
+        known = self._known.disks.get(claim)
+        if known and (known.pool is None or claim == old):
+            return disk
+        if known or claimable(disk, self._known) or not (disk.content and disk.content.blank):
+            _, why, _ = explain_disk(disk, self._known, self._seen())
+            raise conflict(f"cannot use {disk.id}: {why}", "take a free or a blank disk", "/new")
+        least = max(self._known.disks[claim].size for claim in pool.members)
+        if disk.facts.size < self._known.disks[old].size:
+            raise conflict(f"cannot use {disk.id}: it is too small", f"take one of {least} bytes", "/new")
+        return disk
+
+    async def _replace(self, name: str, old: str, new: SeenDisk, progress: Progress) -> str:
+        async with self._changing:
+            if not new.content or new.content.claim not in self._known.disks:
+                await self._claim(new, new.content.id if new.content else "")
+            comes = self._find(new.id).content
+            if not comes:
+                raise DiskError(f"cannot use {new.id}: it is gone")
+            pool = self._known.pools[name]
+            key = self._key(name)
+            members = {claim: device for claim, device in self._data(name).items() if claim != comes.claim}
+            target = await apply.prepare_data(self._world, name, comes, pool.encryption, key)
+            begun = msgspec.structs.replace(pool, replacing=(old, comes.claim))
+            await self._remember(apply.with_pool(self._known, name, begun))
+        gone = members.get(old) if old in self._mounted[name].claims and old != comes.claim else None
+        await upkeep.replace_disk(self._world, name, gone, target, members, progress)
+        async with self._changing:
+            await self._finish_replacement(name, old, comes.claim)
+        self._wake.set()
+        return f"{self._known.disks[comes.claim].id} holds everything that {self._known.disks[old].id} held"
+
+    async def _finish_replacement(self, name: str, old: str, new: str) -> None:
+        pool = self._known.pools[name]
+        members = tuple(dict.fromkeys(new if claim == old else claim for claim in pool.members))
+        known = apply.with_pool(
+            self._known, name, msgspec.structs.replace(pool, members=members, replacing=None)
+        )
+        if old != new:
+            known = apply.with_disk(known, old, msgspec.structs.replace(known.disks[old], pool=None))
+        await self._remember(known)
+        mounted = self._mounted[name]
+        self._note_mount(name, SeenPool(mounted.claims - {old} | {new}, mounted.options))
+
+    async def _destroy(self, name: str) -> None:
+        pool = self._known.pools.get(name)
+        if name in self._mounted:
+            await upkeep.unmount_pool(self._world, name)
+            self._note_mount(name, None)
+        if name in self._wishes:
+            wishes = {other: spec for other, spec in self._wishes.items() if other != name}
+            await self._keep.put(_WISHES, msgspec.json.encode(wishes))
+            self._wishes = wishes
+        if pool:
+            own = self._own()
+            data = {claim: own[claim].content for claim in pool.members if claim in own}
+            for claim, content in data.items():
+                if content:
+                    await apply.clear_data(self._world, claim, content.data)
+            await self._remember(apply.without_pool(self._known, name))
+        self._looks = {device: look for device, look in self._looks.items() if not self._is_own(look)}
+
+    def _is_own(self, look: Look) -> bool:
+        return look.content is not None and look.content.claim in self._known.disks
+
+    async def _unclaim(self, disk: SeenDisk) -> None:
+        """Take the node's own claim off a disk."""
+        claim = disk.content.claim if disk.content else ""
+        await self._keep.leave(claim)
+        self._joined.pop(claim, None)
+        await self._remember(apply.without_disk(self._known, claim))
+        await apply.clear_table(self._world, disk.facts)
+        self._looks.pop(disk.facts.device, None)
+
+    async def _erase(self, disk: SeenDisk, request: EraseRequest, progress: Progress) -> str:
+        async with self._changing:
+            if disk.content and disk.content.claim in self._known.disks:
+                await self._unclaim(disk)
+        try:
+            return await erase.erase_disk(self._world.worker, disk.facts, request.method, progress)
+        finally:
+            self._looks.pop(disk.facts.device, None)
+            self._wake.set()
+
     # the loop
 
     async def run(self) -> None:
         """Keep disks and pools as they are wanted. Ends by cancellation, or by a defect, which it raises."""
+        await asyncio.to_thread(self._prepare)
         uevents = UeventSocket()
+        looking = asyncio.create_task(self._keep_looking())
+        looking.add_done_callback(self._ended)
         loop = asyncio.get_running_loop()
         loop.add_reader(uevents.fileno(), self._hear, uevents)
         try:
@@ -250,7 +462,7 @@ class Disks:
         finally:
             loop.remove_reader(uevents.fileno())
             uevents.close()
-            for task in self._looking.values():
+            for task in (looking, *self._looking.values()):
                 task.cancel()
 
     async def _rest(self) -> None:
@@ -263,8 +475,8 @@ class Disks:
             async with asyncio.timeout(max(0.0, min([*due, now + _LOOK_AGAIN]) - now) + 0.01):
                 await self._wake.wait()
                 await asyncio.sleep(_SETTLE)
-        except TimeoutError:
-            pass
+        except TimeoutError:  # those that were in trouble may have come to themselves
+            self._looks = {name: look for name, look in self._looks.items() if not look.trouble}
 
     def _hear(self, uevents: UeventSocket) -> None:
         """A device came, went or changed: look at its disk again."""
@@ -282,6 +494,50 @@ class Disks:
         """A disk of a mounted pool need not be looked at for each of its announcements."""
         claims = {claim for pool in self._mounted.values() for claim in pool.claims}
         return look.content is not None and look.content.claim in claims
+
+    async def _keep_looking(self) -> None:
+        """Figures of the pools, and from time to time the disks' health."""
+        asked = -_HEALTH_EVERY
+        while True:
+            for name in tuple(self._mounted):
+                await self._read_figures(name)
+            if time.monotonic() - asked >= _HEALTH_EVERY and self._seen().settled:
+                asked = time.monotonic()
+                await self._ask_health()
+            await self._sleep_until_changed(_FIGURES_EVERY)
+
+    async def _sleep_until_changed(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+                await asyncio.sleep(_FIRST_DELAY)
+        except TimeoutError:
+            pass
+
+    async def _read_figures(self, name: str) -> None:
+        path = f"{self._world.pools}/{name}"
+        try:
+            found = await self._world.worker.call(
+                upkeep.read_figures, path, self._data(name), deadline=apply.LOOK
+            )
+        except OSError as error:
+            self._report("storage", name, f"Cannot read its figures: {error.strerror or error}")
+            return
+        before = self._figures.get(name, Figures())
+        for claim, (_, _, errors) in found.members.items():
+            if errors > before.members.get(claim, (0, 0, 0))[2]:
+                said = (
+                    f"Alert: disk {self._known.disks[claim].id} made {errors} errors; 'zn pool scrub {name}'"
+                )
+                self._report("storage", name, said)
+        self._figures[name] = found
+
+    async def _ask_health(self) -> None:
+        for facts in self._facts:
+            look = self._looks.get(facts.device, Look())
+            if facts.bus in _WITH_HEALTH and not look.trouble:
+                self._health[facts.device] = await health.ask(f"/dev/{facts.device}")
+        self._tell_changed()
 
     async def _reconcile(self) -> None:
         self._facts = await asyncio.to_thread(self._observe)
@@ -403,6 +659,30 @@ class Disks:
         devices = self._data(name)
         await apply.mount_pool(self._world, name, devices, options, degraded)
         self._note_mount(name, SeenPool(frozenset(devices), options))
+        if self._known.pools[name].replacing:
+            self._resume_replacement(name)
+
+    def _resume_replacement(self, name: str) -> None:
+        """A replacement that a reboot interrupted goes on by itself in the kernel: see it end."""
+
+        async def work(progress: Progress) -> str:
+            finished = await upkeep.wait_replacement(f"{self._world.pools}/{name}", progress)
+            async with self._changing:
+                replacing = self._known.pools[name].replacing
+                if replacing and finished:
+                    await self._finish_replacement(name, *replacing)
+                elif replacing:
+                    await self._give_replacement_up(name, replacing[1])
+            return "it went on after a reboot and is done" if finished else "it had not begun; start it again"
+
+        self._operations.start("replace", name, work)
+
+    async def _give_replacement_up(self, name: str, new: str) -> None:
+        pool = msgspec.structs.replace(self._known.pools[name], replacing=None)
+        known = apply.with_pool(self._known, name, pool)
+        if new not in pool.members:
+            known = apply.with_disk(known, new, msgspec.structs.replace(known.disks[new], pool=None))
+        await self._remember(known)
 
     def _note_mount(self, name: str, pool: SeenPool | None) -> None:
         others = {other: seen for other, seen in self._mounted.items() if other != name}
@@ -435,8 +715,8 @@ class Disks:
         return wanted.spec.mount if wanted else MountOptions()
 
     def _seen(self) -> Seen:
-        disks = combine(self._facts, self._looks, self._config.media)
-        unlocked = frozenset(claim for claim in self._known.disks if os.path.exists(apply.mapped(claim)))
+        disks = combine(self._facts, self._looks, self._config.media, self._health)
+        unlocked = frozenset(claim for claim in self._known.disks if apply.is_open(claim))
         settled = not self._looking and all(facts.device in self._looks for facts in self._facts)
         patient = time.monotonic() < self._patient_until
         return Seen(disks, unlocked, self._mounted, settled, patient)
@@ -447,114 +727,20 @@ class Disks:
     def _data(self, name: str) -> dict[str, str]:
         """The devices of a pool's data by claim, of the disks that are there; the open ones of encrypted disks."""
         pool, own = self._known.pools[name], self._own()
-        found = {claim: own[claim].content for claim in pool.members if claim in own}
+        members = (*pool.members, *(pool.replacing or ()))
+        found = {claim: own[claim].content for claim in dict.fromkeys(members) if claim in own}
         return {
-            claim: apply.mapped(claim) if os.path.exists(apply.mapped(claim)) else content.data
+            claim: apply.mapped(claim) if apply.is_open(claim) else content.data
             for claim, content in found.items()
             if content
         }
 
     def _find(self, name: str) -> SeenDisk:
-        found = find(name, self._seen().disks)
-        if not found:
-            detail = f"cannot find disk {name[:120]!a}: there is none of that id or serial number"
-            raise RefusedError(Refusal(404, "not-found", detail, "see 'zn disk ls'"))
-        if len(found) > 1:
-            detail = f"cannot tell which disk is meant: {len(found)} have the serial number {name[:120]!a}"
-            raise RefusedError(
-                Refusal(409, "conflict", detail, f"use an id: {', '.join(disk.id for disk in found)}")
-            )
-        return found[0]
-
-    def _claimable(self, disk: SeenDisk, claim: Claim) -> str:
-        """The content that a claim may destroy. Raises RefusedError if it may not."""
-        refused = claimable(disk, self._known)
-        if refused or disk.content is None:
-            raise _conflict(f"cannot claim {disk.id}: {refused}", "see 'zn disk ls' for what it is")
-        if claim.wipe is None and not disk.content.blank:
-            held = "another node's claim" if disk.content.claim else describe(disk.content)
-            raise _conflict(
-                f"cannot claim {disk.id}: it holds {held}",
-                f'to destroy that, claim it with "wipe": "{disk.content.id}"',
-                "/wipe",
-            )
-        if claim.wipe not in (None, disk.content.id):
-            raise _conflict(
-                f"cannot claim {disk.id}: it does not hold what the claim names",
-                "look at it again: it has changed since, or another disk is meant",
-                "/wipe",
-            )
-        return disk.content.id
-
-    def _check_pool(self, name: str, spec: PoolSpec) -> None:
-        """Refuse what can never be, and what would be another pool than the one there is."""
-        if name in self._config.pools:
-            raise _conflict(
-                f"cannot set pool {name}: the node's config has one of that name", "change the config"
-            )
-        if spec.encryption and spec.encryption.key == "config" and not spec.encryption.passphrase:
-            raise _invalid("the passphrase is missing", "give one", "/encryption/passphrase")
-        if spec.encryption and spec.encryption.key == "tpm2" and not os.path.exists("/dev/tpmrm0"):
-            raise _invalid("this machine has no TPM 2.0", "use another key", "/encryption/key")
-        needed = NEEDED[spec.profile]
-        if spec.select.count is not None and spec.select.count < needed:
-            said = f"{spec.profile} needs {needed} disks, and the selector takes {spec.select.count}"
-            raise _invalid(said, "raise the count, or use profile single", "/select/count")
-        known = self._known.pools.get(name)
-        if known:
-            self._check_same(name, spec, known)
-            return
-        self._check_serials(spec)
-
-    def _check_same(self, name: str, spec: PoolSpec, known: KnownPool) -> None:
-        changed = "profile" if spec.profile != known.profile else None
-        if (spec.encryption is None) != (known.encryption is None):
-            changed = "encryption"
-        if changed:
-            raise _conflict(
-                f"cannot change the {changed} of pool {name}: it holds data",
-                "make another pool and move the volumes there",
-                f"/{changed}",
-            )
-
-    def _check_serials(self, spec: PoolSpec) -> None:
-        """Disks that are called by name must be there, and be one each."""
-        for number, serial in enumerate(spec.select.serials):
-            found = find(serial, self._seen().disks)
-            if len(found) != 1:
-                few = "there is none" if not found else f"{len(found)} disks are called so"
-                raise _invalid(f"disk {serial!a}: {few}", "see 'zn disk ls'", f"/select/serials/{number}")
-        if spec.select.serials and len(spec.select.serials) < NEEDED[spec.profile]:
-            said = (
-                f"{spec.profile} needs {NEEDED[spec.profile]} disks, and {len(spec.select.serials)} are named"
-            )
-            raise _invalid(said, "name more disks, or use profile single", "/select/serials")
+        return find_disk(name, self._seen().disks)
 
     def _pool(self, name: str) -> Pool:
-        wanted, seen, known = self._wanted(), self._seen(), self._known.pools.get(name)
         failures = {subject: failure.why for subject, failure in self._failures.items()}
-        state, why = explain_pool(name, wanted, self._known, seen, failures)
-        wish = wanted.pools.get(name)
-        return Pool(
-            name,
-            known.uuid if known else "",
-            state,
-            why,
-            _public(wish.spec) if wish else None,
-            wish.source if wish else "none",
-            self._members(known) if known else (),
-        )
-
-    def _members(self, pool: KnownPool) -> tuple[PoolMember, ...]:
-        own = self._own()
-        return tuple(
-            PoolMember(
-                self._known.disks[claim].id if claim in self._known.disks else claim,
-                "online" if claim in own else "missing",
-                self._known.disks[claim].size if claim in self._known.disks else 0,
-            )
-            for claim in pool.members
-        )
+        return show_pool(name, self._wanted(), self._known, self._seen(), failures, self._figures.get(name))
 
     def _tell_changed(self) -> None:
         """Wake who waits, and tell each disk's and pool's sentence when it is a new one."""
@@ -583,41 +769,8 @@ def _subject(action: Action) -> str:
             return action.name
 
 
-def _shown(disk: SeenDisk, known: Known, seen: Seen) -> Disk:
-    state, why, pool = explain_disk(disk, known, seen)
-    facts, content = disk.facts, disk.content
-    return Disk(
-        disk.id,
-        facts.device,
-        facts.serial,
-        facts.wwn,
-        facts.model,
-        facts.firmware,
-        facts.bus,
-        disk.media,
-        facts.size,
-        facts.logical_sector,
-        facts.physical_sector,
-        facts.read_only,
-        facts.removable,
-        state,
-        why,
-        pool,
-        tuple(Signature(one.device, one.type, one.label, one.uuid) for one in _holds(content)),
-        content.id if content else "",
-        disk.health,
-    )
-
-
-def _holds(content: Content | None) -> tuple[model.Signature, ...]:
-    return content.signatures if content else ()
-
-
-def _public(spec: PoolSpec) -> PoolSpec:
-    """A spec without its secret."""
-    if not spec.encryption:
-        return spec
-    return msgspec.structs.replace(spec, encryption=msgspec.structs.replace(spec.encryption, passphrase=None))
+def _has_tpm() -> bool:
+    return os.path.exists(_TPM)
 
 
 def _decoded(data: bytes | None, kind: type[T]) -> T | None:
@@ -630,11 +783,3 @@ def _earlier_mounts(file: str) -> dict[str, SeenPool]:
         return msgspec.json.decode(files.read(file), type=dict[str, SeenPool])
     except FileNotFoundError:
         return {}
-
-
-def _conflict(detail: str, remedy: str, pointer: str = "") -> RefusedError:
-    return RefusedError(Refusal(409, "conflict", detail, remedy, pointer))
-
-
-def _invalid(detail: str, remedy: str, pointer: str) -> RefusedError:
-    return RefusedError(Refusal(422, "invalid", f"cannot accept the request: {detail}", remedy, pointer))

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from core0.wire.storage import Bus, Encryption, Health, Media, MountOptions, PoolSpec, Profile
+from core0.wire.storage import Bus, Encryption, Health, Media, MountOptions, PoolSpec, Profile, Scrub
 
 # The partitions of a claimed disk: the first holds a copy of the node's state, the second is for a pool.
 STATE_TYPE = "7b2f3c70-5a1d-4f0e-9b1f-5a65726f4e01"
@@ -117,6 +117,8 @@ class KnownPool(msgspec.Struct, frozen=True):
         members: the claims (GPT GUIDs) of its disks.
         encryption: how its disks are encrypted.
         made: False from the decision until the file system is there: until then it holds nobody's data.
+        replacing: while a disk is replaced: the claims of the one that goes and the one that comes.
+        scrub: the last scrub.
     """
 
     uuid: str
@@ -124,6 +126,8 @@ class KnownPool(msgspec.Struct, frozen=True):
     members: tuple[str, ...]
     encryption: Encryption | None = None
     made: bool = True
+    replacing: tuple[str, str] | None = None
+    scrub: Scrub | None = None
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -164,6 +168,15 @@ class SeenPool(msgspec.Struct, frozen=True):
 
     claims: frozenset[str] = frozenset()
     options: MountOptions = MountOptions()
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """Figures of a mounted pool in bytes; of its members, by claim: size, allocated, errors since they were reset."""
+
+    size: int = 0
+    used: int = 0
+    free: int = 0
+    members: dict[str, tuple[int, int, int]] = {}
 
 
 class Seen(msgspec.Struct, frozen=True):

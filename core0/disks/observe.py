@@ -18,11 +18,13 @@ class Look(msgspec.Struct, frozen=True):
     content: Content | None = None
     trouble: str = ""
     hung: bool = False
-    health: Health | None = None
 
 
 def combine(
-    facts: Sequence[Facts], looks: Mapping[str, Look], media: Mapping[str, Media]
+    facts: Sequence[Facts],
+    looks: Mapping[str, Look],
+    media: Mapping[str, Media],
+    health: Mapping[str, Health | None],
 ) -> tuple[SeenDisk, ...]:
     """The disks by id.
 
@@ -30,12 +32,16 @@ def combine(
         facts: from sysfs.
         looks: by the kernel's name; a disk without one has not been looked at yet.
         media: the config's word on what disks are, by serial number or id.
+        health: what they said of themselves, by the kernel's name.
     """
-    seen = (_seen(name, one, looks.get(one.device, Look()), media) for name, one in identify(facts).items())
+    seen = (
+        _seen(name, one, looks.get(one.device, Look()), media, health.get(one.device))
+        for name, one in identify(facts).items()
+    )
     return tuple(sorted(seen, key=lambda disk: disk.id))
 
 
-def _seen(name: str, facts: Facts, look: Look, media: Mapping[str, Media]) -> SeenDisk:
+def _seen(name: str, facts: Facts, look: Look, media: Mapping[str, Media], health: Health | None) -> SeenDisk:
     given = media.get(name) or media.get(facts.serial)
     fast = look.content.fast if look.content else None
     return SeenDisk(
@@ -45,7 +51,7 @@ def _seen(name: str, facts: Facts, look: Look, media: Mapping[str, Media]) -> Se
         look.content,
         look.trouble,
         look.hung,
-        look.health,
+        health,
     )
 
 

@@ -33,7 +33,7 @@ def look(facts: Facts) -> Content:
     signatures = [_signature(facts.device, one) for one in found.signatures]
     for name in facts.partitions.values():
         signatures += [_signature(name, one) for one in blkid.probe(f"/dev/{name}").signatures]
-    blank = not signatures and not found.table and _is_zero(disk, facts.size)
+    blank = not signatures and not found.table and is_zero(disk, facts.size)
     return Content(
         id=_content_id(facts, signatures, found, "" if signatures or found.table or blank else _digest(disk)),
         blank=blank,
@@ -80,7 +80,8 @@ def _content_id(facts: Facts, signatures: list[Signature], found: blkid.Probed, 
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _is_zero(disk: str, size: int) -> bool:
+def is_zero(disk: str, size: int) -> bool:
+    """Whether a disk of so many bytes is zeros wherever it is looked at."""
     with open(disk, "rb", buffering=0) as file:
         return all(_zeros(os.pread(file.fileno(), length, start)) for start, length in _pieces(size))
 

@@ -11,7 +11,7 @@ class ToolError(OSError):
     """A program failed, or did not end in time: its name and its last words."""
 
 
-async def run_tool(name: str, *arguments: str, given: bytes = b"", deadline: float) -> str:
+async def run_tool(name: str, *arguments: str, given: bytes = b"", deadline: float, harmless: int = 0) -> str:
     """What a program prints.
 
     Args:
@@ -19,6 +19,7 @@ async def run_tool(name: str, *arguments: str, given: bytes = b"", deadline: flo
         arguments: never a secret: every process may read them.
         given: its standard input, for what is a secret.
         deadline: seconds.
+        harmless: bits of its exit code that do not mean that it failed.
 
     Raises:
         ToolError: if it ends with another code than 0 or not in time.
@@ -40,7 +41,8 @@ async def run_tool(name: str, *arguments: str, given: bytes = b"", deadline: flo
     finally:
         if process.returncode is None:
             process.kill()
-    if process.returncode:
+    assert process.returncode is not None  # noqa: S101 — communicate has returned
+    if process.returncode < 0 or process.returncode & ~harmless:
         raise ToolError(f"{name} failed: {_words(complained) or f'exit code {process.returncode}'}")
     return said.decode(errors="replace")
 

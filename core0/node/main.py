@@ -43,14 +43,15 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
     keeping = asyncio.create_task(networks.run(), name="networks")
     own, fingerprint = _identity()
     announce("identity", detail=f"sha256:{fingerprint}")
+    operations = OperationTable(events)
     state = NodeState(
         own,
         fingerprint,
         events,
         networks,
         lambda: _containers(networks, events),
-        lambda: _disks(worker, events),
-        OperationTable(events),
+        lambda: _disks(worker, events, operations),
+        operations,
     )
     _resume(state)
     # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.
@@ -71,11 +72,15 @@ async def _keep_disks(state: NodeState) -> None:
     await state.disks.run()
 
 
-def _disks(worker: Worker, events: EventRing) -> "Disks":
+def _disks(worker: Worker, events: EventRing, operations: OperationTable) -> "Disks":
     from core0.disks import sysfs
     from core0.disks.manager import Disks
+    from core0.linux.tools import mount_tools
 
-    return Disks(worker, _Memory(), events, sysfs.observe, paths.POOLS, f"{paths.RUN}/pools.json")
+    mounted = f"{paths.RUN}/pools.json"
+    return Disks(
+        worker, _Memory(), events, operations, sysfs.observe, mount_tools, paths.POOLS, mounted
+    )
 
 
 class _Memory:

@@ -11,6 +11,7 @@ import pytest
 
 from core0.disks.manager import Disks
 from core0.linux.worker import Worker
+from core0.node.operations import OperationTable
 from core0.wire.control import RefusedError
 from core0.wire.storage import Claim, Encryption, MountOptions, Pool, PoolSpec, Selector, StorageConfig
 from tests.core0.disks.loop import LoopDisks, can_encrypt, can_loop, loop_disks
@@ -31,6 +32,7 @@ class Node:
         self.worker = worker
         self.kept = KeptInMemory()
         self.said: list[str] = []
+        self.operations = OperationTable(self.report)
 
     def report(self, kind: str, subject: str, message: str) -> None:
         self.said.append(f"{subject}: {message}")
@@ -42,7 +44,9 @@ class Node:
             self.worker,
             self.kept,
             self.report,
+            self.operations,
             self.disks,
+            lambda: None,  # the programs are this machine's
             str(self.folder / "pools"),
             str(self.folder / "mounted.json"),
         )
@@ -61,7 +65,8 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    monkeypatch.setattr("core0.wire.paths.STORAGE", "")
     worker = Worker()
     with loop_disks(tmp_path / "disks") as disks:
         yield Node(tmp_path / "disks", disks, worker)
