@@ -193,8 +193,8 @@ def _show_packages(made: Contents) -> None:
 
 
 def _show_files(made: Contents, largest: int) -> None:
-    print_line(f"\nThe {largest} largest of {len(made.files)} paths:\n")
-    files = sorted(made.files, key=lambda file: -file.size)[:largest]
+    print_line(f"\nThe {largest} largest of {len(made.unpacked)} paths:\n")
+    files = sorted(made.unpacked, key=lambda file: -file.size)[:largest]
     print_table(("       bytes", "file"), [(f"{file.size:>12,}", f"/{file.path}") for file in files])
 
 

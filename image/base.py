@@ -20,7 +20,9 @@ from image import (
     lock,
     node,
     outputs,
+    runtime,
     sources,
+    storage,
     tree,
     wheels,
 )
@@ -35,7 +37,7 @@ from image.report import Report
 LEVEL = 12
 KEPT = 4
 # The parts of this builder that decide the base's bytes, besides this one.
-_DECIDING = (bytecode, cpio, deb, elf, initramfs, kmod, licence, node, tree, wheels)
+_DECIDING = (bytecode, cpio, deb, elf, initramfs, kmod, licence, node, runtime, storage, tree, wheels)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,14 @@ class Base:
 
     def listing(self) -> tuple[Listed, ...]:
         """What is in the segment."""
-        return msgspec.json.decode((self.folder / "listing.json").read_bytes(), type=tuple[Listed, ...])
+        return self._listed("listing.json")
+
+    def storage(self) -> tuple[Listed, ...]:
+        """What is in the storage part, with the paths that it has once it is mounted."""
+        return self._listed("storage.json")
+
+    def _listed(self, name: str) -> tuple[Listed, ...]:
+        return msgspec.json.decode((self.folder / name).read_bytes(), type=tuple[Listed, ...])
 
     def licences(self) -> dict[str, str]:
         """What the packages say of their licences, by package."""
@@ -68,7 +77,13 @@ class Base:
 
 def key(manifest: NodeManifest, locked: Lock) -> str:
     """The checksum of all that decides the base: the lock, the manifest, the compressor and this builder."""
-    deciding = (manifest.python, manifest.kernel.modules, manifest.files, manifest.folders)
+    deciding = (
+        manifest.python,
+        manifest.kernel.modules,
+        manifest.storage,
+        manifest.files,
+        manifest.folders,
+    )
     total = hashlib.sha256(lock.encode(locked) + msgspec.json.encode(deciding))
     total.update(f"lz4 {lz4.version.version} {LEVEL}".encode())
     for module in _DECIDING:
@@ -92,15 +107,18 @@ def make(manifest: NodeManifest, locked: Lock, cache: Path, report: Report) -> B
 def _build(manifest: NodeManifest, locked: Lock, contents: Mapping[str, bytes], folder: Path) -> None:
     unpacked = node.unpack(locked, contents)
     sources = node.base_sources(manifest, unpacked)
-    runtime = folder / "runtime"
-    bytecode.write_runtime(sources, runtime)
-    entries = node.compiled(sources, runtime, locked.arch, manifest.python.version)
-    composed = node.base_tree(entries, folders(manifest))
+    programs = folder / "runtime"
+    runtime.write(sources, programs)
+    entries = node.compiled(sources, programs, locked.arch, manifest.python.version)
+    stored = storage.tree(unpacked, manifest.storage, sources)
+    packed, mount_point = storage.pack(stored, programs, locked.arch, locked.epoch)
+    composed = node.base_tree([*entries, packed], [*folders(manifest), mount_point])
     licences = {**licence.of_debian(unpacked), **licence.of_wheels(unpacked)}
     files = {
         "segment.cpio.lz4": initramfs.segment(composed.values(), locked.epoch, LEVEL),
         "vmlinuz": kmod.kernel(unpacked),
         "listing.json": msgspec.json.encode(listed(composed.values())),
+        "storage.json": msgspec.json.encode(listed(storage.mounted(stored))),
         "licences.json": msgspec.json.encode(licences),
     }
     for name, content in {**files, outputs.SUMS: outputs.checksums(files)}.items():

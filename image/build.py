@@ -87,8 +87,9 @@ def _outputs(wanted: NodeManifest, obtained: Sources, made: Base, own: _Own) -> 
         build_id=own.identity.build_id,
         epoch=locked.epoch,
         outputs={name: contents.output(content) for name, content in boot.items()},
-        packages=contents.packages(locked, files, made.licences()),
+        packages=contents.packages(locked, (*files, *made.storage()), made.licences()),
         files=files,
+        storage=made.storage(),
         substituted=obtained.substituted,
     )
     every = {**boot, "contents.json": contents.encode(described), "sbom.spdx.json": sbom.encode(described)}

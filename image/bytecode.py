@@ -1,8 +1,8 @@
 """Byte code in place of source, made by the image's own Python.
 
 Byte code belongs to one Python version, and not importing source is the largest saving of a node's boot
-(docs/decisions/0001-carrying-the-root.md). The interpreter of the image runs on this host through the
-image's own dynamic linker and libraries, so nothing of the host's Python decides what the bytes are.
+(docs/decisions/0001-carrying-the-root.md). The image's own interpreter compiles (image/runtime.py), so nothing
+of the host's Python decides what the bytes are.
 
 `a/b.py` becomes `a/b.pyc`, which the import system takes when no source is there (PEP 3147, "legacy"
 layout). Its header says "unchecked hash" (PEP 552): no times, no source needed. Tracebacks name the source.
@@ -11,16 +11,14 @@ because dataclasses without one make a signature text of themselves at each impo
 of instructions are left out, too: a traceback names the line, not the place in it.
 """
 
-import os
-import subprocess
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from image import runtime
 from image.errors import ImageError
-from image.tree import Entry, Kind, file
+from image.tree import Entry, file
 
-_LOADERS = {"amd64": ("usr/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu")}
 # Two processes whatever the machine has: the split decides which interned strings a marshalled file may
 # share with its forerunners, so it must not depend on the number of cores.
 _PROCESSES = 2
@@ -41,59 +39,24 @@ while head := sys.stdin.buffer.readline():
 
 
 class BytecodeError(ImageError):
-    """The image's Python cannot run here, or refuses a source file."""
+    """The image's Python refuses a source file."""
 
 
-def write_runtime(entries: Iterable[Entry], folder: Path) -> None:
-    """Unpack what the image's Python needs to run on the host: programs, libraries, standard library."""
-    for entry in entries:
-        path = folder / entry.path
-        if entry.kind is Kind.FOLDER or not entry.path.startswith(("usr/bin/", "usr/lib")):
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if entry.kind is Kind.LINK:
-            path.symlink_to(entry.content.decode())
-        else:
-            path.write_bytes(entry.content)
-            path.chmod(entry.mode)
-
-
-def compile_sources(sources: Sequence[Entry], runtime: Path, arch: str, python: str) -> list[Entry]:
-    """The byte code of some source files, each under its name with a `c` more."""
-    command = _command(runtime, arch, python)
+def compile_sources(sources: Sequence[Entry], folder: Path, arch: str, python: str) -> list[Entry]:
+    """The byte code of some source files, each under its name with a `c` more; `folder` has the runtime."""
+    options = ("-sSPB", "-X", "no_debug_ranges", "-c", _COMPILE)
+    command = [*runtime.command(folder, arch, f"python{python}"), *options]
     slices = [sources[start::_PROCESSES] for start in range(_PROCESSES)]
     with ThreadPoolExecutor(_PROCESSES) as pool:
         done = list(pool.map(lambda part: _compile(command, part), slices))
     return [entry for part in done for entry in part]
 
 
-def _command(runtime: Path, arch: str, python: str) -> list[str]:
-    if arch not in _LOADERS:
-        raise BytecodeError(f"cannot run the image's Python for {arch} on this host")
-    loader, triplet = _LOADERS[arch]
-    libraries = str(runtime / "usr/lib" / triplet)
-    program = str(runtime / f"usr/bin/python{python}")
-    return [
-        str(runtime / loader),
-        "--library-path",
-        libraries,
-        program,
-        "-sSPB",
-        *("-X", "no_debug_ranges"),
-        "-c",
-        _COMPILE,
-    ]
-
-
 def _compile(command: Sequence[str], sources: Sequence[Entry]) -> list[Entry]:
     request = b"".join(
         b"/%s %d\n%s" % (source.path.encode(), len(source.content), source.content) for source in sources
     )
-    environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
-    try:
-        done = subprocess.run(command, input=request, capture_output=True, env=environment, check=False)
-    except OSError as error:
-        raise BytecodeError(f"cannot run the image's Python on this host: {error.strerror}") from error
+    done = runtime.run(command, request, {"PYTHONHASHSEED": "0"})
     if done.returncode:
         raise BytecodeError(f"cannot compile: {_last_words(done.stderr.decode(errors='replace'))}")
     return list(_answers(done.stdout, sources))

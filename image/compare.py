@@ -35,7 +35,7 @@ def difference(old: Contents, new: Contents) -> Difference:
             {package.name: (package.version, package.installed) for package in old.packages},
             {package.name: (package.version, package.installed) for package in new.packages},
         ),
-        files=_changes(_files(old.files), _files(new.files)),
+        files=_changes(_files(old.unpacked), _files(new.unpacked)),
     )
 
 

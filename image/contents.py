@@ -7,9 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from core0.wire import paths
 from image.errors import ImageError
 from image.lock import DebFile, Lock, Wheel
 from image.tree import Entry, Kind
+
+STORAGE_FILE = paths.STORAGE_FILE.lstrip("/")
 
 
 class ContentsError(ImageError):
@@ -49,7 +52,13 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """The whole listing; `substituted` names packages that differ from the lock, and how."""
+    """The whole listing.
+
+    Attributes:
+        files: what the initramfs has.
+        storage: what the storage part has, which is one of the files, with the paths of the mounted file system.
+        substituted: packages that differ from the lock, and how.
+    """
 
     name: str
     arch: str
@@ -59,7 +68,13 @@ class Contents(msgspec.Struct, frozen=True):
     outputs: Mapping[str, Output]
     packages: tuple[Package, ...]
     files: tuple[Listed, ...]
+    storage: tuple[Listed, ...] = ()
     substituted: tuple[str, ...] = ()
+
+    @property
+    def unpacked(self) -> tuple[Listed, ...]:
+        """Every path of a node, with the storage part's content in place of its file."""
+        return (*(file for file in self.files if file.path != STORAGE_FILE), *self.storage)
 
 
 def listed(entries: Iterable[Entry]) -> tuple[Listed, ...]:

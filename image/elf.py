@@ -1,12 +1,15 @@
 """ELF files (elf(5)), as far as the builder reads and shortens them: 64 bit, little endian."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from image.errors import ImageError
 
 _MAGIC = b"\x7fELF\x02\x01"
 _RELOCATABLE = 1
+_PT_LOAD, _PT_DYNAMIC = 1, 2
+_DT_NEEDED, _DT_STRTAB = 1, 5
 # Offsets in the file header: type, then the place of both tables and their entries' sizes and counts.
 _TYPE, _PROGRAM_TABLE, _SECTION_TABLE, _SIZES = 16, 32, 40, 54
 
@@ -65,9 +68,36 @@ def loadable(image: bytes) -> bytes:
     return bytes(shortened)
 
 
+def needed(image: bytes) -> list[str]:
+    """The libraries that a program or library asks the loader for (DT_NEEDED), in its order.
+
+    Read by the program headers, so that it works on what `loadable` has shortened.
+    """
+    headers = list(_program_headers(image))
+    dynamic = next(((offset, size) for kind, offset, _, size in headers if kind == _PT_DYNAMIC), (0, 0))
+    rows = list(struct.iter_unpack("<QQ", image[dynamic[0] : sum(dynamic)]))
+    names = next((value for tag, value in rows if tag == _DT_STRTAB), 0)
+    start = next(
+        (names - at + offset for kind, offset, at, size in headers if _holds(kind, at, size, names)), 0
+    )
+    return [_text(image, start + value).decode() for tag, value in rows if tag == _DT_NEEDED]
+
+
+def _holds(kind: int, at: int, size: int, address: int) -> bool:
+    return kind == _PT_LOAD and at <= address < at + size
+
+
+def _program_headers(image: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Type, offset in the file, address in memory and length in the file of each program header."""
+    (table,) = struct.unpack_from("<Q", image, _PROGRAM_TABLE)
+    size, count = struct.unpack_from("<HH", image, _SIZES)
+    for index in range(count):
+        kind, _, offset, at, _, length = struct.unpack_from("<IIQQQQ", image, table + index * size)
+        yield kind, offset, at, length
+
+
 def _segments(image: bytes) -> list[tuple[int, int]]:
     """Offset and length in the file of each program header."""
     (table,) = struct.unpack_from("<Q", image, _PROGRAM_TABLE)
     size, count = struct.unpack_from("<HH", image, _SIZES)
-    rows = [struct.unpack_from("<IIQQQQ", image, table + index * size) for index in range(count)]
-    return [(table, size * count), *((offset, length) for _, _, offset, _, _, length in rows)]
+    return [(table, size * count), *((offset, length) for _, offset, _, length in _program_headers(image))]

@@ -6,7 +6,8 @@ ImageError
 ├─ FetchError ─ GoneError                     a file cannot be had, or no source has it any more
 ├─ DebError, TreeError, ElfError, ModuleError a package is not what the builder expects
 ├─ PolicyError                                the container filter cannot be made
-├─ BytecodeError                              the image's Python cannot compile
+├─ ProgramError                               a program of the image cannot run on this host
+├─ BytecodeError, StorageError                the image's Python cannot compile, its mkfs.erofs cannot pack
 ├─ WriteError                                 the disk is full, or a folder cannot be written
 └─ CpioError                                  an archive is damaged
 """

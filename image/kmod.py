@@ -6,9 +6,10 @@ The signature behind the ELF image stays where it is, so decompressed modules st
 """
 
 import lzma
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from image import elf
 from image.errors import ImageError
@@ -65,15 +66,23 @@ def _canonical(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name.replace("-", "_") for name in names)
 
 
-def select(files: Mapping[str, bytes], builtin: Iterable[str], wanted: Iterable[str]) -> list[Module]:
-    """The wanted modules and all that they need, by name.
+def select(
+    files: Mapping[str, bytes],
+    builtin: Iterable[str],
+    wanted: Iterable[str],
+    before: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> list[Module]:
+    """The wanted modules and all that they need, by name. One that is nowhere is an error.
 
-    `files` maps paths relative to the version's folder to the files of the kernel package; `builtin` are
-    paths of what the kernel has built in. A wanted or needed module that is neither is an error.
+    Args:
+        files: the kernel package's, by path relative to the version's folder.
+        builtin: paths of what the kernel has built in.
+        wanted: names of modules.
+        before: names of modules to load before a module, besides those it names itself.
     """
     paths = {_name(path): path for path in files if path.endswith(_SUFFIXES)}
     present = frozenset(_name(path) for path in builtin)
-    selection = _Selection(files, paths, present)
+    selection = _Selection(files, paths, present, before)
     for name in _canonical(wanted):
         selection.add(name)
     return [selection.modules[name] for name in sorted(selection.modules)]
@@ -88,6 +97,7 @@ class _Selection:
     files: Mapping[str, bytes]
     paths: Mapping[str, str]
     builtin: frozenset[str]
+    before: Mapping[str, Sequence[str]]
 
     def __post_init__(self) -> None:
         self.modules: dict[str, Module] = {}
@@ -106,17 +116,21 @@ class _Selection:
         path = self.paths[name]
         content = lzma.decompress(self.files[path]) if path.endswith(".xz") else self.files[path]
         info = modinfo(content)
-        before = [soft for soft in info.before if soft in self.paths]
+        before = [
+            *_canonical(self.before.get(name, ())),
+            *(soft for soft in info.before if soft in self.paths),
+        ]
         order = dict.fromkeys(step for needed in (*before, *info.depends) for step in self.add(needed))
         return Module(name, path.removesuffix(".xz"), content, tuple(order), info.aliases)
 
 
-def dependencies(modules: Iterable[Module]) -> bytes:
+def dependencies(modules: Iterable[Module], elsewhere: Mapping[str, str]) -> bytes:
     """A modules.dep: each module's file, and those of all that it needs, soft ones too, the first to load last.
 
-    Source: modules.dep(5), and depmod's order.
+    `elsewhere` maps the names of modules that are in another folder to their absolute paths. Source:
+    modules.dep(5), and depmod's order.
     """
-    paths = {module.name: module.path for module in modules}
+    paths = {**{module.name: module.path for module in modules}, **elsewhere}
     return "".join(
         f"{module.path}:{''.join(f' {paths[name]}' for name in reversed(module.depends))}\n"
         for module in modules
@@ -130,20 +144,31 @@ def aliases(modules: Iterable[Module]) -> bytes:
     ).encode()
 
 
-def take(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
-    """What an image carries of a kernel package: wanted modules, their indexes, the list of built-in ones."""
+def take(
+    entries: Iterable[Entry],
+    wanted: Iterable[str],
+    before: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    base: Container[str] = (),
+) -> list[Entry]:
+    """What an image carries of a kernel package: wanted modules, their indexes, the list of built-in ones.
+
+    `before` is that of `select`; `base` are the paths of what is there already: such modules are needed where they
+    are, not taken twice.
+    """
     files = {entry.path: entry for entry in entries if entry.kind is Kind.FILE}
     folder = _version_folder(files)
     own = {
         path.removeprefix(folder): entry.content for path, entry in files.items() if path.startswith(folder)
     }
     builtin = own["modules.builtin"].decode().split()
-    modules = select(own, builtin, wanted)
+    selected = select(own, builtin, wanted, before)
+    modules = [module for module in selected if folder + module.path not in base]
+    elsewhere = {module.name: f"/{folder}{module.path}" for module in selected if module not in modules}
     origin = files[folder + "modules.builtin"].origin
     return [
-        file(folder + "modules.dep", dependencies(modules), origin),
+        file(folder + "modules.dep", dependencies(modules, elsewhere), origin),
         file(folder + "modules.alias", aliases(modules), origin),
-        file(folder + "modules.builtin", own["modules.builtin"], origin),
+        *([] if base else [file(folder + "modules.builtin", own["modules.builtin"], origin)]),
         *(file(folder + module.path, module.content, origin) for module in modules),
     ]
 

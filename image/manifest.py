@@ -6,6 +6,7 @@ Unknown keys are refused, so that a typing error cannot silently drop something 
 
 import hashlib
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -48,6 +49,19 @@ class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cmdline: str
 
 
+class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a node needs only when it has disks: one file system beside the root, mounted late.
+
+    `packages` are Debian packages of which only `files` (globs) are taken, and nothing into the root; `modules`
+    are kernel modules, `before` those to load before some of them.
+    """
+
+    packages: tuple[str, ...]
+    files: tuple[str, ...]
+    modules: tuple[str, ...]
+    before: Mapping[str, tuple[str, ...]] = {}
+
+
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Globs over paths without a leading slash: `drop` removes, `keep` protects from `drop`.
 
@@ -81,6 +95,7 @@ class NodeManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     source: tuple[str, ...]
     static: str
     seccomp: str
+    storage: Storage
     files: Files = Files()
     folders: tuple[Folder, ...] = ()
 
@@ -142,7 +157,8 @@ def wanted_packages(manifest: Manifest, arch: str) -> tuple[str, ...]:
     """The Debian packages to ask apt for on one architecture, the kernel's included."""
     if isinstance(manifest, ContainerManifest):
         return manifest.packages.install
-    return (*manifest.packages.install, manifest.kernel.package.format(arch=arch))
+    kernel = manifest.kernel.package.format(arch=arch)
+    return (*manifest.packages.install, *manifest.storage.packages, kernel)
 
 
 def folders(manifest: Manifest) -> list[Entry]:

@@ -56,14 +56,19 @@ def unpack(lock: Lock, contents: Mapping[str, bytes]) -> list[Entry]:
 
 
 def base_sources(manifest: NodeManifest, unpacked: Sequence[Entry]) -> list[Entry]:
-    """What of the packages goes into the image, before byte-compiling."""
+    """What of the packages goes into the base, before byte-compiling; the storage part's packages do not."""
     modules = kmod.take(unpacked, manifest.kernel.modules)
-    system = [entry for entry in unpacked if not entry.path.startswith("usr/lib/modules/")]
+    apart = set(manifest.storage.packages)
+    system = [
+        entry
+        for entry in unpacked
+        if not entry.path.startswith("usr/lib/modules/") and entry.origin not in apart
+    ]
     kept = drop(system, manifest.files.drop, manifest.files.keep)
-    return [*map(_loadable, kept), *modules]
+    return [*map(loadable, kept), *modules]
 
 
-def _loadable(entry: Entry) -> Entry:
+def loadable(entry: Entry) -> Entry:
     """The entry without what the dynamic loader never reads: a fifth of all bytes, mostly of wheels."""
     if entry.kind is not Kind.FILE or not elf.is_elf(entry.content):
         return entry

@@ -96,7 +96,7 @@ def _lay(row: Sequence[Item], box: Box, scale: float) -> tuple[list[Box], Box]:
 def svg(contents: Contents) -> str:
     """The treemap of an image: a coloured box per package, its files inside, bytes before compression."""
     by_origin: dict[str, list[Item]] = {}
-    for file in contents.files:
+    for file in contents.unpacked:
         by_origin.setdefault(_group(file), []).append(Item(f"/{file.path}", file.size))
     groups = [Item(name, sum(item.size for item in items)) for name, items in by_origin.items()]
     whole = Box(0.0, 0.0, WIDTH, HEIGHT)
@@ -114,7 +114,7 @@ def svg(contents: Contents) -> str:
 
 def _group(file: Listed) -> str:
     """Kernel modules stand for themselves, not for the long name of their package."""
-    return "kernel modules" if file.path.startswith("usr/lib/modules/") else file.origin
+    return "kernel modules" if "lib/modules/" in file.path else file.origin
 
 
 def _group_shapes(group: Item, items: Sequence[Item], box: Box, colour: str) -> Iterable[str]:

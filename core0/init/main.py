@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from core0.init import phases
-from core0.init.phases import STEPS, Boot, BootError, Step
+from core0.init.phases import LATE, STEPS, Boot, BootError, Step
 from core0.init.supervise import Service, Supervisor, ended_children, log, watch_children
 from core0.linux import files, mounts, power
 from core0.linux.modules import Modules
@@ -124,7 +124,8 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
         due = min(supervisor.next_due() or math.inf, later)
         ready = selector.select(max(0.0, due - time.monotonic()) if due < math.inf else None)
         if time.monotonic() >= later:
-            log(boot.modules.load_all(boot.later))
+            late = _run_phase(LATE, boot)
+            announce(late.name, late.state, late.detail)
             traceback.format_exc()  # loads now what loads late (core0.importer): a panic may not be able to
             later = math.inf
         for key, _ in ready:

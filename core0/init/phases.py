@@ -9,7 +9,7 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fcntl import ioctl
 from typing import NamedTuple
 
@@ -63,7 +63,7 @@ class Boot:
 
     def __init__(self) -> None:
         self.command_line = cmdline.CommandLine()
-        self.modules = modules.Modules("", {}, [])
+        self.modules = modules.Modules()
         self.hotplug: uevents.UeventSocket | None = None
         self.later: list[str] = []
 
@@ -145,12 +145,30 @@ def make_cgroups(_: Boot) -> str:
 def load_drivers(boot: Boot) -> str:
     """Load the modules of the devices that are there, and listen for those to come."""
     boot.hotplug = uevents.UeventSocket()
-    wanted = list(_NEEDED_FIRST)
-    for modalias in uevents.present_modaliases(boot.modules.buses):
-        wanted += boot.modules.matching(modalias)
-    boot.later = [name for name in dict.fromkeys(wanted) if name in _NEEDED_LAST]
-    failures = boot.modules.load_all(name for name in dict.fromkeys(wanted) if name not in boot.later)
+    wanted = dict.fromkeys((*_NEEDED_FIRST, *_of_present_devices(boot.modules)))
+    boot.later = [name for name in wanted if name in _NEEDED_LAST]
+    failures = boot.modules.load_all(name for name in wanted if name not in boot.later)
     return f"{len(boot.modules.loaded)} modules" + "".join(f"; {failure}" for failure in failures)
+
+
+def _of_present_devices(known: modules.Modules) -> Iterator[str]:
+    for modalias in uevents.present_modaliases(known.buses):
+        yield from known.matching(modalias)
+
+
+def load_late_drivers(boot: Boot) -> str:
+    """Load the modules that no boot waits for: of the root, then of the storage part (docs/image.md).
+
+    What a disk's controller brings forth is announced by uevents, as a disk that is plugged in later.
+    """
+    from core0.linux import tools
+
+    before = len(boot.modules.loaded)
+    failures = boot.modules.load_all(boot.later)
+    tools.mount_tools(boot.modules)
+    boot.modules.add(paths.STORAGE + modules.ROOT)
+    failures += boot.modules.load_all(dict.fromkeys(_of_present_devices(boot.modules)))
+    return f"{len(boot.modules.loaded) - before} modules" + "".join(f"; {failure}" for failure in failures)
 
 
 def tune_kernel(boot: Boot) -> str:
@@ -195,3 +213,4 @@ STEPS = (
     Step("drivers", load_drivers),
     Step("kernel", tune_kernel),
 )
+LATE = Step("storage", load_late_drivers)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from core0.linux import files
 from core0.linux.libc import syscall
 
+ROOT = "/usr/lib/modules"
 # Where devices are that firmware describes: their aliases start with `of` or `acpi`.
 _FIRMWARE_BUSES = ("amba", "i2c", "platform", "pnp", "spi")
 
@@ -20,30 +21,34 @@ class Modules:
     """The loadable modules of the running kernel, and which of them this process has loaded.
 
     Attributes:
-        folder: where their files are.
         steps: by a module's name the files to load for it, in their order, its own last.
         aliases: what a device's name must start with, its whole pattern, and the module that serves it.
         loaded: the files of those that are in the kernel.
     """
 
-    def __init__(
-        self, folder: str, steps: dict[str, tuple[str, ...]], aliases: list[tuple[str, str, str]]
-    ) -> None:
-        self.folder = folder
-        self.steps = steps
-        self.aliases = aliases
+    def __init__(self) -> None:
+        self.steps: dict[str, tuple[str, ...]] = {}
+        self.aliases: list[tuple[str, str, str]] = []
         self.loaded: set[str] = set()
 
     @classmethod
-    def of_running_kernel(cls, root: str = "/usr/lib/modules") -> "Modules":
-        """Read the indexes of this kernel release; an image without modules has none."""
+    def of_running_kernel(cls, *roots: str) -> "Modules":
+        """Read the indexes of this kernel release below some folders, the image's own if none is named."""
+        found = cls()
+        for root in roots or (ROOT,):
+            found.add(root)
+        return found
+
+    def add(self, root: str) -> None:
+        """Read the indexes of this kernel release below one more folder; an image without modules has none."""
         folder = f"{root}/{os.uname().release}"
         try:
             dependencies = files.read_text(f"{folder}/modules.dep")
             aliases = files.read_text(f"{folder}/modules.alias")
         except FileNotFoundError:
-            return cls(folder, {}, [])
-        return cls(folder, _parse_dependencies(dependencies), _parse_aliases(aliases))
+            return
+        self.steps.update(_parse_dependencies(folder, dependencies))
+        self.aliases += _parse_aliases(aliases)
 
     @property
     def buses(self) -> set[str]:
@@ -63,13 +68,21 @@ class Modules:
     def load(self, name: str) -> None:
         """Load a module after the ones it needs; one that is loaded or built in already is fine.
 
+        What comes before it and has no device or instruction here (ENODEV: ciphers for other processors) is passed
+        over: a module that cannot do without says so itself.
+
         Raises:
             OSError: with the module's name and the kernel's reason.
         """
-        for step in self.steps.get(name, ()):
+        steps = self.steps.get(name, ())
+        for step in steps:
             if step in self.loaded:
                 continue
-            self._insert(step)
+            try:
+                self._insert(step)
+            except OSError as error:
+                if error.errno != errno.ENODEV or step == steps[-1]:
+                    raise
             self.loaded.add(step)
 
     def load_all(self, names: Iterable[str]) -> list[str]:
@@ -82,8 +95,8 @@ class Modules:
                 failures.append(str(error.strerror or error))
         return failures
 
-    def _insert(self, file: str) -> None:
-        path, name = f"{self.folder}/{file}", _name(file)
+    def _insert(self, path: str) -> None:
+        name = _name(path)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -97,12 +110,12 @@ class Modules:
             os.close(descriptor)
 
 
-def _parse_dependencies(text: str) -> dict[str, tuple[str, ...]]:
-    """modules.dep names what to load last first."""
+def _parse_dependencies(folder: str, text: str) -> dict[str, tuple[str, ...]]:
+    """modules.dep names what to load last first, by paths relative to its folder or absolute ones."""
     steps = {}
     for line in text.splitlines():
         file, _, needed = line.partition(":")
-        steps[_name(file)] = (*reversed(needed.split()), file)
+        steps[_name(file)] = tuple(os.path.join(folder, step) for step in (*reversed(needed.split()), file))
     return steps
 
 

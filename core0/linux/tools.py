@@ -1,21 +1,69 @@
-"""The programs of the image that know disk formats: where they are and what they run with."""
+"""The storage part of the image: drivers of disks, file systems, and the programs that make and look at them.
 
+One EROFS file of the image, mounted at its first use, because most of a boot and many nodes need nothing of it
+(docs/image.md, "The storage part").
+"""
+
+import errno
+import fcntl
 import os
-import shutil
+
+from core0.linux import mounts
+from core0.linux.modules import ROOT, Modules
+from core0.wire import paths
+
+_FOLDERS = ("usr/sbin", "usr/bin")
+_ATTRIBUTES = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV
+
+
+def mount_tools(modules: Modules | None = None) -> None:
+    """Have the storage part mounted. Processes may call it at the same time and as often as they like.
+
+    Args:
+        modules: whose indexes to load the file system's driver by; the image's if there is none.
+
+    Raises:
+        OSError: the image has no storage part, or the kernel refuses it.
+    """
+    try:
+        descriptor = os.open(paths.STORAGE_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot mount the storage part: {paths.STORAGE_FILE}: {error.strerror}"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # of two at once, the second finds it mounted
+        if not os.path.ismount(paths.STORAGE):
+            (modules or Modules.of_running_kernel()).load("erofs")
+            mounts.mount(paths.STORAGE_FILE, paths.STORAGE, "erofs", _ATTRIBUTES)
+    finally:
+        os.close(descriptor)
+
+
+def all_modules() -> Modules:
+    """The image's kernel modules and those of the storage part, which must be mounted."""
+    return Modules.of_running_kernel(ROOT, paths.STORAGE + ROOT)
 
 
 def tool(name: str) -> str:
-    """The path of a program.
+    """The path of a program of the storage part.
 
     Raises:
-        FileNotFoundError: if the image does not have it.
+        FileNotFoundError: it has none of this name, or is not mounted.
     """
-    found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
-    if not found:
-        raise FileNotFoundError(f"cannot find program {name}: this image does not have it")
-    return found
+    for folder in _FOLDERS:
+        path = f"{paths.STORAGE}/{folder}/{name}"
+        if os.path.exists(path):
+            return path
+    what = f"cannot find the program {name}: {paths.STORAGE} has none; mount_tools mounts it"
+    raise FileNotFoundError(errno.ENOENT, what)
 
 
 def environment() -> dict[str, str]:
-    """The environment of these programs; device-mapper's makes its nodes itself: there is no udev."""
-    return {"PATH": os.defpath, "LC_ALL": "C", "DM_DISABLE_UDEV": "1"}
+    """The whole environment for programs of the storage part: where their libraries are, and plain English."""
+    return {
+        "PATH": ":".join(f"{paths.STORAGE}/{folder}" for folder in _FOLDERS),
+        "LD_LIBRARY_PATH": f"{paths.STORAGE}/usr/lib/{os.uname().machine}-linux-gnu",
+        "LC_ALL": "C.UTF-8",
+        "DM_DISABLE_UDEV": "1",  # the device mapper makes its nodes itself
+    }

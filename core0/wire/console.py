@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from core0.wire.paths import BOOT_LOG
 
 # In the order in which a boot passes them, but that identity and network go side by side. "ready" means that
-# Core-0 answers authenticated requests.
+# Core-0 answers authenticated requests; "storage" comes some seconds later and nobody waits for it.
 PHASES = (
     "init",
     "image",
@@ -26,6 +26,7 @@ PHASES = (
     "identity",
     "network",
     "ready",
+    "storage",
 )
 
 State = Literal["done", "failed"]

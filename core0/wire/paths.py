@@ -4,6 +4,9 @@ SENTINEL = "/etc/zn/sentinel"
 IMAGE = "/etc/zn/image.json"
 ENTRY = "/init"
 SECCOMP = "/usr/lib/zeronode/seccomp.bpf"
+# Drivers of disks, file systems and their programs: an EROFS file, and the folder that it is mounted at.
+STORAGE_FILE = "/usr/lib/zeronode/storage.erofs"
+STORAGE = "/usr/lib/zeronode/storage"
 
 RUN = "/run/zn"
 # One console line per boot phase, appended by PID 1 and the node daemon; `/v1/boot` reads it.

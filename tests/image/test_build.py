@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.image import cache_folder
-from image import bytecode, contents, initramfs, lock, manifest, node, sources, verify
+from image import bytecode, contents, initramfs, lock, manifest, node, runtime, sources, verify
 from image.errors import ImageError
 from image.fetch import Cache
 from image.manifest import NodeManifest
@@ -141,6 +141,10 @@ def test_an_image_is_whole_small_and_ends_with_its_sentinel(downloads: Path, tmp
     assert entries[-1].path == node.SENTINEL
     assert entries[-1].content.decode().strip() == made.build_id
     assert not [entry.path for entry in entries if entry.path.endswith(".py")]
+    assert {"usr/lib/zeronode/storage/usr/bin/btrfs", "usr/lib/zeronode/storage/usr/sbin/smartctl"} <= {
+        entry.path for entry in made.storage
+    }
+    assert {package.name: package.installed > 0 for package in made.packages}["btrfs-progs"]
 
 
 @pytest.mark.slow
@@ -148,7 +152,7 @@ def test_an_image_is_whole_small_and_ends_with_its_sentinel(downloads: Path, tmp
 def test_no_link_of_an_image_leads_nowhere(downloads: Path, tmp_path: Path) -> None:
     folder = tmp_path / "built"
     built(ROOT, downloads, folder, ORDINARY)
-    paths = {entry.path: entry for entry in contents.load(folder).files}
+    paths = {entry.path: entry for entry in contents.load(folder).unpacked}
     links = [entry for entry in paths.values() if entry.kind is Kind.LINK]
     ends = {
         entry.path: os.path.normpath(Path("/", entry.path).parent / entry.target).lstrip("/")
@@ -182,7 +186,7 @@ def test_a_locked_offline_build_without_files_names_them(tmp_path: Path) -> None
 
 
 def test_byte_code_for_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(bytecode.BytecodeError, match="cannot run the image's Python for arm64"):
+    with pytest.raises(runtime.ProgramError, match=r"cannot run the image's python3\.13 for arm64"):
         bytecode.compile_sources([], tmp_path, "arm64", "3.13")
 
 
@@ -202,7 +206,7 @@ def test_a_python_that_cannot_run_here_is_one_message(tmp_path: Path) -> None:
     loader.write_bytes(b"\x7fELF of another machine")
     loader.chmod(0o755)
     with pytest.raises(
-        bytecode.BytecodeError, match="cannot run the image's Python on this host: Exec format error"
+        runtime.ProgramError, match="cannot run the image's programs on this host: Exec format error"
     ):
         bytecode.compile_sources([file("usr/lib/a.py", b"", "t")], tmp_path, "amd64", "3.13")
 
@@ -211,7 +215,7 @@ def test_a_source_that_python_refuses_is_named(downloads: Path, tmp_path: Path) 
     wanted = manifest.load_kind(VIRT, NodeManifest)
     locked = lock.load(lock.path_of(VIRT, "amd64"))
     unpacked = node.unpack(locked, sources.contents(locked, Cache(downloads)))
-    bytecode.write_runtime(node.base_sources(wanted, unpacked), tmp_path)
+    runtime.write(node.base_sources(wanted, unpacked), tmp_path)
     broken = file("usr/lib/zeronode/core0/broken.py", b"def (:\n", "t")
     with pytest.raises(
         bytecode.BytecodeError,

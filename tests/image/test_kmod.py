@@ -56,6 +56,13 @@ def test_soft_dependencies_are_loaded_before_if_they_exist() -> None:
     assert chosen["erofs"].depends == ("crypto_lz4", "libcrc32c")
 
 
+def test_the_manifest_may_name_modules_to_load_before_another() -> None:
+    chosen = {
+        found.name: found for found in kmod.select(FILES, BUILTIN, ["failover"], {"failover": ["erofs"]})
+    }
+    assert chosen["failover"].depends == ("crypto_lz4", "libcrc32c", "erofs")
+
+
 def test_a_wanted_module_that_is_built_in_needs_nothing() -> None:
     assert kmod.select(FILES, BUILTIN, ["virtio"]) == []
 
@@ -80,6 +87,23 @@ def test_the_package_becomes_modules_index_and_builtin_list() -> None:
     assert taken[base + "modules.alias"].content == b"alias virtio:d00000001v* virtio_net\n"
     assert elf.is_elf(taken[base + "kernel/net/virtio_net.ko"].content)
     assert kmod.kernel(package) == b"MZ"
+
+
+def test_what_the_base_has_is_needed_where_it_is() -> None:
+    folder = "usr/lib/modules/6.12/"
+    package = [file(folder + path, content, "linux") for path, content in FILES.items()]
+    package.append(file(folder + "modules.builtin", b"", "linux"))
+    base = {folder + "kernel/lib/libcrc32c.ko"}
+    taken = {entry.path: entry for entry in kmod.take(package, ["erofs"], base=base)}
+    assert sorted(taken) == [
+        folder + "kernel/crypto/crypto-lz4.ko",
+        folder + "kernel/fs/erofs.ko",
+        folder + "modules.alias",
+        folder + "modules.dep",
+    ]
+    assert taken[folder + "modules.dep"].content.decode().splitlines()[-1] == (
+        f"kernel/fs/erofs.ko: /{folder}kernel/lib/libcrc32c.ko kernel/crypto/crypto-lz4.ko"
+    )
 
 
 def test_a_package_without_a_kernel_is_refused() -> None:

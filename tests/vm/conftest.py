@@ -137,6 +137,7 @@ async def booted(
     async with Machine(spec, acceleration, tmp_path_factory.mktemp("node1")) as machine:
         await machine.wait_for_phase("ready", READY_SECONDS)
         await machine.wait_for_port(API, READY_SECONDS)
+        await machine.wait_for_phase("storage", READY_SECONDS)  # else each test would wait for its drivers
         await machine.snapshot("ready")
         yield machine
     check_console(machine.console, spec.name)
