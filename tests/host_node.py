@@ -167,9 +167,7 @@ class HostNode:
         """A disk manager that sees no disks: the ones of this machine are nobody's business."""
         assert self.worker
         pools, mounted = str(self.folder / "pools"), str(self.folder / "mounted.json")
-        return Disks(
-            self.worker, KeptInMemory(), events, operations, tuple, lambda: None, pools, mounted
-        )
+        return Disks(self.worker, KeptInMemory(), events, operations, tuple, lambda: None, pools, mounted)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

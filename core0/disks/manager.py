@@ -14,8 +14,8 @@ import msgspec
 
 from core0.disks import apply, erase, health, probe, upkeep
 from core0.disks.apply import DiskError, World
-from core0.disks.explain import explain_disk
 from core0.disks.checks import absent, check_claim, check_pool, conflict, find_disk
+from core0.disks.explain import explain_disk
 from core0.disks.model import (
     Action,
     ClaimDisk,

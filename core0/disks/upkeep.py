@@ -51,7 +51,10 @@ def number_devices(path: str) -> dict[str, tuple[int, int]]:
         found = btrfs.devices(descriptor)
     finally:
         os.close(descriptor)
-    return {one.path if _is_there(one.path) else f"{_MISSING}{one.number}": (one.number, one.size) for one in found}
+    return {
+        one.path if _is_there(one.path) else f"{_MISSING}{one.number}": (one.number, one.size)
+        for one in found
+    }
 
 
 def _is_there(path: str) -> bool:

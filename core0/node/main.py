@@ -78,9 +78,7 @@ def _disks(worker: Worker, events: EventRing, operations: OperationTable) -> "Di
     from core0.linux.tools import mount_tools
 
     mounted = f"{paths.RUN}/pools.json"
-    return Disks(
-        worker, _Memory(), events, operations, sysfs.observe, mount_tools, paths.POOLS, mounted
-    )
+    return Disks(worker, _Memory(), events, operations, sysfs.observe, mount_tools, paths.POOLS, mounted)
 
 
 class _Memory:

@@ -42,10 +42,8 @@ def _blank(folder: Path, name: str) -> Disk:
         (("btrfs", "--version"), "btrfs-progs v"),
         (("mkfs.btrfs", "--version"), "mkfs.btrfs"),
         (("sfdisk", "--version"), "sfdisk from util-linux"),
-        (("blkid", "--version"), "blkid from util-linux"),
         (("wipefs", "--version"), "wipefs from util-linux"),
-        (("blockdev", "--version"), "blockdev from util-linux"),
-        (("blkdiscard", "--version"), "blkdiscard from util-linux"),
+        (("partx", "--version"), "partx from util-linux"),
         (("cryptsetup", "--version"), "cryptsetup 2."),
         (("smartctl", "--version"), "smartctl 7."),
         (("hdparm", "-V"), "hdparm v"),
@@ -62,7 +60,7 @@ async def test_a_partition_becomes_a_btrfs_that_keeps_a_file(workbench: Workbenc
     assert await workbench.do("load", "btrfs") == ""
     await workbench.do("sfdisk", "/dev/vda", "label: gpt\n,,L\n")
     await workbench.do("mkfs.btrfs", "-L", "pool", "--csum", "xxhash", "/dev/vda1")
-    assert "TYPE=btrfs" in await workbench.do("blkid", "-p", "-o", "export", "/dev/vda1")
+    assert "btrfs" in await workbench.do("wipefs", "--output", "TYPE", "/dev/vda1")
     await workbench.do("mount", "/dev/vda1", "/run/pool", "btrfs")
     await workbench.do("btrfs", "subvolume", "create", "/run/pool/volume")
     await workbench.do("write", "/run/pool/volume/file", "kept")
@@ -77,4 +75,4 @@ async def test_a_disk_is_encrypted_opened_and_closed(workbench: Workbench) -> No
     await workbench.do("cryptsetup", "open", "--key-file", "/run/key", "/dev/vdb", "secret")
     assert "secret" in await workbench.do("listing", "/dev/mapper")
     await workbench.do("cryptsetup", "close", "secret")
-    assert "TYPE=crypto_LUKS" in await workbench.do("blkid", "-p", "-o", "export", "/dev/vdb")
+    assert "crypto_LUKS" in await workbench.do("wipefs", "--output", "TYPE", "/dev/vdb")
