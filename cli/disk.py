@@ -2,12 +2,14 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from cli.connect import call
+from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
-from core0.wire.storage import Claim, Disk
+from core0.wire.storage import Claim, Disk, EraseRequest
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -64,9 +66,32 @@ def adopt(ctx: typer.Context, disk: str, as_json: Json = False) -> None:
     _print(call(ctx.obj, lambda client: client.adopt_disk(disk)), as_json)
 
 
+@app.command()
+def erase(
+    ctx: typer.Context,
+    disk: str,
+    method: Annotated[
+        str | None, typer.Option(help="sanitize, format, security-erase, discard or overwrite.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Erase a disk for good, by the first method that works; it is not the node's any more then.
+
+    Example: zn disk erase nvme-S4EWNX0N123456
+    """
+    content = _agree_to_wipe(call(ctx.obj, lambda client: client.disk(disk)), yes)
+    try:
+        request = msgspec.convert({"content": content, "method": method}, EraseRequest)
+    except msgspec.ValidationError as error:
+        raise Failure(f"cannot erase {disk}: {error}; see zn disk erase --help", ExitCode.USAGE) from None
+    follow(ctx.obj, lambda client: client.erase_disk(disk, request), detach, as_json)
+
+
 def _agree_to_wipe(disk: Disk, yes: bool) -> str | None:
     """Show what would be destroyed, and ask; returns its name, so that nothing else can be destroyed."""
-    if disk.state in ("unclaimed", "foreign"):
+    if disk.state != "in-use":
         print_line(f"{disk.id}: {disk.model} {size(disk.size)}, serial number {disk.serial or 'not known'}")
         print_line(f"  {disk.why}")
         for one in disk.holds:

@@ -34,6 +34,7 @@ MOUNTS = MappingProxyType(
         "container": Mount("cli.container", "Manage the containers of a node."),
         "disk": Mount("cli.disk", "See, claim and adopt the disks of a node."),
         "pool": Mount("cli.pool", "Make and see the pools of a node."),
+        "operation": Mount("cli.operation", "Follow the long work of a node."),
         "process": Mount("cli.process", "Manage the processes inside a container."),
         "bench": Mount("cli.bench", "Measure: medians of at least five, ratios within one run."),
         "test": Mount("cli.testing", "Run every test, the QEMU ones included."),

@@ -8,8 +8,10 @@ import msgspec
 import typer
 
 from cli.connect import call
+from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
 from core0.client.client import NodeClient
+from core0.wire.storage import Reset
 from core0.wire.types import Events, PowerRequest
 
 app = typer.Typer(no_args_is_help=True)
@@ -124,6 +126,20 @@ def reboot(ctx: typer.Context) -> None:
     Example: zn node reboot
     """
     call(ctx.obj, lambda client: client.power(PowerRequest("reboot")))
+
+
+@app.command()
+def reset(
+    ctx: typer.Context, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+) -> None:
+    """Destroy every pool of the node and give up every disk that it claimed. Other disks are not touched.
+
+    Example: zn node reset
+    """
+    node = call(ctx.obj, lambda client: client.node())
+    if not yes and not typer.confirm(f"Destroy everything that node {node.hostname} stores?"):
+        raise Failure("the node was left as it is", ExitCode.REFUSED)
+    call(ctx.obj, lambda client: client.reset(Reset(node.fingerprint)))
 
 
 @app.command()

@@ -8,9 +8,10 @@ import typer
 
 from cli.connect import call
 from cli.disk import size
+from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_table
-from core0.wire.storage import Pool, PoolSpec
+from core0.wire.storage import Destruction, Pool, PoolSpec, Replacement
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -102,6 +103,50 @@ def unlock(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = Fal
     _print(pool, as_json)
     if pool.state not in ("online", "degraded"):
         raise Failure(f"pool {name} is {pool.state}: {pool.why}")
+
+
+@app.command()
+def scrub(ctx: typer.Context, name: str, detach: Detach = False, as_json: Json = False) -> None:
+    """Read all of a pool, and correct what its checksums say is wrong.
+
+    Example: zn pool scrub fast
+    """
+    follow(ctx.obj, lambda client: client.scrub_pool(name), detach, as_json)
+
+
+@app.command()
+def replace(
+    ctx: typer.Context,
+    name: str,
+    old: Annotated[str, typer.Argument(help="The disk that goes, there or missing.")],
+    new: Annotated[
+        str, typer.Argument(help="The disk that comes: free or blank; the old one if it came back.")
+    ],
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Rebuild a disk of a pool on another one, while the pool serves.
+
+    Example: zn pool replace fast nvme-OLD nvme-NEW
+    """
+    follow(ctx.obj, lambda client: client.replace_disk(name, Replacement(old, new)), detach, as_json)
+
+
+@app.command()
+def destroy(
+    ctx: typer.Context,
+    name: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Destroy a pool and everything in it; its disks are free afterwards.
+
+    Example: zn pool destroy slow
+    """
+    pool = call(ctx.obj, lambda client: client.pool(name))
+    _print(pool, False)
+    if not yes and not typer.confirm(f"Destroy pool {name} and everything in it?"):
+        raise Failure(f"pool {name} was left as it is", ExitCode.REFUSED)
+    call(ctx.obj, lambda client: client.destroy_pool(name, Destruction(pool.id)))
 
 
 def _ask_passphrase(*, twice: bool) -> str:

@@ -5,9 +5,23 @@ from typing import Annotated
 import msgspec
 
 from core0.api.daemon import Daemon
-from core0.wire.control import DiskCall, OperationQuery, PoolQuery
+from core0.wire.control import DiskCall, EraseCall, OperationQuery, PoolQuery
 from core0.wire.operations import Operation, OperationId, Operations
-from core0.wire.storage import Claim, Disk, DiskName, Disks, Passphrase, Pool, PoolName, Pools, PoolSpec
+from core0.wire.storage import (
+    Claim,
+    Destruction,
+    Disk,
+    DiskName,
+    Disks,
+    EraseRequest,
+    Passphrase,
+    Pool,
+    PoolName,
+    Pools,
+    PoolSpec,
+    Replacement,
+    Reset,
+)
 from corex.http import problem
 from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
 
@@ -84,6 +98,34 @@ async def _put_pool(request: Request[Daemon, ByPool, PoolSpec]) -> Reply[Pool]:
 async def _unlock_pool(request: Request[Daemon, ByPool, Passphrase]) -> Reply[Pool]:
     await request.context.call("unlock_pool", Pool, name=request.parameters.name, body=request.body)
     return await _accepted(request.context, request.parameters)
+
+
+async def _scrub_pool(request: Request[Daemon, ByPool, NoBody]) -> Reply[Operation]:
+    found = await request.context.call("scrub_pool", Operation, name=request.parameters.name)
+    return _started(found)
+
+
+async def _replace_disk(request: Request[Daemon, ByPool, Replacement]) -> Reply[Operation]:
+    name = request.parameters.name
+    return _started(await request.context.call("replace_disk", Operation, name=name, body=request.body))
+
+
+async def _destroy_pool(request: Request[Daemon, ByPool, Destruction]) -> None:
+    name = request.parameters.name
+    await request.context.call("destroy_pool", type(None), name=name, body=request.body)
+
+
+async def _erase_disk(request: Request[Daemon, ByDisk, EraseRequest]) -> Reply[Operation]:
+    wanted = EraseCall(request.parameters.disk, request.body)
+    return _started(await request.context.call("erase_disk", Operation, body=wanted))
+
+
+async def _reset(request: Request[Daemon, NoParameters, Reset]) -> None:
+    await request.context.call("reset", type(None), body=request.body)
+
+
+def _started(operation: Operation) -> Reply[Operation]:
+    return Reply(operation, 202, {"Location": f"/v1/operations/{operation.id}"})
 
 
 async def _settled(daemon: Daemon, which: ByPool) -> Pool:
@@ -171,5 +213,59 @@ STORAGE_ROUTES = (
         response=Pool,
         status=202,
         errors=_ABSENT,
+    ),
+    Route(
+        "POST",
+        f"{_POOL}/scrub",
+        _OPERATOR,
+        "Read all of a pool and correct what can be corrected",
+        _scrub_pool,
+        parameters=ByPool,
+        response=Operation,
+        status=202,
+        errors=_EITHER,
+    ),
+    Route(
+        "POST",
+        f"{_POOL}/replace",
+        _OPERATOR,
+        "Rebuild a disk of a pool on another one",
+        _replace_disk,
+        parameters=ByPool,
+        request=Replacement,
+        response=Operation,
+        status=202,
+        errors=_EITHER,
+    ),
+    Route(
+        "POST",
+        f"{_POOL}/destroy",
+        _OPERATOR,
+        "Destroy a pool and everything in it; its disks are free afterwards",
+        _destroy_pool,
+        parameters=ByPool,
+        request=Destruction,
+        errors=_EITHER,
+    ),
+    Route(
+        "POST",
+        f"{_DISK}/erase",
+        _OPERATOR,
+        "Erase a disk for good",
+        _erase_disk,
+        parameters=ByDisk,
+        request=EraseRequest,
+        response=Operation,
+        status=202,
+        errors=_EITHER,
+    ),
+    Route(
+        "POST",
+        "/v1/reset",
+        _OPERATOR,
+        "End every pool and every claim of this node",
+        _reset,
+        request=Reset,
+        errors=(problem.CONFLICT,),
     ),
 )

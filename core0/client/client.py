@@ -10,7 +10,19 @@ import aiohttp
 import msgspec
 
 from core0.wire.operations import Operation, Operations
-from core0.wire.storage import Claim, Disk, Disks, Passphrase, Pool, Pools, PoolSpec
+from core0.wire.storage import (
+    Claim,
+    Destruction,
+    Disk,
+    Disks,
+    EraseRequest,
+    Passphrase,
+    Pool,
+    Pools,
+    PoolSpec,
+    Replacement,
+    Reset,
+)
 from core0.wire.types import (
     Boot,
     Container,
@@ -170,6 +182,26 @@ class NodeClient:
         """Give the passphrase of an encrypted pool."""
         path, body = f"{_path(name, 'pools')}/unlock", Passphrase(passphrase)
         return await self._call("POST", path, Pool, query={"wait": str(wait)}, body=body)
+
+    async def scrub_pool(self, name: str) -> Operation:
+        """Read all of a pool and correct what can be corrected."""
+        return await self._call("POST", f"{_path(name, 'pools')}/scrub", Operation)
+
+    async def replace_disk(self, pool: str, replacement: Replacement) -> Operation:
+        """Rebuild a disk of a pool on another one."""
+        return await self._call("POST", f"{_path(pool, 'pools')}/replace", Operation, body=replacement)
+
+    async def destroy_pool(self, name: str, destruction: Destruction) -> None:
+        """Destroy a pool and everything in it."""
+        await self._call("POST", f"{_path(name, 'pools')}/destroy", type(None), body=destruction)
+
+    async def erase_disk(self, name: str, request: EraseRequest) -> Operation:
+        """Erase a disk for good."""
+        return await self._call("POST", f"{_path(name, 'disks')}/erase", Operation, body=request)
+
+    async def reset(self, reset: Reset) -> None:
+        """End every pool and every claim of the node."""
+        await self._call("POST", "/v1/reset", type(None), body=reset)
 
     async def power(self, request: PowerRequest) -> None:
         """Reboot or power off."""

@@ -271,12 +271,12 @@ async def clear_data(world: World, claim: str, device: str) -> None:
 
 
 async def clear_table(world: World, facts: Facts) -> None:
-    """Destroy a disk's partition table and what its partitions began with."""
+    """Destroy a disk's partition table, the state beside it, and what can be destroyed quickly of the rest."""
+    device = f"/dev/{facts.device}"
     try:
-        for name in facts.partitions.values():
-            await world.worker.call(blocks.clear, f"/dev/{name}", deadline=TABLE)
-        await run_tool("wipefs", "--all", "--quiet", f"/dev/{facts.device}", deadline=TABLE)
-        await run_tool("partx", "--update", f"/dev/{facts.device}", deadline=TABLE)
+        if facts.partitions:
+            await run_tool("partx", "--delete", device, deadline=TABLE)
+        await world.worker.call(blocks.forget, device, STATE_SIZE + (2 << 20), deadline=FORMAT)
     except OSError as error:
         raise DiskError(f"cannot clear {facts.device}: {error.strerror or error}") from None
 

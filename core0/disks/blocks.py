@@ -1,11 +1,15 @@
 """Single steps on block devices and mounts. Run by the worker: each may wait for a disk for ever."""
 
+import fcntl
 import os
+import struct
+from contextlib import suppress
 
 from core0.linux import mounts
 from core0.linux.tools import all_modules
 
 _ZEROS = bytes(1 << 20)
+_BLKDISCARD = 0x1277
 _FLAGS = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOATIME
 
 
@@ -22,10 +26,23 @@ def load_modules(names: tuple[str, ...]) -> None:
 
 def clear(device: str) -> None:
     """Zeros over the first and the last MiB, where signatures stand."""
+    _zero(device, len(_ZEROS), discard=False)
+
+
+def forget(device: str, length: int) -> None:
+    """Zeros over the first bytes and the last MiB; the rest is discarded, if the disk can."""
+    _zero(device, length, discard=True)
+
+
+def _zero(device: str, length: int, *, discard: bool) -> None:
     descriptor = os.open(device, os.O_WRONLY | os.O_EXCL | os.O_CLOEXEC)
     try:
         size = os.lseek(descriptor, 0, os.SEEK_END)
-        for start in (0, max(0, size - len(_ZEROS))):
+        if discard:
+            with suppress(OSError):
+                fcntl.ioctl(descriptor, _BLKDISCARD, struct.pack("=QQ", 0, size))
+        last = max(0, size - len(_ZEROS))
+        for start in (*range(0, min(length, last), len(_ZEROS)), last):
             os.pwrite(descriptor, _ZEROS[: size - start], start)
         os.fsync(descriptor)
     finally:

@@ -179,6 +179,10 @@ class Disks:
         """Wait until a disk or a pool is something else than before."""
         await self._changed.wait()
 
+    def look_again(self) -> None:
+        """Look whether disks came or went; the kernel's announcements do the same."""
+        self._wake.set()
+
     # wishes and verbs
 
     def configure(self, config: StorageConfig) -> None:
@@ -312,7 +316,7 @@ class Disks:
         """Erase a disk that no pool uses, for good; it is not the node's any more then."""
         disk = self._find(name)
         shown = show_disk(disk, self._known, self._seen())
-        if shown.pool or shown.state not in ("free", "unclaimed", "foreign", "failing"):
+        if shown.pool or disk.trouble or not disk.content or disk.facts.read_only:
             detail = f"cannot erase {disk.id}: {shown.why}"
             raise conflict(detail, "destroy its pool or replace it there first")
         if shown.content != request.content:
@@ -327,11 +331,12 @@ class Disks:
     async def reset(self) -> None:
         """End every pool and every claim of this node. What it did not claim is not touched."""
         async with self._changing:
-            for name in tuple(self._known.pools):
-                await self._destroy(name)
+            own = tuple(self._own().values())
             await self._keep.put(_WISHES, b"{}")
             self._wishes = {}
-            for disk in self._own().values():
+            for name in tuple(self._known.pools):
+                await self._destroy(name)
+            for disk in own:
                 await self._unclaim(disk)
         self._wake.set()
 

@@ -1,18 +1,37 @@
 """The node daemon's verbs for disks, pools and long work."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from core0.node.operations import listing
-from core0.wire.control import Call, DiskCall, OperationQuery, PoolQuery
+from core0.wire.control import (
+    Call,
+    DiskCall,
+    EraseCall,
+    OperationQuery,
+    PoolQuery,
+    Refusal,
+    RefusedError,
+)
 from core0.wire.operations import Operation, Operations
-from core0.wire.storage import Disk, Disks, Passphrase, Pool, Pools, PoolSpec
+from core0.wire.storage import (
+    Destruction,
+    Disk,
+    Disks,
+    Passphrase,
+    Pool,
+    Pools,
+    PoolSpec,
+    Replacement,
+    Reset,
+)
 
 if TYPE_CHECKING:
     from core0.node.verbs import NodeState
 
+T = TypeVar("T")
 _LONGEST_WAIT = 60.0
 
 
@@ -39,7 +58,7 @@ async def _disk(state: "NodeState", call: Call) -> Disk:
 
 async def _claim_disk(state: "NodeState", call: Call) -> Disk:
     wanted = msgspec.json.decode(call.body, type=DiskCall)
-    return await state.disks.claim(wanted.disk, wanted.claim)
+    return await _told(state.disks.claim(wanted.disk, wanted.claim))
 
 
 async def _adopt_disk(state: "NodeState", call: Call) -> Disk:
@@ -63,6 +82,38 @@ async def _unlock_pool(state: "NodeState", call: Call) -> Pool:
     return state.disks.unlock(call.name, msgspec.json.decode(call.body, type=Passphrase).passphrase)
 
 
+async def _scrub_pool(state: "NodeState", call: Call) -> Operation:
+    return state.disks.scrub(call.name)
+
+
+async def _replace_disk(state: "NodeState", call: Call) -> Operation:
+    return state.disks.replace(call.name, msgspec.json.decode(call.body, type=Replacement))
+
+
+async def _destroy_pool(state: "NodeState", call: Call) -> None:
+    await _told(state.disks.destroy_pool(call.name, msgspec.json.decode(call.body, type=Destruction).id))
+
+
+async def _erase_disk(state: "NodeState", call: Call) -> Operation:
+    wanted = msgspec.json.decode(call.body, type=EraseCall)
+    return state.disks.erase(wanted.disk, wanted.request)
+
+
+async def _reset(state: "NodeState", call: Call) -> None:
+    if msgspec.json.decode(call.body, type=Reset).fingerprint != state.fingerprint:
+        detail = "cannot reset the node: the fingerprint is another node's"
+        raise RefusedError(Refusal(409, "conflict", detail, "see 'zn node show'", "/fingerprint"))
+    await _told(state.disks.reset())
+
+
+async def _told(work: Awaitable[T]) -> T:
+    """What a disk refuses is no defect of the node: it is told to who asked."""
+    try:
+        return await work
+    except OSError as error:
+        raise RefusedError(Refusal(409, "conflict", str(error.strerror or error))) from None
+
+
 STORAGE_VERBS: Mapping[str, Callable[["NodeState", Call], Awaitable[Any]]] = {
     "operations": _operations,
     "operation": _operation,
@@ -75,4 +126,9 @@ STORAGE_VERBS: Mapping[str, Callable[["NodeState", Call], Awaitable[Any]]] = {
     "pool": _pool,
     "put_pool": _put_pool,
     "unlock_pool": _unlock_pool,
+    "scrub_pool": _scrub_pool,
+    "replace_disk": _replace_disk,
+    "destroy_pool": _destroy_pool,
+    "erase_disk": _erase_disk,
+    "reset": _reset,
 }

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from core0.wire.operations import OperationId
-from core0.wire.storage import Claim, DiskName
+from core0.wire.storage import Claim, DiskName, EraseRequest
 
 LARGEST = 4 << 20
 _LENGTH = struct.Struct(">I")
@@ -41,6 +41,11 @@ Verb = Literal[
     "pool",
     "put_pool",
     "unlock_pool",
+    "scrub_pool",
+    "replace_disk",
+    "destroy_pool",
+    "erase_disk",
+    "reset",
 ]
 
 
@@ -114,6 +119,13 @@ class DiskCall(msgspec.Struct, frozen=True):
 
     disk: DiskName
     claim: Claim = Claim()
+
+
+class EraseCall(msgspec.Struct, frozen=True):
+    """Which disk to erase, and what it holds."""
+
+    disk: DiskName
+    request: EraseRequest
 
 
 class PoolQuery(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from core0.wire.types import ContainerName
+from core0.wire.types import ContainerName, Sha256
 
 # One name, as of containers: it becomes a folder and a label.
 PoolName = ContainerName
@@ -273,6 +273,18 @@ class EraseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     content: ContentId
     method: Literal["sanitize", "format", "security-erase", "discard", "overwrite"] | None = None
+
+
+class Destruction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A pool to destroy: its `id`, named again, so that no other pool of that name is hit."""
+
+    id: str
+
+
+class Reset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every pool and claim of a node to end: the node's fingerprint, named again."""
+
+    fingerprint: Sha256
 
 
 class StorageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

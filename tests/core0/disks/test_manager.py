@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,10 +11,22 @@ import msgspec
 import pytest
 
 from core0.disks.manager import Disks
+from core0.disks.model import Known
 from core0.linux.worker import Worker
 from core0.node.operations import OperationTable
 from core0.wire.control import RefusedError
-from core0.wire.storage import Claim, Encryption, MountOptions, Pool, PoolSpec, Selector, StorageConfig
+from core0.wire.operations import Operation
+from core0.wire.storage import (
+    Claim,
+    Encryption,
+    EraseRequest,
+    MountOptions,
+    Pool,
+    PoolSpec,
+    Replacement,
+    Selector,
+    StorageConfig,
+)
 from tests.core0.disks.loop import LoopDisks, can_encrypt, can_loop, loop_disks
 from tests.host_node import KeptInMemory
 
@@ -257,3 +270,197 @@ async def test_a_claim_by_the_config_wipes_what_it_names_once(node: Node) -> Non
         async with asyncio.timeout(60):
             while manager.disk("one").state != "free":
                 await manager.wait_changed()
+
+
+async def ended(node: Node, operation: Operation) -> Operation:
+    found = await node.operations.wait(operation.id, 60)
+    assert found.state != "running", found
+    return found
+
+
+async def mirrored(manager: Disks, *disks: str) -> None:
+    """A pool on two disks, with a file in it."""
+    await looked(manager, len(disks))
+    spec = PoolSpec(Selector(serials=disks[:2]), profile="raid1", format_blank=True)
+    await manager.put_pool("fast", spec)
+    await until(manager, "fast", "online")
+    write(manager.mounted()["fast"])
+
+
+async def test_a_scrub_corrects_what_a_disk_has_wrong(node: Node) -> None:
+    file = node.disks.plug("one")
+    node.disks.plug("two")
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two")
+        damage(file, write_large(manager.mounted()["fast"]))
+        drop_caches()
+        done = await ended(node, manager.scrub("fast"))
+        assert done.state == "done"
+        scrub = manager.pool("fast").scrub
+        assert scrub
+        assert scrub.corrected > 0
+        assert scrub.uncorrectable == 0
+        assert f"{scrub.corrected} corrected" in done.detail
+
+
+def write_large(folder: str) -> bytes:
+    """A large file; returns its first bytes."""
+    content = os.urandom(32 << 20)
+    Path(folder, "large").write_bytes(content)
+    os.sync()
+    return content[: 1 << 16]
+
+
+def damage(file: Path, content: bytes) -> None:
+    """Other bytes where a disk's file holds these."""
+    with file.open("r+b") as disk:
+        place = disk.read().index(content)
+        disk.seek(place)
+        disk.write(bytes(len(content)))
+
+
+def drop_caches() -> None:
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+async def test_a_disk_is_replaced_while_the_pool_serves(node: Node) -> None:
+    for name in ("one", "two", "three"):
+        node.disks.plug(name)
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two", "three")
+        done = await ended(node, manager.replace("fast", Replacement("two", "three")))
+        assert (done.state, done.progress) == ("done", 1.0), done.detail
+        pool = manager.pool("fast")
+        assert [member.disk for member in pool.members] == ["virtio-one", "virtio-three"]
+        assert manager.disk("two").state == "free"
+        assert read(manager.mounted()["fast"]) == "kept"
+    node.reboot()
+    node.disks.pull("two")
+    async with node.manager() as manager:
+        await until(manager, "fast", "online")
+        assert read(manager.mounted()["fast"]) == "kept"
+
+
+async def test_a_missing_disk_is_replaced(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core0.disks.manager._PATIENCE", 0.5)
+    for name in ("one", "two", "three"):
+        node.disks.plug(name)
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two", "three")
+    node.reboot()
+    node.disks.pull("two")
+    async with node.manager() as manager:
+        await until(manager, "fast", "degraded")
+        done = await ended(node, manager.replace("fast", Replacement("virtio-two", "three")))
+        assert done.state == "done", done.detail
+        assert (await until(manager, "fast", "online")).why == "it serves, with all 2 disks"
+
+
+async def test_a_disk_that_came_back_late_is_rebuilt(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core0.disks.manager._PATIENCE", 0.5)
+    for name in ("one", "two"):
+        node.disks.plug(name)
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two")
+    node.reboot()
+    node.disks.pull("two")
+    async with node.manager() as manager:
+        await until(manager, "fast", "degraded")
+        node.disks.plug("two")
+        manager.look_again()
+        async with asyncio.timeout(60):
+            while "came back" not in manager.pool("fast").why:
+                await manager.wait_changed()
+        done = await ended(node, manager.replace("fast", Replacement("two", "two")))
+        assert done.state == "done", done.detail
+        await until(manager, "fast", "online")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason", "pointer"),
+    [
+        pytest.param("nowhere", "three", "it is no disk of pool fast", "/old", id="no member"),
+        pytest.param("one", "two", "it is in use by pool fast", "/new", id="a member"),
+        pytest.param("one", "used", "it holds an ext4", "/new", id="somebody's"),
+    ],
+)
+async def test_a_replacement_that_cannot_be_is_refused(
+    node: Node, old: str, new: str, reason: str, pointer: str
+) -> None:
+    for name in ("one", "two", "three"):
+        node.disks.plug(name)
+    make_ext4(node.disks.plug("used"))
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two", "three", "used")
+        with pytest.raises(RefusedError, match=reason) as caught:
+            manager.replace("fast", Replacement(old, new))
+        assert caught.value.refusal.pointer == pointer
+
+
+async def test_a_pool_is_destroyed_only_by_its_id(node: Node) -> None:
+    node.disks.plug("one")
+    node.disks.plug("two")
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two")
+        with pytest.raises(RefusedError, match="its id is another"):
+            await manager.destroy_pool("fast", "00000000-0000-0000-0000-000000000000")
+        assert read(manager.mounted()["fast"]) == "kept"
+        await manager.destroy_pool("fast", manager.pool("fast").id)
+        async with asyncio.timeout(60):
+            while {disk.state for disk in manager.disks()} != {"free"}:
+                await manager.wait_changed()
+        assert manager.pools() == ()
+
+
+@contextlib.contextmanager
+def used(folder: str) -> Iterator[None]:
+    """While a file of a folder is open."""
+    with Path(folder, "file").open():
+        yield
+
+
+async def test_a_pool_in_use_is_not_destroyed(node: Node) -> None:
+    node.disks.plug("one")
+    node.disks.plug("two")
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two")
+        with (
+            used(manager.mounted()["fast"]),
+            pytest.raises(OSError, match=r"cannot unmount pool fast: .*stop the containers"),
+        ):
+            await manager.destroy_pool("fast", manager.pool("fast").id)
+        assert manager.pool("fast").state == "online"
+
+
+async def test_erasing_needs_the_content_and_leaves_zeros(node: Node) -> None:
+    file = node.disks.plug("used", size=1 << 28)
+    make_ext4(file)
+    async with node.manager() as manager:
+        await looked(manager, 1)
+        disk = manager.disk("used")
+        with pytest.raises(RefusedError, match="does not hold what the request names") as caught:
+            manager.erase("used", EraseRequest("0" * 16))
+        assert caught.value.refusal.pointer == "/content"
+        done = await ended(node, manager.erase("used", EraseRequest(disk.content)))
+        assert (done.state, done.detail) == ("done", "erased by discard; it reads as zeros")
+    assert not file.read_bytes().strip(b"\0")
+
+
+async def test_a_reset_wipes_what_the_node_claimed_and_nothing_else(node: Node) -> None:
+    used = node.disks.plug("used")
+    make_ext4(used)
+    node.disks.plug("one")
+    node.disks.plug("two")
+    node.disks.plug("spare")
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two", "used", "spare")
+        await manager.claim("spare", Claim())
+        await manager.reset()
+        async with asyncio.timeout(60):
+            while any(manager.disk(name).state != "unclaimed" for name in ("one", "two", "spare")):
+                await manager.wait_changed()
+        assert all("it is blank" in manager.disk(name).why for name in ("one", "two", "spare"))
+        assert manager.known == Known()
+    assert node.kept.copies == {}
+    assert run("fsck.ext4", "-n", used) == 0
