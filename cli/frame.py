@@ -32,6 +32,7 @@ MOUNTS = MappingProxyType(
         "vm": Mount("cli.vm", "Run machines under QEMU."),
         "node": Mount("cli.node", "See and steer a node."),
         "container": Mount("cli.container", "Manage the containers of a node."),
+        "config": Mount("cli.config", "Check, sign, apply and show the config of a node."),
         "disk": Mount("cli.disk", "See, claim and adopt the disks of a node."),
         "pool": Mount("cli.pool", "Make and see the pools of a node."),
         "operation": Mount("cli.operation", "Follow the long work of a node."),

@@ -26,8 +26,12 @@ def main(arguments: Sequence[str]) -> None:
             from core0.images.pull import main as pull
 
             pull()
+        case ["fetch"]:
+            from core0.config.fetch import main as fetch
+
+            fetch()
         case _:
-            sys.stderr.write(f"zn: unknown program {' '.join(arguments)!a}; known: pull\n")
+            sys.stderr.write(f"zn: unknown program {' '.join(arguments)!a}; known: fetch, pull\n")
             raise SystemExit(2)
 
 

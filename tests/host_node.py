@@ -26,6 +26,7 @@ from core0.api.main import authenticate, tls_context
 from core0.api.routes import ROUTES
 from core0.client.client import NodeClient
 from core0.client.credentials import client_context, issue_certificate
+from core0.config.manager import Configs, fetch
 from core0.containers.apply import World
 from core0.containers.manager import Containers
 from core0.containers.model import Record, Wanted
@@ -34,12 +35,13 @@ from core0.disks.manager import Disks
 from core0.images.store import Store
 from core0.linux.worker import Worker
 from core0.networks.manager import Networks
-from core0.node import identity
+from core0.node import identity, openssl
 from core0.node.events import EventRing
 from core0.node.main import talk
 from core0.node.operations import OperationTable
 from core0.node.verbs import NodeState
 from core0.wire import paths, ports
+from core0.wire.config import NodeConfig
 from core0.wire.control import Identity
 from core0.wire.types import ContainerSpec, CoreX
 from corex.http.routes import build_app
@@ -145,6 +147,7 @@ class HostNode:
             networks,
             lambda: containers,
             lambda: self.disks(events, operations),
+            self.configs,
             operations,
         )
         containers.resume()
@@ -162,6 +165,14 @@ class HostNode:
                 if task.get_name().partition(" ")[0] in ("container", "talk")
             )
             networks.close()
+
+    def configs(self, state: NodeState) -> Configs:
+        """A keeper of the config, which comes over the API."""
+
+        def apply(config: NodeConfig) -> None:
+            state.disks.configure(config.storage)
+
+        return Configs(KeptInMemory(), state.events, apply, openssl.verify, fetch, None, None)
 
     def disks(self, events: EventRing, operations: OperationTable) -> Disks:
         """A disk manager that sees no disks: the ones of this machine are nobody's business."""

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from core0.api.daemon import Daemon
+from core0.wire.config import ConfigStatus, NodeConfig
 from core0.wire.control import DiskCall, EraseCall, OperationQuery, PoolQuery
 from core0.wire.operations import Operation, OperationId, Operations
 from core0.wire.storage import (
@@ -122,6 +123,14 @@ async def _erase_disk(request: Request[Daemon, ByDisk, EraseRequest]) -> Reply[O
 
 async def _reset(request: Request[Daemon, NoParameters, Reset]) -> None:
     await request.context.call("reset", type(None), body=request.body)
+
+
+async def _config(request: Request[Daemon, NoParameters, NoBody]) -> ConfigStatus:
+    return await request.context.call("config", ConfigStatus)
+
+
+async def _put_config(request: Request[Daemon, NoParameters, NodeConfig]) -> ConfigStatus:
+    return await request.context.call("put_config", ConfigStatus, body=request.body)
 
 
 def _started(operation: Operation) -> Reply[Operation]:
@@ -266,6 +275,17 @@ STORAGE_ROUTES = (
         "End every pool and every claim of this node",
         _reset,
         request=Reset,
+        errors=(problem.CONFLICT,),
+    ),
+    Route("GET", "/v1/config", _OPERATOR, "The config in force", _config, response=ConfigStatus),
+    Route(
+        "PUT",
+        "/v1/config",
+        _OPERATOR,
+        "Give the node a config; what it does not mention any more is never destroyed",
+        _put_config,
+        request=NodeConfig,
+        response=ConfigStatus,
         errors=(problem.CONFLICT,),
     ),
 )

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from core0.wire.config import ConfigStatus, NodeConfig
 from core0.wire.operations import Operation, Operations
 from core0.wire.storage import (
     Claim,
@@ -202,6 +203,14 @@ class NodeClient:
     async def reset(self, reset: Reset) -> None:
         """End every pool and every claim of the node."""
         await self._call("POST", "/v1/reset", type(None), body=reset)
+
+    async def config(self) -> ConfigStatus:
+        """The config in force."""
+        return await self._call("GET", "/v1/config", ConfigStatus)
+
+    async def put_config(self, config: NodeConfig) -> ConfigStatus:
+        """Give the node a config."""
+        return await self._call("PUT", "/v1/config", ConfigStatus, body=config)
 
     async def power(self, request: PowerRequest) -> None:
         """Reboot or power off."""

@@ -25,8 +25,10 @@ from core0.wire.console import announce
 from core0.wire.control import Call, Identity, Reply, receive, send
 
 if TYPE_CHECKING:
+    from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.wire.config import NodeConfig
 
 
 def main(listener: socket.socket) -> None:
@@ -43,14 +45,15 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
     keeping = asyncio.create_task(networks.run(), name="networks")
     own, fingerprint = _identity()
     announce("identity", detail=f"sha256:{fingerprint}")
-    operations = OperationTable(events)
+    operations, keep = OperationTable(events), _Memory()
     state = NodeState(
         own,
         fingerprint,
         events,
         networks,
         lambda: _containers(networks, events),
-        lambda: _disks(worker, events, operations),
+        lambda: _disks(worker, events, operations, keep),
+        lambda state: _configs(state, keep),
         operations,
     )
     _resume(state)
@@ -69,16 +72,30 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
 async def _keep_disks(state: NodeState) -> None:
     """Run the disk manager, once the API serves: no boot waits for a disk."""
     await state.serving.wait()
-    await state.disks.run()
+    async with asyncio.TaskGroup() as managers:
+        managers.create_task(state.disks.run())
+        managers.create_task(state.configs.run())
 
 
-def _disks(worker: Worker, events: EventRing, operations: OperationTable) -> "Disks":
+def _disks(worker: Worker, events: EventRing, operations: OperationTable, keep: "_Memory") -> "Disks":
     from core0.disks import sysfs
     from core0.disks.manager import Disks
     from core0.linux.tools import mount_tools
 
     mounted = f"{paths.RUN}/pools.json"
-    return Disks(worker, _Memory(), events, operations, sysfs.observe, mount_tools, paths.POOLS, mounted)
+    return Disks(worker, keep, events, operations, sysfs.observe, mount_tools, paths.POOLS, mounted)
+
+
+def _configs(state: NodeState, keep: "_Memory") -> "Configs":
+    from core0.config.manager import Configs, fetch
+    from core0.node.openssl import verify
+
+    line = _command_line()
+
+    def apply(config: "NodeConfig") -> None:
+        state.disks.configure(config.storage)
+
+    return Configs(keep, state.events, apply, verify, fetch, line.config, line.operator)
 
 
 class _Memory:

@@ -33,6 +33,14 @@ for _name, _result, *_arguments in (
     ("EVP_PKEY_keygen", ctypes.c_int, _Pointer, ctypes.POINTER(_Pointer)),
     ("EVP_PKEY_new_raw_public_key", _Pointer, ctypes.c_int, _Pointer, ctypes.c_char_p, ctypes.c_size_t),
     ("EVP_PKEY_free", None, _Pointer),
+    ("EVP_MD_CTX_new", _Pointer),
+    ("EVP_MD_CTX_free", None, _Pointer),
+    ("EVP_DigestVerifyInit", ctypes.c_int, _Pointer, _Pointer, _Pointer, _Pointer, _Pointer),
+    (
+        "EVP_DigestVerify",
+        ctypes.c_int,
+        *(_Pointer, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t),
+    ),
     ("X509_new", _Pointer),
     ("X509_free", None, _Pointer),
     ("X509_set_version", ctypes.c_int, _Pointer, ctypes.c_long),
@@ -111,6 +119,18 @@ def public_key(raw: bytes) -> Iterator[int]:
         yield key
     finally:
         _crypto.EVP_PKEY_free(key)
+
+
+def verify(raw: bytes, signature: bytes, document: bytes) -> bool:
+    """Whether a signature (64 bytes) of a document is by an Ed25519 public key (32 bytes): RFC 8032."""
+    with public_key(raw) as key:
+        context = _check(_crypto.EVP_MD_CTX_new(), "verify a signature")
+        try:
+            _check(_crypto.EVP_DigestVerifyInit(context, None, None, None, key), "verify a signature")
+            found = _crypto.EVP_DigestVerify(context, signature, len(signature), document, len(document))
+            return bool(found == 1)
+        finally:
+            _crypto.EVP_MD_CTX_free(context)
 
 
 @contextlib.contextmanager

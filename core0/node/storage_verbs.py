@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from core0.node.operations import listing
+from core0.wire.config import ConfigStatus, NodeConfig
 from core0.wire.control import (
     Call,
     DiskCall,
@@ -106,6 +107,14 @@ async def _reset(state: "NodeState", call: Call) -> None:
     await _told(state.disks.reset())
 
 
+async def _config(state: "NodeState", _: Call) -> ConfigStatus:
+    return state.configs.status()
+
+
+async def _put_config(state: "NodeState", call: Call) -> ConfigStatus:
+    return await state.configs.put(msgspec.json.decode(call.body, type=NodeConfig))
+
+
 async def _told(work: Awaitable[T]) -> T:
     """What a disk refuses is no defect of the node: it is told to who asked."""
     try:
@@ -131,4 +140,6 @@ STORAGE_VERBS: Mapping[str, Callable[["NodeState", Call], Awaitable[Any]]] = {
     "destroy_pool": _destroy_pool,
     "erase_disk": _erase_disk,
     "reset": _reset,
+    "config": _config,
+    "put_config": _put_config,
 }

@@ -20,6 +20,7 @@ from core0.wire.types import Container, ContainerSpec, Events, PowerRequest
 from core0.wire.types import Containers as ContainerList
 
 if TYPE_CHECKING:
+    from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
 
@@ -38,6 +39,7 @@ class NodeState(msgspec.Struct, dict=True):
         networks: the network manager.
         make_containers: makes the container manager when it is first used.
         make_disks: makes the disk manager when it is first used.
+        make_configs: makes the keeper of the config when it is first used.
         operations: long work.
         serving: set once the API serves: what a boot does not wait for begins then.
     """
@@ -48,6 +50,7 @@ class NodeState(msgspec.Struct, dict=True):
     networks: Networks
     make_containers: "Callable[[], Containers]"
     make_disks: "Callable[[], Disks]"
+    make_configs: "Callable[[NodeState], Configs]"
     operations: OperationTable
     serving: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
@@ -60,6 +63,11 @@ class NodeState(msgspec.Struct, dict=True):
     def disks(self) -> "Disks":
         """The disk manager, which comes after the boot."""
         return self.make_disks()
+
+    @cached_property
+    def configs(self) -> "Configs":
+        """The keeper of the config."""
+        return self.make_configs(self)
 
 
 async def answer(state: NodeState, call: Call) -> Reply:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_ADDRESS = re.compile(r"https?://[!-~]{1,2000}")
 _OPERATOR = re.compile(r"[0-9a-f]{64}")
 
 
@@ -57,6 +58,12 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
                 _matches(_HOSTNAME, "a DNS label of 1 to 63 lower-case letters, digits and hyphens"),
             ),
             Parameter(
+                "zn.config",
+                "where the node's config is; its signature by the operator's key is beside it, as .sig",
+                "zn.config=http://10.0.2.2:8080/node.toml",
+                _matches(_ADDRESS, "an http or https address"),
+            ),
+            Parameter(
                 "zn.panic",
                 "seconds that a fatal error stays on the console before the node reboots (default 10)",
                 "zn.panic=60",
@@ -83,6 +90,11 @@ class CommandLine(NamedTuple):
     def hostname(self) -> str | None:
         """The host name asked for, if any."""
         return self.values.get("zn.hostname")
+
+    @property
+    def config(self) -> str | None:
+        """Where the node's config is, if the command line says."""
+        return self.values.get("zn.config")
 
     @property
     def panic_seconds(self) -> int:

@@ -46,6 +46,8 @@ Verb = Literal[
     "destroy_pool",
     "erase_disk",
     "reset",
+    "config",
+    "put_config",
 ]
 
 

@@ -1,0 +1,95 @@
+"""`zn config`: the config of a node: checked, signed, applied, shown."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import operator
+from cli.connect import call
+from cli.outcome import ExitCode, Failure
+from cli.output import Json, print_json, print_line, print_table
+from core0.client.credentials import load_key
+from core0.wire import config as wire
+from core0.wire.config import ConfigStatus, NodeConfig
+
+app = typer.Typer(no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(help="The config, in TOML.", exists=True, dir_okay=False)]
+
+
+@app.command()
+def check(file: File) -> None:
+    """Check a config without a node.
+
+    Example: zn config check node.toml
+    """
+    config = _read(file)
+    pools = ", ".join(config.storage.pools) or "none"
+    print_line(f"{file} is a config; pools: {pools}; claims: {len(config.storage.claims)}")
+
+
+@app.command()
+def sign(ctx: typer.Context, file: File) -> None:
+    """Sign a config with the operator's key, for nodes that fetch it (zn.config=ADDRESS); writes FILE.sig.
+
+    Example: zn config sign node.toml
+    """
+    _read(file)
+    key = load_key(ctx.obj.contexts.parent / operator.KEY_FILE)
+    signature = wire.format_signature(key.public_key().public_bytes_raw(), key.sign(file.read_bytes()))
+    target = file.with_name(f"{file.name}.sig")
+    target.write_text(signature, "ascii")
+    print_line(f"{target} written; serve it beside {file.name}")
+
+
+@app.command()
+def apply(ctx: typer.Context, file: File, as_json: Json = False) -> None:
+    """Give a config to the node. What it does not mention any more is never destroyed.
+
+    Example: zn config apply node.toml
+    """
+    config = _read(file)
+    _print(call(ctx.obj, lambda client: client.put_config(config)), as_json)
+
+
+@app.command()
+def show(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show the config in force, and where it comes from.
+
+    Example: zn config show
+    """
+    _print(call(ctx.obj, lambda client: client.config()), as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the config, for editors.
+
+    Example: zn config schema
+    """
+    import msgspec
+
+    print_json(msgspec.json.schema(NodeConfig))
+
+
+def _read(file: Path) -> NodeConfig:
+    try:
+        return wire.parse(file.read_text())
+    except ValueError as error:
+        raise Failure(f"cannot use {file}: {error}; docs/disks.md has an example", ExitCode.USAGE) from None
+
+
+def _print(status: ConfigStatus, as_json: bool) -> None:
+    if as_json:
+        print_json(status)
+        return
+    pools = status.config.storage.pools
+    rows = [
+        ("state", status.state),
+        ("source", status.source or "-"),
+        ("why", status.why),
+        ("pools", ", ".join(f"{name} ({spec.profile})" for name, spec in pools.items()) or "-"),
+        ("claims", ", ".join(status.config.storage.claims) or "-"),
+    ]
+    print_table(("config", ""), rows)

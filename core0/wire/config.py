@@ -1,0 +1,88 @@
+"""The node's config: one TOML document, the same types for the node, the API and the command line."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from core0.wire.storage import StorageConfig
+
+# Longer is none: it is read whole into memory.
+LARGEST = 1 << 20
+ConfigState = Literal["none", "fetching", "applied", "refused"]
+KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")]
+
+
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a node shall be.
+
+    Attributes:
+        storage: its disks and pools.
+    """
+
+    storage: StorageConfig = StorageConfig()
+
+
+class ConfigStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The config in force.
+
+    Attributes:
+        state: what became of the newest one.
+        source: where it comes from: the address of `zn.config`, `api`, or "" for none.
+        why: one plain sentence.
+        config: what is in force, without secrets.
+    """
+
+    state: ConfigState
+    source: str
+    why: str
+    config: NodeConfig
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """A detached signature: whose key made it (the first eight bytes of the public key), and the 64 bytes."""
+
+    key: KeyId
+    data: bytes
+
+
+class SignatureError(ValueError):
+    """What should be a signature is none."""
+
+
+def parse(text: str) -> NodeConfig:
+    """Read a config.
+
+    Raises:
+        ValueError: it is no TOML, or not of this shape; the message names the key.
+    """
+    import tomllib
+
+    return msgspec.convert(tomllib.loads(text), NodeConfig)
+
+
+def format_signature(public_key: bytes, signature: bytes) -> str:
+    """The text of a signature's file: `ed25519 <key id> <signature>`, both in hexadecimal."""
+    return f"ed25519 {key_id(public_key)} {signature.hex()}\n"
+
+
+def parse_signature(text: str) -> Signature:
+    """Read a signature's file.
+
+    Raises:
+        SignatureError: if it is none.
+    """
+    words = text.split()
+    try:
+        if len(words) == 3 and words[0] == "ed25519" and len(words[1]) == 16:
+            bytes.fromhex(words[1])
+            data = bytes.fromhex(words[2])
+            if len(data) == 64:
+                return Signature(words[1].lower(), data)
+    except ValueError:
+        pass
+    raise SignatureError("the signature's file is not 'ed25519 KEY SIGNATURE'; 'zn config sign' writes it")
+
+
+def key_id(public_key: bytes) -> str:
+    """How a key is called in messages: the first eight of its 32 bytes, in hexadecimal."""
+    return public_key[:8].hex()

@@ -1,0 +1,167 @@
+"""The config: read, signed, fetched, refused, applied."""
+
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core0.config.fetch import Fetched
+from core0.config.manager import Configs
+from core0.node.openssl import verify
+from core0.wire.config import (
+    NodeConfig,
+    SignatureError,
+    format_signature,
+    key_id,
+    parse,
+    parse_signature,
+)
+from core0.wire.control import RefusedError
+from tests.host_node import KeptInMemory
+
+KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+ADDRESS = "http://10.0.2.2:8080/node.toml"
+TEXT = """
+[storage.pools.fast]
+profile = "raid1"
+format_blank = true
+[storage.pools.fast.select]
+media = ["nvme"]
+count = 2
+[storage.pools.vault]
+select = { serials = ["X"] }
+encryption = { key = "config", passphrase = "correct horse" }
+[storage.claims]
+X = "9f86d081884c7d65"
+"""
+
+
+def raw(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
+
+
+def signed(text: str, key: Ed25519PrivateKey = KEY) -> Fetched:
+    return Fetched(text.encode(), format_signature(raw(key), key.sign(text.encode())).encode())
+
+
+def test_a_config_is_read_strictly() -> None:
+    config = parse(TEXT)
+    assert config.storage.pools["fast"].select.count == 2
+    assert config.storage.claims == {"X": "9f86d081884c7d65"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param("[storage.pool.fast]", "unknown field `pool`", id="unknown key"),
+        pytest.param("[storage.pools.fast]", "missing required field `select`", id="no selector"),
+        pytest.param(
+            "[storage.pools.fast]\nselect={}\nprofile='raid5'", r"Invalid enum value 'raid5'", id="profile"
+        ),
+        pytest.param("[storage.pools.F]\nselect={}", "matching regex", id="name"),
+        pytest.param("[storage.claims]\nX='all'", "matching regex", id="claim of everything"),
+        pytest.param("storage = ", "Invalid value", id="no TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse(text)
+
+
+@given(st.binary(max_size=64), st.binary(min_size=64, max_size=64), st.binary(max_size=200))
+def test_no_other_signature_is_taken(document: bytes, signature: bytes, other: bytes) -> None:
+    assert verify(raw(KEY), KEY.sign(document), document)
+    assert not verify(raw(KEY), signature, document)
+    assert verify(raw(KEY), KEY.sign(document), other) == (document == other)
+
+
+@given(st.text(max_size=200))
+def test_a_signatures_file_is_read_or_refused(text: str) -> None:
+    try:
+        found = parse_signature(text)
+    except SignatureError:
+        return
+    assert len(found.data) == 64
+
+
+class Node:
+    """What the keeper of the config works with."""
+
+    def __init__(
+        self, *answers: Fetched, address: str | None = ADDRESS, operator: bytes | None = None
+    ) -> None:
+        self.answers = list(answers)
+        self.applied: list[NodeConfig] = []
+        self.said: list[str] = []
+        self.kept = KeptInMemory()
+        self.configs = Configs(
+            self.kept,
+            lambda kind, subject, message: self.said.append(message),
+            self.applied.append,
+            verify,
+            self.fetch,
+            address,
+            operator or raw(KEY),
+        )
+
+    async def fetch(self, address: str) -> Fetched:
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core0.config.manager._FIRST_DELAY", 0.0)
+
+
+async def test_a_config_with_the_operators_signature_is_applied() -> None:
+    node = Node(signed(TEXT))
+    await node.configs.run()
+    assert node.applied == [parse(TEXT)]
+    status = node.configs.status()
+    assert (status.state, status.source) == ("applied", ADDRESS)
+    assert "correct horse" not in repr(status)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(Fetched(error="cannot fetch it: refused"), "cannot fetch it: refused", id="no server"),
+        pytest.param(
+            signed(TEXT, OTHER),
+            f"signed by key {key_id(raw(OTHER))}, and the operator's is {key_id(raw(KEY))}",
+            id="another key",
+        ),
+        pytest.param(
+            Fetched(TEXT.encode() + b"\n", signed(TEXT).signature),
+            "it was changed after it was signed",
+            id="changed",
+        ),
+        pytest.param(Fetched(TEXT.encode(), b"\xff\xfe"), "'ed25519 KEY SIGNATURE'", id="no signature"),
+        pytest.param(signed("[storage.pool.x]"), "unknown field `pool`", id="not a config"),
+    ],
+)
+async def test_what_is_refused_is_told_and_tried_again(no_delay: None, answer: Fetched, reason: str) -> None:
+    node = Node(answer, answer, signed(TEXT))
+    await node.configs.run()
+    assert reason in node.said[0]
+    assert len(node.said) == 2  # the same trouble is told once
+    assert node.applied == [parse(TEXT)]
+
+
+async def test_a_config_over_the_api_is_kept_without_its_secrets() -> None:
+    node = Node(address=None)
+    await node.configs.put(parse(TEXT))
+    assert node.applied == [parse(TEXT)]
+    assert b"correct horse" not in node.kept.sections["config"]
+    again = Node(address=None)
+    again.kept.sections = node.kept.sections
+    await again.configs.run()
+    assert again.applied[0].storage.pools["fast"] == parse(TEXT).storage.pools["fast"]
+
+
+async def test_a_config_over_the_api_is_refused_where_the_command_line_names_one() -> None:
+    node = Node(signed(TEXT))
+    with pytest.raises(RefusedError, match=r"it comes from http://10\.0\.2\.2"):
+        await node.configs.put(parse(TEXT))
+    assert node.applied == []
