@@ -1,6 +1,6 @@
 """The fetcher: a process without privilege that reads the config and its signature from a web server.
 
-It takes an address on stdin and writes one `Fetched` to stdout. Nothing that it says is believed before its signature.
+It takes an address on stdin and writes one `Fetched` to stdout. Nothing of it is believed before its signature.
 """
 
 import http.client
