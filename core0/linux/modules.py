@@ -13,6 +13,7 @@ from core0.linux import files
 from core0.linux.libc import syscall
 
 ROOT = "/usr/lib/modules"
+_PRESENT = "/sys/module"
 # Where devices are that firmware describes: their aliases start with `of` or `acpi`.
 _FIRMWARE_BUSES = ("amba", "i2c", "platform", "pnp", "spi")
 
@@ -79,7 +80,8 @@ class Modules:
             if step in self.loaded:
                 continue
             try:
-                self._insert(step)
+                if not _is_live(_name(step)):
+                    self._insert(step)
             except OSError as error:
                 if error.errno != errno.ENODEV or step == steps[-1]:
                     raise
@@ -117,6 +119,14 @@ def _parse_dependencies(folder: str, text: str) -> dict[str, tuple[str, ...]]:
         file, _, needed = line.partition(":")
         steps[_name(file)] = tuple(os.path.join(folder, step) for step in (*reversed(needed.split()), file))
     return steps
+
+
+def _is_live(name: str) -> bool:
+    """Whether the kernel has a module already: it would check the whole file's signature to say so."""
+    try:
+        return files.read(f"{_PRESENT}/{name}/initstate") == b"live\n"
+    except FileNotFoundError:
+        return False
 
 
 def _name(file: str) -> str:

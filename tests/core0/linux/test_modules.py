@@ -18,7 +18,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def modules(tmp_path: Path, folder: Path) -> Modules:
+def present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the kernel shows the modules that it has: none of this host's."""
+    monkeypatch.setattr(kernel_modules, "_PRESENT", str(tmp_path / "present"))
+    return tmp_path / "present"
+
+
+@pytest.fixture
+def modules(tmp_path: Path, folder: Path, present: Path) -> Modules:
     (folder / "modules.dep").write_text(
         "kernel/net/failover.ko:\n"
         "kernel/net/net-failover.ko: kernel/net/failover.ko\n"
@@ -110,8 +117,20 @@ def test_what_this_processor_lacks_is_passed_over(refused: Callable[[str, int], 
     assert refused("net-failover", errno.ENODEV) == ["failover", "virtio_net"]
 
 
-def test_what_is_there_already_is_fine(refused: Callable[[str, int], list[str]]) -> None:
+def test_what_appears_meanwhile_is_fine(refused: Callable[[str, int], list[str]]) -> None:
     assert refused("failover", errno.EEXIST) == ["net-failover", "virtio_net"]
+
+
+@pytest.mark.parametrize(
+    ("state", "taken"),
+    [("live", ["failover", "virtio_net"]), ("coming", ["failover", "net-failover", "virtio_net"])],
+)
+def test_what_is_there_already_is_not_given_to_the_kernel_again(
+    refused: Callable[[str, int], list[str]], present: Path, state: str, taken: list[str]
+) -> None:
+    (present / "net_failover").mkdir(parents=True)
+    (present / "net_failover" / "initstate").write_text(f"{state}\n")
+    assert refused("nothing", 0) == taken
 
 
 @pytest.mark.parametrize(
