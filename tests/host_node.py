@@ -21,9 +21,9 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from core0.api.app import Api
 from core0.api.daemon import Daemon
-from core0.api.main import authenticate, tls_context
-from core0.api.routes import ROUTES
+from core0.api.main import tls_context
 from core0.client.client import NodeClient
 from core0.client.credentials import client_context, issue_certificate
 from core0.config.manager import Configs, fetch
@@ -38,13 +38,11 @@ from core0.networks.manager import Networks
 from core0.node import identity, openssl
 from core0.node.events import EventRing
 from core0.node.main import talk
-from core0.node.operations import OperationTable
 from core0.node.verbs import NodeState
 from core0.wire import paths, ports
 from core0.wire.config import NodeConfig
 from core0.wire.control import Identity
 from core0.wire.types import ContainerSpec, CoreX
-from corex.http.routes import build_app
 from corex.http.server import listen, serve
 
 MAX_BODY = 1 << 20
@@ -139,16 +137,14 @@ class HostNode:
             self.folder / "cgroup",
         )
         containers = Containers(world, events)
-        operations = OperationTable(events)
         self.state = NodeState(
             self.identity,
             self.fingerprint,
             events,
             networks,
             lambda: containers,
-            lambda: self.disks(events, operations),
+            self.disks,
             self.configs,
-            operations,
         )
         containers.resume()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -174,11 +170,13 @@ class HostNode:
 
         return Configs(KeptInMemory(), state.events, apply, openssl.verify, fetch, None, None)
 
-    def disks(self, events: EventRing, operations: OperationTable) -> Disks:
+    def disks(self, state: NodeState) -> Disks:
         """A disk manager that sees no disks: the ones of this machine are nobody's business."""
         assert self.worker
         pools, mounted = str(self.folder / "pools"), str(self.folder / "mounted.json")
-        return Disks(self.worker, KeptInMemory(), events, operations, tuple, lambda: None, pools, mounted)
+        return Disks(
+            self.worker, KeptInMemory(), state.events, state.operations, tuple, lambda: None, pools, mounted
+        )
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -197,10 +195,9 @@ class HostNode:
         shown = presented or self.identity
         assert shown
         daemon = Daemon(str(self.socket))
-        app = build_app(ROUTES, authenticate=authenticate, context=daemon, max_body=MAX_BODY)
         listener = listen("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
-        serving = await serve(app, [listener], tls_context(shown))
+        serving = await serve(Api(daemon, MAX_BODY), [listener], tls_context(shown))
         try:
             yield daemon
         finally:

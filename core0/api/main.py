@@ -6,17 +6,13 @@ import signal
 import socket
 import ssl
 
+from core0.api.app import Api
 from core0.api.daemon import Daemon
-from core0.api.routes import OPERATOR, ROUTES
 from core0.wire.control import Identity
 from corex.http import problem
-from corex.http.connection import RawRequest
-from corex.http.routes import Identity as Caller
-from corex.http.routes import build_app
 from corex.http.server import serve
 from corex.http.tls import server_context
 
-_MAX_BODY = 1 << 20
 _RETRY = 0.2
 
 
@@ -30,8 +26,7 @@ async def _run(listener: socket.socket) -> None:
     daemon = Daemon()
     identity = await _identity(daemon)
     context = tls_context(identity)
-    app = build_app(ROUTES, authenticate=authenticate, context=daemon, max_body=_MAX_BODY)
-    serving = await serve(app, [listener], context)
+    serving = await serve(Api(daemon), [listener], context)
     await daemon.call("serving", type(None))
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
@@ -84,15 +79,3 @@ def tls_context(identity: Identity) -> ssl.SSLContext:
     if identity.operator_certificate:
         context.load_verify_locations(cadata=identity.operator_certificate)
     return context
-
-
-def authenticate(request: RawRequest) -> Caller:
-    """Who asks, by the client certificate that TLS has verified. Raises the 401 problem without one."""
-    certificate = request.peer_certificate
-    if not certificate:
-        raise problem.UNAUTHENTICATED(
-            "cannot answer: the connection has no client certificate",
-            remedy="connect with a certificate signed by the operator's key, as `zn` does",
-        )
-    names = dict(pair for part in certificate["subject"] for pair in part)
-    return Caller(names.get("commonName", "operator"), frozenset({OPERATOR}))

@@ -1,11 +1,10 @@
-"""The node's routes: one row each, from which handlers, access rules, OpenAPI and the access tests come."""
+"""The routes that a boot waits for; the others are in modules of their own (core0.api.table)."""
 
 from typing import Annotated
 
 import msgspec
 
 from core0.api.daemon import Daemon
-from core0.api.storage_routes import STORAGE_ROUTES
 from core0.wire.control import ContainerQuery, EventsQuery
 from core0.wire.types import (
     Boot,
@@ -19,7 +18,6 @@ from core0.wire.types import (
     PowerRequest,
 )
 from corex.http import problem
-from corex.http.openapi import openapi_route
 from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
 
 OPERATOR = "operator"
@@ -104,7 +102,7 @@ async def _accepted(daemon: Daemon, which: ByName) -> Reply[Container]:
 _ABSENT = (problem.NOT_FOUND,)
 _NAME = "/v1/containers/{name}"
 
-_ROUTES = (
+ROUTES = (
     Route("GET", "/v1/node", OPERATOR, "What this node is", _node, response=Node),
     Route("GET", "/v1/health", OPERATOR, "Whether the node can do its work", _health, response=Health),
     Route("GET", "/v1/boot", OPERATOR, "How this boot went", _boot, response=Boot),
@@ -165,14 +163,4 @@ _ROUTES = (
         errors=_ABSENT,
     ),
     Route("POST", "/v1/power", OPERATOR, "Reboot or power off", _power, request=PowerRequest, status=202),
-    *STORAGE_ROUTES,
-)
-ROUTES = (
-    *_ROUTES,
-    openapi_route(
-        _ROUTES,
-        title="Zeronode node API",
-        version="1",
-        security={"type": "mutualTLS", "description": "A client certificate signed by the operator's key"},
-    ),
 )

@@ -6,7 +6,6 @@ import msgspec
 
 from core0.api.daemon import Daemon
 from core0.wire.config import ConfigStatus, NodeConfig
-from core0.wire.control import DiskCall, EraseCall, OperationQuery, PoolQuery
 from core0.wire.operations import Operation, OperationId, Operations
 from core0.wire.storage import (
     Claim,
@@ -23,6 +22,7 @@ from core0.wire.storage import (
     Replacement,
     Reset,
 )
+from core0.wire.storage_calls import DiskCall, EraseCall, OperationQuery, PoolQuery
 from corex.http import problem
 from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
 

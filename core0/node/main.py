@@ -18,7 +18,6 @@ from core0.networks.manager import Networks
 from core0.networks.model import Lease, SeenLink
 from core0.node import identity
 from core0.node.events import EventRing
-from core0.node.operations import OperationTable
 from core0.node.verbs import NodeState, answer
 from core0.wire import cmdline, paths
 from core0.wire.console import announce
@@ -45,16 +44,15 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
     keeping = asyncio.create_task(networks.run(), name="networks")
     own, fingerprint = _identity()
     announce("identity", detail=f"sha256:{fingerprint}")
-    operations, keep = OperationTable(events), _Memory()
+    keep = _Memory()
     state = NodeState(
         own,
         fingerprint,
         events,
         networks,
         lambda: _containers(networks, events),
-        lambda: _disks(worker, events, operations, keep),
+        lambda state: _disks(state, worker, keep),
         lambda state: _configs(state, keep),
-        operations,
     )
     _resume(state)
     # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.
@@ -77,13 +75,15 @@ async def _keep_disks(state: NodeState) -> None:
         managers.create_task(state.configs.run())
 
 
-def _disks(worker: Worker, events: EventRing, operations: OperationTable, keep: "_Memory") -> "Disks":
+def _disks(state: NodeState, worker: Worker, keep: "_Memory") -> "Disks":
     from core0.disks import sysfs
     from core0.disks.manager import Disks
     from core0.linux.tools import mount_tools
 
     mounted = f"{paths.RUN}/pools.json"
-    return Disks(worker, keep, events, operations, sysfs.observe, mount_tools, paths.POOLS, mounted)
+    return Disks(
+        worker, keep, state.events, state.operations, sysfs.observe, mount_tools, paths.POOLS, mounted
+    )
 
 
 def _configs(state: NodeState, keep: "_Memory") -> "Configs":

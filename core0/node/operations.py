@@ -1,7 +1,7 @@
 """Long work: one task each, its progress for whoever asks, its end as an event."""
 
 import asyncio
-import secrets
+import os
 import time
 from collections.abc import Awaitable, Callable
 
@@ -44,7 +44,7 @@ class OperationTable:
             remedy = f"wait for operation {same.id}, or cancel it"
             detail = f"cannot {kind} {subject}: it is under way"
             raise RefusedError(Refusal(409, "conflict", detail, remedy))
-        name = secrets.token_hex(8)
+        name = os.urandom(8).hex()
         shown = Operation(name, kind, subject, "running", None, "started", time.time())
         one = self._all[name] = _Running(shown, asyncio.Event())
         one.task = asyncio.create_task(self._run(one, work), name=f"operation {kind} {subject}")

@@ -7,15 +7,7 @@ import msgspec
 
 from core0.node.operations import listing
 from core0.wire.config import ConfigStatus, NodeConfig
-from core0.wire.control import (
-    Call,
-    DiskCall,
-    EraseCall,
-    OperationQuery,
-    PoolQuery,
-    Refusal,
-    RefusedError,
-)
+from core0.wire.control import Call, Refusal, RefusedError
 from core0.wire.operations import Operation, Operations
 from core0.wire.storage import (
     Destruction,
@@ -28,6 +20,7 @@ from core0.wire.storage import (
     Replacement,
     Reset,
 )
+from core0.wire.storage_calls import DiskCall, EraseCall, OperationQuery, PoolQuery
 
 if TYPE_CHECKING:
     from core0.node.verbs import NodeState

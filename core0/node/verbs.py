@@ -11,8 +11,6 @@ import msgspec
 from core0.networks.manager import Networks
 from core0.node import facts
 from core0.node.events import EventRing
-from core0.node.operations import OperationTable
-from core0.node.storage_verbs import STORAGE_VERBS
 from core0.wire import paths
 from core0.wire.console import announce
 from core0.wire.control import Call, ContainerQuery, EventsQuery, Identity, Refusal, RefusedError, Reply
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.node.operations import OperationTable
 
 _LONGEST_WAIT = 60.0
 # What the API answers before the machine goes down, in seconds.
@@ -40,7 +39,6 @@ class NodeState(msgspec.Struct, dict=True):
         make_containers: makes the container manager when it is first used.
         make_disks: makes the disk manager when it is first used.
         make_configs: makes the keeper of the config when it is first used.
-        operations: long work.
         serving: set once the API serves: what a boot does not wait for begins then.
     """
 
@@ -49,9 +47,8 @@ class NodeState(msgspec.Struct, dict=True):
     events: EventRing
     networks: Networks
     make_containers: "Callable[[], Containers]"
-    make_disks: "Callable[[], Disks]"
+    make_disks: "Callable[[NodeState], Disks]"
     make_configs: "Callable[[NodeState], Configs]"
-    operations: OperationTable
     serving: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     @cached_property
@@ -62,7 +59,14 @@ class NodeState(msgspec.Struct, dict=True):
     @cached_property
     def disks(self) -> "Disks":
         """The disk manager, which comes after the boot."""
-        return self.make_disks()
+        return self.make_disks(self)
+
+    @cached_property
+    def operations(self) -> "OperationTable":
+        """Long work."""
+        from core0.node.operations import OperationTable
+
+        return OperationTable(self.events)
 
     @cached_property
     def configs(self) -> "Configs":
@@ -73,12 +77,20 @@ class NodeState(msgspec.Struct, dict=True):
 async def answer(state: NodeState, call: Call) -> Reply:
     """Carry out a call. A refusal is an answer, too; anything else that fails is a defect and raised."""
     try:
-        result = await VERBS[call.verb](state, call)
+        verb = VERBS.get(call.verb) or _later_verbs()[call.verb]
+        result = await verb(state, call)
     except RefusedError as error:
         return Reply(refusal=error.refusal)
     except msgspec.ValidationError as error:
         return Reply(refusal=Refusal(422, "invalid", f"cannot accept the request: {error}"))
     return Reply(result=msgspec.Raw(msgspec.json.encode(result)))
+
+
+def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]":
+    """Those that no boot waits for."""
+    from core0.node.storage_verbs import STORAGE_VERBS
+
+    return STORAGE_VERBS
 
 
 async def _identity(state: NodeState, _: Call) -> Identity:
@@ -157,5 +169,4 @@ VERBS: Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]] = {
     "stop_container": _stop_container,
     "delete_container": _delete_container,
     "power": _power,
-    **STORAGE_VERBS,
 }

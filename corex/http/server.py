@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import msgspec
 
 from corex.http import problem
-from corex.http.connection import Connections, Response
-from corex.http.routes import App, encode_problem
+from corex.http.connection import App, Connections, Response
+from corex.http.routes import encode_problem
 
 HANDSHAKE_TIMEOUT = 10.0
 MAX_CONNECTIONS = 256

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core0.api.routes import ROUTES
+from core0.api.table import ROUTES
 from core0.wire.cmdline import PARAMETERS
 from core0.wire.console import PHASES
 

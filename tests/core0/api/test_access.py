@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from core0.api import daemon as daemon_module
-from core0.api.routes import ROUTES
+from core0.api.table import ROUTES
 from core0.client.client import NotAllowedError, RefusedError, UnreachableError, WrongNodeError
 from core0.client.credentials import client_context
 from core0.wire.types import ContainerSpec, PowerRequest

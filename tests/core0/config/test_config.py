@@ -1,6 +1,5 @@
 """The config: read, signed, fetched, refused, applied."""
 
-
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given

@@ -1,0 +1,16 @@
+"""The whole route table: one row each, from which handlers, access rules, OpenAPI and the access tests come."""
+
+from core0.api import routes
+from core0.api.storage_routes import STORAGE_ROUTES
+from corex.http.openapi import openapi_route
+
+_ROUTES = (*routes.ROUTES, *STORAGE_ROUTES)
+ROUTES = (
+    *_ROUTES,
+    openapi_route(
+        _ROUTES,
+        title="Zeronode node API",
+        version="1",
+        security={"type": "mutualTLS", "description": "A client certificate signed by the operator's key"},
+    ),
+)
