@@ -5,8 +5,11 @@ was begun must be recognised, never taken for somebody's data.
 """
 
 import os
+import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from typing import get_args
 
 import msgspec
 
@@ -27,7 +30,7 @@ from core0.disks.model import (
 from core0.disks.tools import ToolError, run_tool
 from core0.linux.mounts import MS_REMOUNT
 from core0.linux.worker import Worker
-from core0.wire.storage import Encryption, MountOptions, PoolSpec
+from core0.wire.storage import Encryption, MountOptions, PoolSpec, Profile
 
 # Seconds: for a look and other small things, for a table or a key, for a file system on many slow disks.
 LOOK, TABLE, FORMAT = 15.0, 60.0, 300.0
@@ -136,7 +139,7 @@ async def make_pool(
     """
     # the passphrase comes from the config or the operator at each boot: no copy of it is kept beside what it locks
     kept = spec.encryption and msgspec.structs.replace(spec.encryption, passphrase=None)
-    pool = KnownPool(str(uuid.uuid4()), spec.profile, tuple(data), kept, made=False)
+    pool = KnownPool(str(uuid.uuid4()), spec.profile, tuple(data), kept, made=False, created=time.time())
     known = with_pool(known, name, pool)
     await world.remember(known)
     return await finish_pool(world, known, name, data, key, spec.mount)
@@ -236,6 +239,14 @@ async def mount_pool(
         ) from None
 
 
+async def read_profile(world: World, name: str) -> Profile | None:
+    """How a mounted pool spreads its data; None if that is not one of ours."""
+    said = await run_tool("btrfs", "filesystem", "df", f"{world.pools}/{name}", deadline=TABLE)
+    found = re.search(r"^Data, (\w+):", said, re.MULTILINE)
+    profile = found[1].lower() if found else ""
+    return next((one for one in get_args(Profile) if one == profile), None)
+
+
 async def remount_pool(world: World, name: str, options: MountOptions) -> None:
     """Change a mounted pool's options."""
     words, target = ",".join(_words(options)), f"{world.pools}/{name}"
@@ -310,7 +321,8 @@ def adopted(known: Known, disk: SeenDisk) -> Known:
     pool = known.pools.get(name)
     if pool is None:
         encryption = Encryption("operator") if kept.type == "crypto_LUKS" else None
-        pool = KnownPool(kept.uuid, "single", (), encryption)
+        # how it spreads its data is read once it is mounted; until then all its disks must be there
+        pool = KnownPool(kept.uuid, "single", (), encryption, created=time.time())
     return with_pool(known, name, msgspec.structs.replace(pool, members=(*pool.members, content.claim)))
 
 

@@ -67,6 +67,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 2.0, 60.0
 _LOOK_AGAIN = 60.0
 _SECTION, _WISHES = "disks", "pools"
 _TPM = "/dev/tpmrm0"
+_DAY = 86400.0
 _FIGURES_EVERY, _HEALTH_EVERY = 30.0, 600.0
 _WITH_HEALTH = ("nvme", "ata", "scsi", "usb")
 
@@ -92,6 +93,9 @@ class Operations(Protocol):
 
     def start(self, kind: str, subject: str, work: Callable[[Progress], Awaitable[str]]) -> Operation:
         """Start it; 409 if the same is under way."""
+
+    def list(self) -> tuple[Operation, ...]:
+        """All that are known."""
 
 
 class _Failure(msgspec.Struct):
@@ -274,6 +278,7 @@ class Disks:
             async with self._changing:
                 pool = msgspec.structs.replace(self._known.pools[name], scrub=found)
                 await self._remember(apply.with_pool(self._known, name, pool))
+            self._tell_changed()
             if found.uncorrectable:
                 self._report("storage", name, f"Alert: scrub found {found.detail}; restore what it hit")
             return found.detail
@@ -506,10 +511,25 @@ class Disks:
         while True:
             for name in tuple(self._mounted):
                 await self._read_figures(name)
+            self._scrub_due()
             if time.monotonic() - asked >= _HEALTH_EVERY and self._seen().settled:
                 asked = time.monotonic()
                 await self._ask_health()
             await self._sleep_until_changed(_FIGURES_EVERY)
+
+    def _scrub_due(self) -> None:
+        """Start the scrubs whose time has come, one pool after the other."""
+        now, wanted = time.time(), self._wanted().pools
+        for name in self._mounted.keys() & wanted.keys():
+            pool, days = self._known.pools[name], wanted[name].spec.scrub_days
+            last = max(pool.created, pool.scrub.ended if pool.scrub else 0.0)
+            if days and now - last > days * _DAY and not self._is_busy():
+                self.scrub(name)
+
+    def _is_busy(self) -> bool:
+        return any(
+            one.state == "running" and one.kind in ("scrub", "replace") for one in self._operations.list()
+        )
 
     async def _sleep_until_changed(self, seconds: float) -> None:
         try:
@@ -535,7 +555,9 @@ class Disks:
                     f"Alert: disk {self._known.disks[claim].id} made {errors} errors; 'zn pool scrub {name}'"
                 )
                 self._report("storage", name, said)
-        self._figures[name] = found
+        if found != before:
+            self._figures[name] = found
+            self._tell_changed()
 
     async def _ask_health(self) -> None:
         for facts in self._facts:
@@ -664,7 +686,11 @@ class Disks:
         devices = self._data(name)
         await apply.mount_pool(self._world, name, devices, options, degraded)
         self._note_mount(name, SeenPool(frozenset(devices), options))
-        if self._known.pools[name].replacing:
+        pool, profile = self._known.pools[name], await apply.read_profile(self._world, name)
+        if profile and profile != pool.profile:
+            pool = msgspec.structs.replace(pool, profile=profile)
+            await self._remember(apply.with_pool(self._known, name, pool))
+        if pool.replacing:
             self._resume_replacement(name)
 
     def _resume_replacement(self, name: str) -> None:

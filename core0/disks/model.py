@@ -117,6 +117,7 @@ class KnownPool(msgspec.Struct, frozen=True):
         members: the claims (GPT GUIDs) of its disks.
         encryption: how its disks are encrypted.
         made: False from the decision until the file system is there: until then it holds nobody's data.
+        created: seconds since 1970 (UTC).
         replacing: while a disk is replaced: the claims of the one that goes and the one that comes.
         scrub: the last scrub.
     """
@@ -126,6 +127,7 @@ class KnownPool(msgspec.Struct, frozen=True):
     members: tuple[str, ...]
     encryption: Encryption | None = None
     made: bool = True
+    created: float = 0.0
     replacing: tuple[str, str] | None = None
     scrub: Scrub | None = None
 

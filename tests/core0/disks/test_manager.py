@@ -464,3 +464,53 @@ async def test_a_reset_wipes_what_the_node_claimed_and_nothing_else(node: Node) 
         assert manager.known == Known()
     assert node.kept.copies == {}
     assert run("fsck.ext4", "-n", used) == 0
+
+
+async def test_a_pool_of_another_node_is_refused_until_it_is_adopted(node: Node) -> None:
+    node.disks.plug("one")
+    node.disks.plug("two")
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two")
+    node.reboot()
+    node.kept = KeptInMemory()  # another machine: it knows nothing of these disks
+    async with node.manager() as manager:
+        await looked(manager, 2)
+        assert {disk.state for disk in manager.disks()} == {"foreign"}
+        assert "it was claimed by another node" in manager.disk("one").why
+        with pytest.raises(RefusedError, match="it holds another node's claim"):
+            await manager.claim("one", Claim())
+        await manager.adopt("one")
+        await manager.adopt("two")
+        await until(manager, "fast", "online")
+        assert read(manager.mounted()["fast"]) == "kept"
+        assert manager.known.pools["fast"].profile == "raid1"
+        assert manager.pool("fast").source == "none"
+        with pytest.raises(RefusedError, match="it carries no other node's claim"):
+            await manager.adopt("one")
+
+
+async def test_a_scrub_begins_by_itself_when_its_time_has_come(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core0.disks.manager._DAY", 0.0)
+    node.disks.plug("one")
+    async with node.manager() as manager:
+        await looked(manager, 1)
+        await manager.put_pool("fast", PoolSpec(Selector(), format_blank=True))
+        async with asyncio.timeout(60):
+            while not manager.pool("fast").scrub:
+                await manager.wait_changed()
+
+
+async def test_figures_of_a_pool_are_shown(node: Node) -> None:
+    node.disks.plug("one")
+    async with node.manager() as manager:
+        await looked(manager, 1)
+        await manager.put_pool("fast", PoolSpec(Selector(), format_blank=True))
+        async with asyncio.timeout(60):
+            while not manager.pool("fast").size:
+                await manager.wait_changed()
+        pool = manager.pool("fast")
+        assert 0.9 * (1 << 30) < pool.size < 1 << 30
+        assert 0 < pool.free < pool.size
+        assert pool.members[0].used > 0
