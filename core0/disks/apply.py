@@ -180,7 +180,8 @@ async def _encrypt(
 ) -> str:
     if key is None:
         raise DiskError(f"the key of pool {name} is not at hand ({encryption.key})")
-    await close_disk(claim)
+    if is_open(claim):
+        await close_disk(claim)
     options = (
         *("--batch-mode", "--type", "luks2", "--label", f"{_LABEL}{name}", "--subsystem", "zeronode"),
         *("--pbkdf", "argon2id", "--pbkdf-memory", str(_KEY_KIB), "--iter-time", "1000"),
@@ -210,12 +211,8 @@ async def unlock_disk(world: World, claim: str, device: str, key: bytes) -> None
 
 
 async def close_disk(claim: str) -> None:
-    """Close an encrypted disk, if it is open."""
-    try:
-        await run_tool("cryptsetup", "close", f"zn-{claim}", deadline=TABLE)
-    except ToolError as error:
-        if "not active" not in str(error):
-            raise
+    """Close an open encrypted disk."""
+    await run_tool("cryptsetup", "close", f"zn-{claim}", deadline=TABLE)
 
 
 async def mount_pool(

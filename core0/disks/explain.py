@@ -85,14 +85,14 @@ def explain_pool(
     pool = known.pools.get(name)
     if pool is None:
         return _explain_unmade(name, wanted, known, seen, failures)
-    gone = missing(pool, known, seen)
+    gone, spare = missing(pool, known, seen), SPARE[pool.profile]
+    if len(gone) > spare:
+        few = f"serves without {spare} of its disks at most" if spare else "needs all its disks"
+        return "offline", f"{_disks(gone, known)} missing, and {pool.profile} {few}; plug what is missing"
     if name in seen.mounted:
         return _explain_mounted(name, pool, known, seen, gone)
     if name in failures:
         return "failed", failures[name]
-    if len(gone) > SPARE[pool.profile]:
-        few = f"{pool.profile} serves without {SPARE[pool.profile]} of them at most"
-        return "offline", f"{_disks(gone, known)} missing, and {few}; plug them again"
     if pool.encryption and name not in wanted.keys:
         return "waiting", f"it is encrypted; 'zn pool unlock {name}' takes its passphrase"
     if gone:

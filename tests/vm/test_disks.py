@@ -11,7 +11,7 @@ from ci.pytest_machines import Machines
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, Disk, MachineSpec
 from core0.client.client import NodeClient, RefusedError
-from core0.wire.storage import Claim, PoolSpec, Selector
+from core0.wire.storage import Claim, Encryption, PoolSpec, Selector
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 READY_SECONDS = 10.0
@@ -60,3 +60,43 @@ async def test_a_node_makes_a_pool_of_its_disks_and_leaves_the_others_alone(
         pool = await client.put_pool("fast", PoolSpec(Selector(), "raid1", format_blank=True), wait=60)
         assert (pool.state, [one.disk for one in pool.members]) == ("online", ["virtio-one", "virtio-two"])
     assert disks[2].path.read_bytes() == before
+
+
+async def test_disks_come_and_go_while_the_node_runs(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+) -> None:
+    machine = await machines.start(MachineSpec("plugged", direct_boot))
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        assert await client.disks() == ()
+        await machine.plug_disk(disk(tmp_path, "one"))
+        await settled(client, 1)
+        pool = await client.put_pool("fast", PoolSpec(Selector(), format_blank=True), wait=60)
+        assert pool.state == "online", pool.why
+        await machine.pull("one", READY_SECONDS)
+        await settled(client, 0)
+        lost = await client.pool("fast")
+        assert lost.state == "offline"
+        assert lost.why == "disk virtio-one is missing, and single needs all its disks; plug what is missing"
+
+
+async def test_an_encrypted_pool_waits_for_its_passphrase(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+) -> None:
+    one = disk(tmp_path, "one")
+    spec = PoolSpec(Selector(), format_blank=True, encryption=Encryption("operator"))
+    machine = await machines.start(MachineSpec("vault", direct_boot, disks=(one,)))
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        await settled(client, 1)
+        pool = await client.put_pool("vault", spec)
+        assert (pool.state, pool.why) == (
+            "waiting",
+            "its disks will be encrypted; 'zn pool unlock vault' takes the passphrase",
+        )
+        made = await client.unlock_pool("vault", "correct horse", wait=60)
+        assert made.state == "online", made.why
+        console = "\n".join(machine.console.lines)
+    assert "correct horse" not in console
+    assert b"correct horse" not in one.path.read_bytes()
+    assert b"LUKS\xba\xbe" in one.path.read_bytes()
