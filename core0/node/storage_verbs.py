@@ -43,24 +43,24 @@ async def _cancel_operation(state: "NodeState", call: Call) -> Operation:
 
 
 async def _disks(state: "NodeState", _: Call) -> Disks:
-    return Disks(state.disks.disks())
+    return Disks(state.disks.book.disks())
 
 
 async def _disk(state: "NodeState", call: Call) -> Disk:
-    return state.disks.disk(msgspec.json.decode(call.body, type=DiskCall).disk)
+    return state.disks.book.disk(msgspec.json.decode(call.body, type=DiskCall).disk)
 
 
 async def _claim_disk(state: "NodeState", call: Call) -> Disk:
     wanted = msgspec.json.decode(call.body, type=DiskCall)
-    return await _told(state.disks.claim(wanted.disk, wanted.claim))
+    return await _told(state.disks.claims.claim(wanted.disk, wanted.claim))
 
 
 async def _adopt_disk(state: "NodeState", call: Call) -> Disk:
-    return await state.disks.adopt(msgspec.json.decode(call.body, type=DiskCall).disk)
+    return await state.disks.claims.adopt(msgspec.json.decode(call.body, type=DiskCall).disk)
 
 
 async def _pools(state: "NodeState", _: Call) -> Pools:
-    return Pools(state.disks.pools())
+    return Pools(state.disks.book.pools())
 
 
 async def _pool(state: "NodeState", call: Call) -> Pool:
@@ -77,27 +77,29 @@ async def _unlock_pool(state: "NodeState", call: Call) -> Pool:
 
 
 async def _scrub_pool(state: "NodeState", call: Call) -> Operation:
-    return state.disks.scrub(call.name)
+    return state.disks.works.scrub(call.name)
 
 
 async def _replace_disk(state: "NodeState", call: Call) -> Operation:
-    return state.disks.replace(call.name, msgspec.json.decode(call.body, type=Replacement))
+    return state.disks.works.replace(call.name, msgspec.json.decode(call.body, type=Replacement))
 
 
 async def _destroy_pool(state: "NodeState", call: Call) -> None:
-    await _told(state.disks.destroy_pool(call.name, msgspec.json.decode(call.body, type=Destruction).id))
+    await _told(
+        state.disks.works.destroy_pool(call.name, msgspec.json.decode(call.body, type=Destruction).id)
+    )
 
 
 async def _erase_disk(state: "NodeState", call: Call) -> Operation:
     wanted = msgspec.json.decode(call.body, type=EraseCall)
-    return state.disks.erase(wanted.disk, wanted.request)
+    return state.disks.works.erase(wanted.disk, wanted.request)
 
 
 async def _reset(state: "NodeState", call: Call) -> None:
     if msgspec.json.decode(call.body, type=Reset).fingerprint != state.fingerprint:
         detail = "cannot reset the node: the fingerprint is another node's"
         raise RefusedError(Refusal(409, "conflict", detail, "see 'zn node show'", "/fingerprint"))
-    await _told(state.disks.reset())
+    await _told(state.disks.works.reset())
 
 
 async def _config(state: "NodeState", _: Call) -> ConfigStatus:

@@ -88,15 +88,17 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
 
 async def until(manager: Disks, name: str, state: str) -> Pool:
     async with asyncio.timeout(60):
-        while (pool := manager.pool(name)).state != state:
-            await manager.wait_changed()
+        while (pool := manager.book.pool(name)).state != state:
+            await manager.book.wait_changed()
     return pool
 
 
 async def looked(manager: Disks, count: int) -> None:
     async with asyncio.timeout(60):
-        while len(manager.disks()) != count or any(one.state == "probing" for one in manager.disks()):
-            await manager.wait_changed()
+        while len(manager.book.disks()) != count or any(
+            one.state == "probing" for one in manager.book.disks()
+        ):
+            await manager.book.wait_changed()
 
 
 def write(folder: str) -> None:
@@ -123,10 +125,10 @@ async def test_a_blank_disk_is_told_and_left_alone_until_it_is_claimed(node: Nod
     node.disks.plug("one")
     async with node.manager() as manager:
         await looked(manager, 1)
-        disk = manager.disk("one")
+        disk = manager.book.disk("one")
         assert (disk.state, disk.id) == ("unclaimed", "virtio-one")
         assert disk.why == "it is blank; 'zn disk claim virtio-one' gives it to the node"
-        claimed = await manager.claim("one", Claim())
+        claimed = await manager.claims.claim("one", Claim())
     assert (claimed.state, claimed.why) == ("free", "the node has it, and no pool uses it yet")
     assert list(node.kept.copies.values()) == [f"{node.disks.device('one')}p1"]
 
@@ -136,7 +138,7 @@ async def test_a_disk_with_a_file_system_is_claimed_only_by_naming_what_it_holds
     make_ext4(file)
     async with node.manager() as manager:
         await looked(manager, 1)
-        disk = manager.disk("one")
+        disk = manager.book.disk("one")
         device = disk.device
         assert disk.why.startswith(
             f"it is not touched: it holds an ext4 signature labelled 'Y' on {device}; "
@@ -146,10 +148,10 @@ async def test_a_disk_with_a_file_system_is_claimed_only_by_naming_what_it_holds
             (Claim("0" * 16), "not hold what the claim names"),
         ):
             with pytest.raises(RefusedError, match=reason) as caught:
-                await manager.claim("one", claim)
+                await manager.claims.claim("one", claim)
             assert caught.value.refusal.pointer == "/wipe"
         assert run("fsck.ext4", "-n", file) == 0
-        assert (await manager.claim("one", Claim(disk.content))).state == "free"
+        assert (await manager.claims.claim("one", Claim(disk.content))).state == "free"
 
 
 async def test_a_pool_is_made_serves_and_is_found_again(node: Node) -> None:
@@ -161,36 +163,36 @@ async def test_a_pool_is_made_serves_and_is_found_again(node: Node) -> None:
         await manager.put_pool("fast", spec)
         pool = await until(manager, "fast", "online")
         assert pool.why == "it serves, with all 2 disks"
-        write(manager.mounted()["fast"])
-        assert {disk.state for disk in manager.disks()} == {"in-use"}
+        write(manager.book.folders()["fast"])
+        assert {disk.state for disk in manager.book.disks()} == {"in-use"}
     async with node.manager() as manager:  # another node daemon in the same boot
-        assert manager.pool("fast").members
+        assert manager.book.pool("fast").members
         await until(manager, "fast", "online")
-        assert read(manager.mounted()["fast"]) == "kept"
+        assert read(manager.book.folders()["fast"]) == "kept"
     assert sum("Make pool fast" in said for said in node.said) == 1
     node.reboot()
     async with node.manager() as manager:
         await until(manager, "fast", "online")
-        assert read(manager.mounted()["fast"]) == "kept"
+        assert read(manager.book.folders()["fast"]) == "kept"
         assert any("compress=zstd:1" in line for line in mounts())
 
 
 async def test_a_pool_serves_without_a_disk_and_says_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core0.disks.manager._PATIENCE", 0.5)
+    monkeypatch.setattr("core0.disks.book._PATIENCE", 0.5)
     node.disks.plug("one")
     node.disks.plug("two")
     async with node.manager() as manager:
         await looked(manager, 2)
         await manager.put_pool("fast", PoolSpec(Selector(), profile="raid1", format_blank=True))
         await until(manager, "fast", "online")
-        write(manager.mounted()["fast"])
+        write(manager.book.folders()["fast"])
     node.reboot()
     node.disks.pull("two")
     async with node.manager() as manager:
         pool = await until(manager, "fast", "degraded")
         assert pool.why.startswith("it serves, but disk virtio-two is missing; ")
         assert [member.state for member in pool.members] == ["online", "missing"]
-        assert read(manager.mounted()["fast"]) == "kept"
+        assert read(manager.book.folders()["fast"]) == "kept"
 
 
 @pytest.mark.skipif(not can_encrypt(), reason="this kernel has no device mapper; a machine of tests/vm has")
@@ -202,10 +204,10 @@ async def test_an_encrypted_pool_opens_with_its_key_only(node: Node) -> None:
     async with node.manager() as manager:
         manager.configure(config)
         await until(manager, "vault", "online")
-        write(manager.mounted()["vault"])
-        shown = manager.pool("vault")
+        write(manager.book.folders()["vault"])
+        shown = manager.book.pool("vault")
         assert "correct" not in repr(shown)
-        claim = next(iter(manager.known.disks))
+        claim = next(iter(manager.book.known.disks))
     assert b"correct" not in b"".join(node.kept.sections.values())
     node.reboot()
     assert run("cryptsetup", "close", f"zn-{claim}") == 0
@@ -216,7 +218,7 @@ async def test_an_encrypted_pool_opens_with_its_key_only(node: Node) -> None:
         assert "the key is not its key" in pool.why
         manager.configure(config)
         await until(manager, "vault", "online")
-        assert read(manager.mounted()["vault"]) == "kept"
+        assert read(manager.book.folders()["vault"]) == "kept"
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ async def test_a_pool_that_can_never_be_is_refused(
         with pytest.raises(RefusedError, match=reason) as caught:
             await manager.put_pool("fast", spec)
         assert (caught.value.refusal.pointer, caught.value.refusal.status) == (pointer, 422)
-        assert manager.pools() == ()
+        assert manager.book.pools() == ()
 
 
 async def test_a_claim_by_the_config_wipes_what_it_names_once(node: Node) -> None:
@@ -265,11 +267,11 @@ async def test_a_claim_by_the_config_wipes_what_it_names_once(node: Node) -> Non
     make_ext4(file)
     async with node.manager() as manager:
         await looked(manager, 1)
-        content = manager.disk("one").content
+        content = manager.book.disk("one").content
         manager.configure(StorageConfig(claims={"one": content}))
         async with asyncio.timeout(60):
-            while manager.disk("one").state != "free":
-                await manager.wait_changed()
+            while manager.book.disk("one").state != "free":
+                await manager.book.wait_changed()
 
 
 async def ended(node: Node, operation: Operation) -> Operation:
@@ -284,7 +286,7 @@ async def mirrored(manager: Disks, *disks: str) -> None:
     spec = PoolSpec(Selector(serials=disks[:2]), profile="raid1", format_blank=True)
     await manager.put_pool("fast", spec)
     await until(manager, "fast", "online")
-    write(manager.mounted()["fast"])
+    write(manager.book.folders()["fast"])
 
 
 async def test_a_scrub_corrects_what_a_disk_has_wrong(node: Node) -> None:
@@ -292,11 +294,11 @@ async def test_a_scrub_corrects_what_a_disk_has_wrong(node: Node) -> None:
     node.disks.plug("two")
     async with node.manager() as manager:
         await mirrored(manager, "one", "two")
-        damage(file, write_large(manager.mounted()["fast"]))
+        damage(file, write_large(manager.book.folders()["fast"]))
         drop_caches()
-        done = await ended(node, manager.scrub("fast"))
+        done = await ended(node, manager.works.scrub("fast"))
         assert done.state == "done"
-        scrub = manager.pool("fast").scrub
+        scrub = manager.book.pool("fast").scrub
         assert scrub
         assert scrub.corrected > 0
         assert scrub.uncorrectable == 0
@@ -329,21 +331,21 @@ async def test_a_disk_is_replaced_while_the_pool_serves(node: Node) -> None:
         node.disks.plug(name)
     async with node.manager() as manager:
         await mirrored(manager, "one", "two", "three")
-        done = await ended(node, manager.replace("fast", Replacement("two", "three")))
+        done = await ended(node, manager.works.replace("fast", Replacement("two", "three")))
         assert (done.state, done.progress) == ("done", 1.0), done.detail
-        pool = manager.pool("fast")
+        pool = manager.book.pool("fast")
         assert [member.disk for member in pool.members] == ["virtio-one", "virtio-three"]
-        assert manager.disk("two").state == "free"
-        assert read(manager.mounted()["fast"]) == "kept"
+        assert manager.book.disk("two").state == "free"
+        assert read(manager.book.folders()["fast"]) == "kept"
     node.reboot()
     node.disks.pull("two")
     async with node.manager() as manager:
         await until(manager, "fast", "online")
-        assert read(manager.mounted()["fast"]) == "kept"
+        assert read(manager.book.folders()["fast"]) == "kept"
 
 
 async def test_a_missing_disk_is_replaced(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core0.disks.manager._PATIENCE", 0.5)
+    monkeypatch.setattr("core0.disks.book._PATIENCE", 0.5)
     for name in ("one", "two", "three"):
         node.disks.plug(name)
     async with node.manager() as manager:
@@ -352,13 +354,13 @@ async def test_a_missing_disk_is_replaced(node: Node, monkeypatch: pytest.Monkey
     node.disks.pull("two")
     async with node.manager() as manager:
         await until(manager, "fast", "degraded")
-        done = await ended(node, manager.replace("fast", Replacement("virtio-two", "three")))
+        done = await ended(node, manager.works.replace("fast", Replacement("virtio-two", "three")))
         assert done.state == "done", done.detail
         assert (await until(manager, "fast", "online")).why == "it serves, with all 2 disks"
 
 
 async def test_a_disk_that_came_back_late_is_rebuilt(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core0.disks.manager._PATIENCE", 0.5)
+    monkeypatch.setattr("core0.disks.book._PATIENCE", 0.5)
     for name in ("one", "two"):
         node.disks.plug(name)
     async with node.manager() as manager:
@@ -370,9 +372,9 @@ async def test_a_disk_that_came_back_late_is_rebuilt(node: Node, monkeypatch: py
         node.disks.plug("two")
         manager.look_again()
         async with asyncio.timeout(60):
-            while "came back" not in manager.pool("fast").why:
-                await manager.wait_changed()
-        done = await ended(node, manager.replace("fast", Replacement("two", "two")))
+            while "came back" not in manager.book.pool("fast").why:
+                await manager.book.wait_changed()
+        done = await ended(node, manager.works.replace("fast", Replacement("two", "two")))
         assert done.state == "done", done.detail
         await until(manager, "fast", "online")
 
@@ -394,7 +396,7 @@ async def test_a_replacement_that_cannot_be_is_refused(
     async with node.manager() as manager:
         await mirrored(manager, "one", "two", "three", "used")
         with pytest.raises(RefusedError, match=reason) as caught:
-            manager.replace("fast", Replacement(old, new))
+            manager.works.replace("fast", Replacement(old, new))
         assert caught.value.refusal.pointer == pointer
 
 
@@ -404,13 +406,13 @@ async def test_a_pool_is_destroyed_only_by_its_id(node: Node) -> None:
     async with node.manager() as manager:
         await mirrored(manager, "one", "two")
         with pytest.raises(RefusedError, match="its id is another"):
-            await manager.destroy_pool("fast", "00000000-0000-0000-0000-000000000000")
-        assert read(manager.mounted()["fast"]) == "kept"
-        await manager.destroy_pool("fast", manager.pool("fast").id)
+            await manager.works.destroy_pool("fast", "00000000-0000-0000-0000-000000000000")
+        assert read(manager.book.folders()["fast"]) == "kept"
+        await manager.works.destroy_pool("fast", manager.book.pool("fast").id)
         async with asyncio.timeout(60):
-            while {disk.state for disk in manager.disks()} != {"free"}:
-                await manager.wait_changed()
-        assert manager.pools() == ()
+            while {disk.state for disk in manager.book.disks()} != {"free"}:
+                await manager.book.wait_changed()
+        assert manager.book.pools() == ()
 
 
 @contextlib.contextmanager
@@ -426,11 +428,11 @@ async def test_a_pool_in_use_is_not_destroyed(node: Node) -> None:
     async with node.manager() as manager:
         await mirrored(manager, "one", "two")
         with (
-            used(manager.mounted()["fast"]),
+            used(manager.book.folders()["fast"]),
             pytest.raises(OSError, match=r"cannot unmount pool fast: .*stop the containers"),
         ):
-            await manager.destroy_pool("fast", manager.pool("fast").id)
-        assert manager.pool("fast").state == "online"
+            await manager.works.destroy_pool("fast", manager.book.pool("fast").id)
+        assert manager.book.pool("fast").state == "online"
 
 
 async def test_erasing_needs_the_content_and_leaves_zeros(node: Node) -> None:
@@ -438,11 +440,11 @@ async def test_erasing_needs_the_content_and_leaves_zeros(node: Node) -> None:
     make_ext4(file)
     async with node.manager() as manager:
         await looked(manager, 1)
-        disk = manager.disk("used")
+        disk = manager.book.disk("used")
         with pytest.raises(RefusedError, match="does not hold what the request names") as caught:
-            manager.erase("used", EraseRequest("0" * 16))
+            manager.works.erase("used", EraseRequest("0" * 16))
         assert caught.value.refusal.pointer == "/content"
-        done = await ended(node, manager.erase("used", EraseRequest(disk.content)))
+        done = await ended(node, manager.works.erase("used", EraseRequest(disk.content)))
         assert (done.state, done.detail) == ("done", "erased by discard; it reads as zeros")
     assert not file.read_bytes().strip(b"\0")
 
@@ -455,13 +457,13 @@ async def test_a_reset_wipes_what_the_node_claimed_and_nothing_else(node: Node) 
     node.disks.plug("spare")
     async with node.manager() as manager:
         await mirrored(manager, "one", "two", "used", "spare")
-        await manager.claim("spare", Claim())
-        await manager.reset()
+        await manager.claims.claim("spare", Claim())
+        await manager.works.reset()
         async with asyncio.timeout(60):
-            while any(manager.disk(name).state != "unclaimed" for name in ("one", "two", "spare")):
-                await manager.wait_changed()
-        assert all("it is blank" in manager.disk(name).why for name in ("one", "two", "spare"))
-        assert manager.known == Known()
+            while any(manager.book.disk(name).state != "unclaimed" for name in ("one", "two", "spare")):
+                await manager.book.wait_changed()
+        assert all("it is blank" in manager.book.disk(name).why for name in ("one", "two", "spare"))
+        assert manager.book.known == Known()
     assert node.kept.copies == {}
     assert run("fsck.ext4", "-n", used) == 0
 
@@ -475,31 +477,31 @@ async def test_a_pool_of_another_node_is_refused_until_it_is_adopted(node: Node)
     node.kept = KeptInMemory()  # another machine: it knows nothing of these disks
     async with node.manager() as manager:
         await looked(manager, 2)
-        assert {disk.state for disk in manager.disks()} == {"foreign"}
-        assert "it was claimed by another node" in manager.disk("one").why
+        assert {disk.state for disk in manager.book.disks()} == {"foreign"}
+        assert "it was claimed by another node" in manager.book.disk("one").why
         with pytest.raises(RefusedError, match="it holds another node's claim"):
-            await manager.claim("one", Claim())
-        await manager.adopt("one")
-        await manager.adopt("two")
+            await manager.claims.claim("one", Claim())
+        await manager.claims.adopt("one")
+        await manager.claims.adopt("two")
         await until(manager, "fast", "online")
-        assert read(manager.mounted()["fast"]) == "kept"
-        assert manager.known.pools["fast"].profile == "raid1"
-        assert manager.pool("fast").source == "none"
+        assert read(manager.book.folders()["fast"]) == "kept"
+        assert manager.book.known.pools["fast"].profile == "raid1"
+        assert manager.book.pool("fast").source == "none"
         with pytest.raises(RefusedError, match="it carries no other node's claim"):
-            await manager.adopt("one")
+            await manager.claims.adopt("one")
 
 
 async def test_a_scrub_begins_by_itself_when_its_time_has_come(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core0.disks.manager._DAY", 0.0)
+    monkeypatch.setattr("core0.disks.watch._DAY", 0.0)
     node.disks.plug("one")
     async with node.manager() as manager:
         await looked(manager, 1)
         await manager.put_pool("fast", PoolSpec(Selector(), format_blank=True))
         async with asyncio.timeout(60):
-            while not manager.pool("fast").scrub:
-                await manager.wait_changed()
+            while not manager.book.pool("fast").scrub:
+                await manager.book.wait_changed()
 
 
 async def test_figures_of_a_pool_are_shown(node: Node) -> None:
@@ -508,9 +510,9 @@ async def test_figures_of_a_pool_are_shown(node: Node) -> None:
         await looked(manager, 1)
         await manager.put_pool("fast", PoolSpec(Selector(), format_blank=True))
         async with asyncio.timeout(60):
-            while not manager.pool("fast").size:
-                await manager.wait_changed()
-        pool = manager.pool("fast")
+            while not manager.book.pool("fast").size:
+                await manager.book.wait_changed()
+        pool = manager.book.pool("fast")
         assert 0.9 * (1 << 30) < pool.size < 1 << 30
         assert 0 < pool.free < pool.size
         assert pool.members[0].used > 0

@@ -1,0 +1,227 @@
+"""What the disk manager knows: what is remembered and wished for, what was seen, and what follows from both.
+
+It is the one thing that the manager's parts share. Whoever changes disks or pools holds `changing` meanwhile.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from core0.disks import apply
+from core0.disks.apply import World
+from core0.disks.checks import absent, find_disk
+from core0.disks.model import Facts, Figures, Known, Seen, SeenDisk, SeenPool, Wanted, WantedPool
+from core0.disks.observe import Look, combine
+from core0.disks.plan import own_disks
+from core0.disks.view import show_disk, show_pool
+from core0.linux import files
+from core0.linux.worker import Worker
+from core0.wire.control import Report
+from core0.wire.storage import Disk, Health, MountOptions, Pool, PoolSpec, StorageConfig
+
+T = TypeVar("T")
+
+# Seconds: disks that are missing at boot may still come, a pool waits so long before it serves without them.
+_PATIENCE = 15.0
+_SECTION, _WISHES = "disks", "pools"
+
+
+class Keep(Protocol):
+    """Where the node's state is kept."""
+
+    def get(self, section: str) -> bytes | None:
+        """A section of the state."""
+
+    async def put(self, section: str, value: bytes) -> None:
+        """Write a section; returns when every copy has it."""
+
+    async def join(self, disk: str, device: str) -> None:
+        """Keep a copy on a disk: its claim, its state partition."""
+
+    async def leave(self, disk: str) -> None:
+        """The disk is gone, or shall have no copy any more."""
+
+
+class Failure(msgspec.Struct):
+    """What went wrong with a pool or a disk, and when to try again (monotonic seconds)."""
+
+    why: str
+    delay: float
+    due: float
+
+
+class Book:
+    """What is known of disks and pools.
+
+    Attributes:
+        world: what the actions work on.
+        keep: the node's state.
+        report: where to tell what happened.
+        known: what the node knows to be its own.
+        wishes: the pools that the API asked for.
+        config: what the config asks for.
+        keys: the passphrases that the operator gave in this boot, by pool.
+        mounted: the pools that serve.
+        facts: the disks as the kernel showed them last.
+        looks: what was found on them, by device.
+        looking: the looks under way.
+        failures: what went wrong, by pool or disk.
+        joined: the state partitions that hold a copy of the state, by claim.
+        figures: of the pools that serve.
+        health: of the disks that tell it, by device.
+        changing: the turn to change disks or pools.
+        wake: the manager shall look at everything again.
+        changed: set, and then another event, when something is not as before.
+        patient_until: the time from which pools serve without missing disks (monotonic seconds).
+    """
+
+    def __init__(self, worker: Worker, keep: Keep, report: Report, pools: str, mounted: str) -> None:
+        """What the node's state and an earlier node daemon left; `pools` and `mounted` as the manager has them."""
+        self.world = World(worker, self.remember, pools)
+        self.keep = keep
+        self.report = report
+        self.known = _decoded(keep.get(_SECTION), Known) or Known()
+        self.wishes = _decoded(keep.get(_WISHES), dict[str, PoolSpec]) or {}
+        self.config = StorageConfig()
+        self.keys: dict[str, bytes] = {}
+        self.mounted = _earlier_mounts(mounted)
+        self.facts: tuple[Facts, ...] = ()
+        self.looks: dict[str, Look] = {}
+        self.looking: dict[str, asyncio.Task[None]] = {}
+        self.failures: dict[str, Failure] = {}
+        self.joined: dict[str, str] = {}
+        self.figures: dict[str, Figures] = {}
+        self.health: dict[str, Health | None] = {}
+        self.changing = asyncio.Lock()
+        self.wake = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.patient_until = time.monotonic() + _PATIENCE
+        self._mounts_file = mounted
+        self._said: dict[str, str] = {}
+
+    def disks(self) -> tuple[Disk, ...]:
+        """All disks, by id."""
+        seen = self.seen()
+        return tuple(show_disk(disk, self.known, seen) for disk in seen.disks)
+
+    def pools(self) -> tuple[Pool, ...]:
+        """All pools that there are or that are wanted, by name."""
+        names = sorted({*self.known.pools, *self.wanted().pools})
+        return tuple(self._shown(name) for name in names)
+
+    def folders(self) -> Mapping[str, str]:
+        """The pools that serve: their folders by name."""
+        return {name: f"{self.world.pools}/{name}" for name in self.mounted}
+
+    async def wait_changed(self) -> None:
+        """Wait until a disk or a pool is something else than before."""
+        await self.changed.wait()
+
+    def disk(self, name: str) -> Disk:
+        """One disk.
+
+        Raises:
+            RefusedError: 404, or 409 if several are called so.
+        """
+        return show_disk(self.find(name), self.known, self.seen())
+
+    def pool(self, name: str) -> Pool:
+        """One pool. Raises RefusedError (404) if there is none."""
+        if name not in self.known.pools and name not in self.wanted().pools:
+            raise absent(f"cannot find pool {name}: there is none", "see 'zn pool ls'")
+        return self._shown(name)
+
+    def _shown(self, name: str) -> Pool:
+        failures = {subject: failure.why for subject, failure in self.failures.items()}
+        return show_pool(name, self.wanted(), self.known, self.seen(), failures, self.figures.get(name))
+
+    def note_mount(self, name: str, pool: SeenPool | None) -> None:
+        """A pool serves so now, or not any more (None); the next node daemon shall know."""
+        others = {other: seen for other, seen in self.mounted.items() if other != name}
+        self.mounted = {**others, name: pool} if pool else others
+        files.replace(self._mounts_file, msgspec.json.encode(self.mounted))
+
+    async def remember(self, known: Known) -> None:
+        """Write down what is the node's own."""
+        await self.keep.put(_SECTION, msgspec.json.encode(known))
+        self.known = known
+
+    async def wish(self, wishes: dict[str, PoolSpec]) -> None:
+        """Write down the pools that the API asked for."""
+        await self.keep.put(_WISHES, msgspec.json.encode(wishes))
+        self.wishes = wishes
+
+    def wanted(self) -> Wanted:
+        """Of two pools of one name the config's counts; the API refuses to make the other."""
+        api = {name: WantedPool(spec, "api") for name, spec in self.wishes.items()}
+        config = {name: WantedPool(spec, "config") for name, spec in self.config.pools.items()}
+        keys = frozenset(name for name in {**api, **config, **self.known.pools} if self.key(name) is not None)
+        return Wanted({**api, **config}, self.config.claims, keys)
+
+    def key(self, name: str) -> bytes | None:
+        """The passphrase of a pool: as the operator gave it in this boot, or as its spec has it."""
+        spec = self.config.pools.get(name) or self.wishes.get(name)
+        given = spec.encryption.passphrase if spec and spec.encryption else None
+        return self.keys.get(name) or (given.encode() if given else None)
+
+    def options(self, name: str) -> MountOptions:
+        """How a pool shall be mounted."""
+        wanted = self.wanted().pools.get(name)
+        return wanted.spec.mount if wanted else MountOptions()
+
+    def seen(self) -> Seen:
+        """What is there, as it was seen last."""
+        disks = combine(self.facts, self.looks, self.config.media, self.health)
+        unlocked = frozenset(claim for claim in self.known.disks if apply.is_open(claim))
+        settled = not self.looking and all(facts.device in self.looks for facts in self.facts)
+        patient = time.monotonic() < self.patient_until
+        return Seen(disks, unlocked, self.mounted, settled, patient)
+
+    def own(self) -> dict[str, SeenDisk]:
+        """The node's own disks that are there, by claim."""
+        return own_disks(self.known, self.seen())
+
+    def data(self, name: str) -> dict[str, str]:
+        """The devices of a pool's data by claim, of the disks that are there; the open ones of encrypted disks."""
+        pool, own = self.known.pools[name], self.own()
+        members = (*pool.members, *(pool.replacing or ()))
+        found = {claim: own[claim].content for claim in dict.fromkeys(members) if claim in own}
+        return {
+            claim: apply.mapped(claim) if apply.is_open(claim) else content.data
+            for claim, content in found.items()
+            if content
+        }
+
+    def find(self, name: str) -> SeenDisk:
+        """A disk by id, serial number or device. Raises RefusedError: 404, or 409 if several are called so."""
+        return find_disk(name, self.seen().disks)
+
+    def tell_changed(self) -> None:
+        """Wake who waits, and tell each disk's and pool's sentence when it is a new one."""
+        for disk in self.disks():
+            self._say(disk.id, disk.state, disk.why)
+        for pool in self.pools():
+            self._say(f"pool {pool.name}", pool.state, pool.why)
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def _say(self, subject: str, state: str, why: str) -> None:
+        if self._said.get(subject) != why:
+            self._said[subject] = why
+            if state != "probing":
+                self.report("storage", subject, f"{why[:1].upper()}{why[1:]}")
+
+
+def _decoded(data: bytes | None, kind: type[T]) -> T | None:
+    return None if data is None else msgspec.json.decode(data, type=kind)
+
+
+def _earlier_mounts(file: str) -> dict[str, SeenPool]:
+    """What an earlier node daemon mounted in this boot."""
+    try:
+        return msgspec.json.decode(files.read(file), type=dict[str, SeenPool])
+    except FileNotFoundError:
+        return {}

@@ -1,0 +1,80 @@
+"""Whose disks are: claims and adopts them, lets them go, and keeps a copy of the node's state on each."""
+
+from collections.abc import Callable
+
+from core0.disks import apply, probe
+from core0.disks.apply import DiskError
+from core0.disks.book import Book
+from core0.disks.checks import check_claim, conflict
+from core0.disks.model import Facts, SeenDisk
+from core0.disks.observe import Look
+from core0.wire.storage import Claim, Disk
+
+
+class Claims:
+    """The node's claims on its disks."""
+
+    def __init__(self, book: Book, observe: Callable[[], tuple[Facts, ...]]) -> None:
+        """Claims of what `book` knows; `observe` sees the disks as sysfs shows them."""
+        self._book = book
+        self._observe = observe
+
+    async def claim(self, name: str, claim: Claim) -> Disk:
+        """Give a disk to the node.
+
+        Raises:
+            RefusedError: if the disk is not known, cannot be used, or holds something else than is to be wiped.
+        """
+        async with self._book.changing:
+            disk = self._book.find(name)
+            await self.take(disk, check_claim(disk, claim, self._book.known))
+        self._book.tell_changed()
+        return self._book.disk(name)
+
+    async def adopt(self, name: str) -> Disk:
+        """Take over a disk that another node claimed, with what it holds."""
+        async with self._book.changing:
+            disk = self._book.find(name)
+            content = disk.content
+            if not content or not content.claim or content.claim in self._book.known.disks:
+                raise conflict(
+                    f"cannot adopt {disk.id}: it carries no other node's claim",
+                    "see 'zn disk ls' for what it is",
+                )
+            await self._book.remember(apply.adopted(self._book.known, disk))
+        self._book.wake.set()
+        return self._book.disk(name)
+
+    async def let_go(self, disk: SeenDisk) -> None:
+        """Take the node's own claim off a disk."""
+        claim = disk.content.claim if disk.content else ""
+        await self._book.keep.leave(claim)
+        self._book.joined.pop(claim, None)
+        await self._book.remember(apply.without_disk(self._book.known, claim))
+        await apply.clear_table(self._book.world, disk.facts)
+        self._book.looks.pop(disk.facts.device, None)
+
+    async def join_copies(self) -> None:
+        """Keep a copy of the state on every own disk that is there."""
+        there = {claim: disk.content.state for claim, disk in self._book.own().items() if disk.content}
+        for claim in self._book.joined.keys() - there.keys():
+            del self._book.joined[claim]
+            await self._book.keep.leave(claim)
+        for claim, device in there.items():
+            if self._book.joined.get(claim) != device:
+                await self._book.keep.join(claim, device)
+                self._book.joined[claim] = device
+
+    async def take(self, disk: SeenDisk, content: str) -> None:
+        """Claim a disk, and look at it at once: what comes next needs its partitions."""
+        known, claim = await apply.claim_disk(self._book.world, self._book.known, disk, content)
+        facts = next((one for one in self._observe() if one.device == disk.facts.device), disk.facts)
+        self._book.facts = tuple(facts if one.device == facts.device else one for one in self._book.facts)
+        look = Look(await self._book.world.worker.call(probe.look, facts, deadline=apply.LOOK))
+        if not look.content or look.content.claim != claim:
+            raise DiskError(f"cannot claim {disk.id}: it does not hold what was written; replace it")
+        self._book.looks[facts.device] = look
+        # the new disk's copy first: what it is known for shall be on it, too
+        await self._book.keep.join(claim, look.content.state)
+        self._book.joined[claim] = look.content.state
+        await self._book.remember(known)

@@ -1,0 +1,84 @@
+"""Watches over what serves: reads the pools' figures and the disks' health, starts the scrubs that are due."""
+
+import asyncio
+import time
+
+from core0.disks import apply, health, upkeep
+from core0.disks.book import Book
+from core0.disks.model import Figures
+from core0.disks.observe import Look
+from core0.disks.works import Operations, Works
+
+_DAY = 86400.0
+# Seconds. What changed is given a moment to settle before figures are read again.
+_FIGURES_EVERY, _HEALTH_EVERY, _CALM = 30.0, 600.0, 2.0
+_WITH_HEALTH = ("nvme", "ata", "scsi", "usb")
+
+
+class Watch:
+    """The watch over the pools."""
+
+    def __init__(self, book: Book, works: Works, operations: Operations) -> None:
+        """A watch over what `book` knows, which has not seen any figure yet."""
+        self._book = book
+        self._works = works
+        self._operations = operations
+
+    async def run(self) -> None:
+        """Figures of the pools, and from time to time the disks' health."""
+        asked = -_HEALTH_EVERY
+        while True:
+            for name in tuple(self._book.mounted):
+                await self._read_figures(name)
+            self._scrub_due()
+            if time.monotonic() - asked >= _HEALTH_EVERY and self._book.seen().settled:
+                asked = time.monotonic()
+                await self._ask_health()
+            await self._sleep_until_changed(_FIGURES_EVERY)
+
+    def _scrub_due(self) -> None:
+        """Start the scrubs whose time has come, one pool after the other."""
+        now, wanted = time.time(), self._book.wanted().pools
+        for name in self._book.mounted.keys() & wanted.keys():
+            pool, days = self._book.known.pools[name], wanted[name].spec.scrub_days
+            last = max(pool.created, pool.scrub.ended if pool.scrub else 0.0)
+            if days and now - last > days * _DAY and not self._is_busy():
+                self._works.scrub(name)
+
+    def _is_busy(self) -> bool:
+        return any(
+            one.state == "running" and one.kind in ("scrub", "replace") for one in self._operations.list()
+        )
+
+    async def _sleep_until_changed(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._book.changed.wait()
+                await asyncio.sleep(_CALM)
+        except TimeoutError:
+            pass
+
+    async def _read_figures(self, name: str) -> None:
+        path = f"{self._book.world.pools}/{name}"
+        try:
+            found = await self._book.world.worker.call(
+                upkeep.read_figures, path, self._book.data(name), deadline=apply.LOOK
+            )
+        except OSError as error:
+            self._book.report("storage", name, f"Cannot read its figures: {error.strerror or error}")
+            return
+        before = self._book.figures.get(name, Figures())
+        for claim, (_, _, errors) in found.members.items():
+            if errors > before.members.get(claim, (0, 0, 0))[2]:
+                said = f"Alert: disk {self._book.known.disks[claim].id} made {errors} errors; 'zn pool scrub {name}'"
+                self._book.report("storage", name, said)
+        if found != before:
+            self._book.figures[name] = found
+            self._book.tell_changed()
+
+    async def _ask_health(self) -> None:
+        for facts in self._book.facts:
+            look = self._book.looks.get(facts.device, Look())
+            if facts.bus in _WITH_HEALTH and not look.trouble:
+                self._book.health[facts.device] = await health.ask(f"/dev/{facts.device}")
+        self._book.tell_changed()
