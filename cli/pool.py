@@ -61,7 +61,9 @@ def create(
         bool, typer.Option("--format-blank", help="Take blank disks without a claim of each.")
     ] = False,
     compress: Annotated[str, typer.Option(help="no, lzo, zstd:1, zstd:3 or zstd:6.")] = "no",
-    encrypt: Annotated[bool, typer.Option("--encrypt", help="Encrypt; asks for the passphrase.")] = False,
+    encrypt: Annotated[
+        str | None, typer.Option(help="Encrypt. The key: operator (asks for a passphrase) or tpm2.")
+    ] = None,
     wait: Wait = 60.0,
     as_json: Json = False,
 ) -> None:
@@ -79,10 +81,10 @@ def create(
         },
         profile=profile,
         format_blank=format_blank,
-        encryption={"key": "operator"} if encrypt else None,
+        encryption={"key": encrypt} if encrypt else None,
         mount={"compress": compress},
     )
-    secret = _ask_passphrase(twice=True) if encrypt else None
+    secret = _ask_passphrase(twice=True) if encrypt == "operator" else None
     made = call(ctx.obj, lambda client: client.put_pool(name, spec, 0.0 if secret else wait))
     if secret:
         given = secret
@@ -103,6 +105,19 @@ def unlock(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = Fal
     _print(pool, as_json)
     if pool.state not in ("online", "degraded"):
         raise Failure(f"pool {name} is {pool.state}: {pool.why}")
+
+
+@app.command("recovery-key")
+def recovery_key(ctx: typer.Context, name: str, as_json: Json = False) -> None:
+    """Show the key that the TPM keeps for a pool: write it down, 'zn pool unlock' takes it when the TPM is gone.
+
+    Example: zn pool recovery-key vault
+    """
+    found = call(ctx.obj, lambda client: client.recovery_key(name))
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(found.key)
 
 
 @app.command()

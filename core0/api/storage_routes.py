@@ -19,6 +19,7 @@ from core0.wire.storage import (
     PoolName,
     Pools,
     PoolSpec,
+    RecoveryKey,
     Replacement,
     Reset,
 )
@@ -99,6 +100,10 @@ async def _put_pool(request: Request[Daemon, ByPool, PoolSpec]) -> Reply[Pool]:
 async def _unlock_pool(request: Request[Daemon, ByPool, Passphrase]) -> Reply[Pool]:
     await request.context.call("unlock_pool", Pool, name=request.parameters.name, body=request.body)
     return await _accepted(request.context, request.parameters)
+
+
+async def _recovery_key(request: Request[Daemon, ByPool, NoBody]) -> RecoveryKey:
+    return await request.context.call("recovery_key", RecoveryKey, name=request.parameters.name)
 
 
 async def _scrub_pool(request: Request[Daemon, ByPool, NoBody]) -> Reply[Operation]:
@@ -222,6 +227,16 @@ STORAGE_ROUTES = (
         response=Pool,
         status=202,
         errors=_ABSENT,
+    ),
+    Route(
+        "POST",
+        f"{_POOL}/recovery-key",
+        _OPERATOR,
+        "Show the key that the machine's TPM keeps for a pool",
+        _recovery_key,
+        parameters=ByPool,
+        response=RecoveryKey,
+        errors=(problem.NOT_FOUND, problem.CONFLICT),
     ),
     Route(
         "POST",

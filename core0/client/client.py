@@ -21,6 +21,7 @@ from core0.wire.storage import (
     Pool,
     Pools,
     PoolSpec,
+    RecoveryKey,
     Replacement,
     Reset,
 )
@@ -183,6 +184,10 @@ class NodeClient:
         """Give the passphrase of an encrypted pool."""
         path, body = f"{_path(name, 'pools')}/unlock", Passphrase(passphrase)
         return await self._call("POST", path, Pool, query={"wait": str(wait)}, body=body)
+
+    async def recovery_key(self, pool: str) -> RecoveryKey:
+        """The key that the machine's TPM keeps for a pool."""
+        return await self._call("POST", f"{_path(pool, 'pools')}/recovery-key", RecoveryKey)
 
     async def scrub_pool(self, name: str) -> Operation:
         """Read all of a pool and correct what can be corrected."""

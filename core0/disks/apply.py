@@ -125,7 +125,13 @@ def with_pool(known: Known, name: str, pool: KnownPool) -> Known:
 
 
 async def make_pool(
-    world: World, known: Known, name: str, spec: PoolSpec, data: Mapping[str, str], key: bytes | None
+    world: World,
+    known: Known,
+    name: str,
+    spec: PoolSpec,
+    data: Mapping[str, str],
+    key: bytes | None,
+    sealed: bytes = b"",
 ) -> Known:
     """Make a pool of claimed disks that hold nothing.
 
@@ -136,10 +142,11 @@ async def make_pool(
         spec: what it shall be.
         data: the data partitions by claim.
         key: the passphrase of an encrypted one.
+        sealed: that passphrase as the TPM keeps it, if it does.
     """
     # the passphrase comes from the config or the operator at each boot: no copy of it is kept beside what it locks
     kept = spec.encryption and msgspec.structs.replace(spec.encryption, passphrase=None)
-    pool = KnownPool(str(uuid.uuid4()), spec.profile, tuple(data), kept, made=False, created=time.time())
+    pool = KnownPool(str(uuid.uuid4()), spec.profile, tuple(data), kept, False, time.time(), sealed=sealed)
     known = with_pool(known, name, pool)
     await world.remember(known)
     return await finish_pool(world, known, name, data, key, spec.mount)

@@ -158,8 +158,16 @@ class Book:
         """Of two pools of one name the config's counts; the API refuses to make the other."""
         api = {name: WantedPool(spec, "api") for name, spec in self.wishes.items()}
         config = {name: WantedPool(spec, "config") for name, spec in self.config.pools.items()}
-        keys = frozenset(name for name in {**api, **config, **self.known.pools} if self.key(name) is not None)
-        return Wanted({**api, **config}, self.config.claims, keys)
+        pools = {**api, **config}
+        keys = frozenset(
+            name for name in {**pools, **self.known.pools} if self._has_key(name, pools.get(name))
+        )
+        return Wanted(pools, self.config.claims, keys)
+
+    def _has_key(self, name: str, wanted: WantedPool | None) -> bool:
+        """Whether a pool's key is at hand; that of a new pool whose key the TPM will keep can be made."""
+        made = wanted and name not in self.known.pools and wanted.spec.encryption
+        return self.key(name) is not None or bool(made and made.key == "tpm2")
 
     def key(self, name: str) -> bytes | None:
         """The passphrase of a pool: as the operator gave it in this boot, or as its spec has it."""

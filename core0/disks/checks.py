@@ -7,7 +7,7 @@ from core0.disks.model import NEEDED, Known, KnownPool, Seen, SeenDisk
 from core0.disks.observe import find
 from core0.disks.plan import claimable
 from core0.wire.control import Refusal, RefusedError
-from core0.wire.storage import Claim, PoolSpec, StorageConfig
+from core0.wire.storage import Claim, Encryption, PoolSpec, StorageConfig
 
 
 def conflict(detail: str, remedy: str, pointer: str = "") -> RefusedError:
@@ -71,10 +71,8 @@ def check_pool(
     """
     if name in config.pools:
         raise conflict(f"cannot set pool {name}: the node's config has one of that name", "change the config")
-    if spec.encryption and spec.encryption.key == "config" and not spec.encryption.passphrase:
-        raise invalid("the passphrase is missing", "give one", "/encryption/passphrase")
-    if spec.encryption and spec.encryption.key == "tpm2" and not tpm:
-        raise invalid("this machine has no TPM 2.0", "use another key", "/encryption/key")
+    if spec.encryption:
+        _check_encryption(spec.encryption, tpm=tpm)
     needed = NEEDED[spec.profile]
     if spec.select.count is not None and spec.select.count < needed:
         said = f"{spec.profile} needs {needed} disks, and the selector takes {spec.select.count}"
@@ -83,6 +81,16 @@ def check_pool(
         _check_same(name, spec, known.pools[name])
     else:
         _check_serials(spec, seen)
+
+
+def _check_encryption(encryption: Encryption, *, tpm: bool) -> None:
+    """Refuse a passphrase that the node would have to keep beside what it locks."""
+    if encryption.key == "config" or encryption.passphrase:
+        said = "only the node's config can have a pool's passphrase"
+        field = "key" if encryption.key == "config" else "passphrase"
+        raise invalid(said, "use key operator, and unlock the pool", f"/encryption/{field}")
+    if encryption.key == "tpm2" and not tpm:
+        raise invalid("this machine has no TPM 2.0", "use another key", "/encryption/key")
 
 
 def _check_same(name: str, spec: PoolSpec, known: KnownPool) -> None:

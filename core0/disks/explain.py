@@ -94,6 +94,8 @@ def explain_pool(
     if name in failures:
         return "failed", failures[name]
     if pool.encryption and name not in wanted.keys:
+        if pool.encryption.key == "tpm2":
+            return "waiting", "the machine's TPM is asked for its key"
         return "waiting", f"it is encrypted; 'zn pool unlock {name}' takes its passphrase"
     if gone:
         return "waiting", f"{_disks(gone, known)} missing; it serves without them once they had time to come"

@@ -5,15 +5,16 @@ for any of them. What it claimed is written down before it is used, and what it 
 """
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from core0.disks import apply, probe
+from core0.disks import apply, keys, probe
 from core0.disks.book import Book, Failure, Keep
-from core0.disks.checks import check_pool
+from core0.disks.checks import check_pool, conflict
 from core0.disks.claims import Claims
 from core0.disks.model import (
     Action,
@@ -31,22 +32,17 @@ from core0.disks.observe import Look
 from core0.disks.plan import plan
 from core0.disks.watch import Watch
 from core0.disks.works import Operations, Works
+from core0.linux import tpm2
 from core0.linux.uevents import UeventSocket
 from core0.linux.worker import HungError, Worker
 from core0.wire.control import Report
-from core0.wire.storage import (
-    MountOptions,
-    Pool,
-    PoolSpec,
-    StorageConfig,
-)
+from core0.wire.storage import MountOptions, Pool, PoolSpec, StorageConfig
 
 # Announcements come in bursts.
 _SETTLE = 0.1
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 60.0
 # Uevents can be lost, and disks that hung may have come to themselves.
 _LOOK_AGAIN = 60.0
-_TPM = "/dev/tpmrm0"
 
 
 class Disks:
@@ -87,6 +83,7 @@ class Disks:
         self._watch = Watch(self.book, self.works, operations)
         self._observe = observe
         self._prepare = prepare
+        self._given: set[str] = set()
         self._defect: BaseException | None = None
 
     def look_again(self) -> None:
@@ -114,12 +111,27 @@ class Disks:
         return self.book.pool(name)
 
     def unlock(self, name: str, passphrase: str) -> Pool:
-        """Take an encrypted pool's passphrase, for this boot."""
+        """Take an encrypted pool's passphrase, for this boot; if the TPM should have had it, for the next, too."""
         pool = self.book.pool(name)
         self.book.keys[name] = passphrase.encode()
+        self._given.add(name)
         self.book.failures.pop(name, None)
         self.book.wake.set()
         return pool
+
+    def recovery_key(self, name: str) -> str:
+        """The key that the TPM keeps for a pool, with which the pool opens if that TPM does not give it any more.
+
+        Raises:
+            RefusedError: 404 without such a pool, 409 if its key is another, or not at hand.
+        """
+        shown, pool, key = self.book.pool(name), self.book.known.pools.get(name), self.book.key(name)
+        if not pool or not pool.sealed:
+            raise conflict(f"cannot show a recovery key of pool {name}: no TPM keeps its key", "see its spec")
+        if key is None:
+            detail = f"cannot show the recovery key of pool {name}: the TPM does not give it: {shown.why}"
+            raise conflict(detail, "unlock it with the key that was shown earlier")
+        return key.decode()
 
     async def wait_pool(self, name: str, seconds: float) -> Pool:
         """One pool, once it serves or has failed, or after so many seconds as it is."""
@@ -192,6 +204,7 @@ class Disks:
                 self.book.looking[facts.device] = task
         async with self.book.changing:
             await self.claims.join_copies()
+            await self._ask_keys()
             await self._act()
         self.book.tell_changed()
 
@@ -219,27 +232,44 @@ class Disks:
         self.book.looks[facts.device] = look
         self.book.wake.set()
 
+    async def _ask_keys(self) -> None:
+        """Get the keys of pools whose disks are there from the TPM."""
+        for name, pool in self.book.known.pools.items():
+            needed = (
+                pool.sealed and self.book.key(name) is None and self.book.own().keys() & set(pool.members)
+            )
+            if needed and self._is_due(name, time.monotonic()):
+                with self._trying(name):
+                    self.book.keys[name] = (await keys.ask_key(self.book.world, name, pool.sealed)).encode()
+
     async def _act(self) -> None:
         """Carry out what is planned and not waiting for another try; plan again after each action."""
         done: set[str] = set()
         while True:
             now = time.monotonic()
             actions = plan(self.book.wanted(), self.book.known, self.book.seen())
-            action = next((one for one in actions if self._is_due(one, now)), None)
+            action = next((one for one in actions if self._is_due(_subject(one), now)), None)
             if action is None or str(action) in done:
                 return
             done.add(str(action))
             await self._do(action)
 
-    def _is_due(self, action: Action, now: float) -> bool:
-        failure = self.book.failures.get(_subject(action))
+    def _is_due(self, subject: str, now: float) -> bool:
+        failure = self.book.failures.get(subject)
         return failure is None or failure.due <= now
 
     async def _do(self, action: Action) -> None:
         subject = _subject(action)
         self.book.report("storage", subject, str(action).capitalize())
-        try:
+        with self._trying(subject):
             await self._carry_out(action)
+        self.book.tell_changed()
+
+    @contextlib.contextmanager
+    def _trying(self, subject: str) -> Iterator[None]:
+        """Note that something failed, so that it is tried again later, less and less often."""
+        try:
+            yield
         except OSError as error:
             before = self.book.failures.get(subject)
             delay = min(before.delay * 2, _LONGEST_DELAY) if before else _FIRST_DELAY
@@ -247,7 +277,6 @@ class Disks:
             self.book.report("storage", subject, f"Failed: {error}; trying again in {delay:.0f} s")
         else:
             self.book.failures.pop(subject, None)
-        self.book.tell_changed()
 
     async def _carry_out(self, action: Action) -> None:
         book = self.book
@@ -255,16 +284,14 @@ class Disks:
             case ClaimDisk(disk, content):
                 await self.claims.take(book.find(disk), content)
             case MakePool(name, spec, disks):
-                claims = {found.content.claim: found for one in disks if (found := book.find(one)).content}
-                data = {claim: found.content.data for claim, found in claims.items() if found.content}
-                key = book.key(name)
-                book.known = await apply.make_pool(book.world, book.known, name, spec, data, key)
+                await self._make(name, spec, disks)
             case RemakePool(name):
                 options = book.options(name)
                 data, key = book.data(name), book.key(name)
                 book.known = await apply.finish_pool(book.world, book.known, name, data, key, options)
             case Unlock(name, claim):
                 await apply.unlock_disk(book.world, claim, book.data(name)[claim], book.key(name) or b"")
+                await self._seal_anew(name)
             case Mount(name, options, degraded):
                 await self._mount(name, options, degraded)
             case Remount(name, options):
@@ -273,6 +300,30 @@ class Disks:
             case Release(name):
                 await apply.release_pool(book.world, name)
                 book.note_mount(name, None)
+
+    async def _make(self, name: str, spec: PoolSpec, disks: Sequence[str]) -> None:
+        book = self.book
+        claims = {found.content.claim: found for one in disks if (found := book.find(one)).content}
+        data = {claim: found.content.data for claim, found in claims.items() if found.content}
+        sealed = b""
+        if spec.encryption and spec.encryption.key == "tpm2":
+            key, sealed = await keys.make_key(book.world)
+            book.keys[name] = key.encode()
+        book.known = await apply.make_pool(book.world, book.known, name, spec, data, book.key(name), sealed)
+
+    async def _seal_anew(self, name: str) -> None:
+        """After the recovery key opened a pool: let the TPM have it again, as the machine is now."""
+        book = self.book
+        pool, key = book.known.pools[name], book.keys.get(name)
+        if not key or name not in self._given or not pool.sealed:
+            return
+        self._given.discard(name)
+        try:
+            sealed = await keys.seal_key(book.world, key.decode())
+        except OSError as error:
+            book.report("storage", name, f"Warning: {error}; its recovery key is needed after the next boot")
+            return
+        await book.remember(apply.with_pool(book.known, name, msgspec.structs.replace(pool, sealed=sealed)))
 
     async def _mount(self, name: str, options: MountOptions, degraded: bool) -> None:
         devices = self.book.data(name)
@@ -298,4 +349,4 @@ def _subject(action: Action) -> str:
 
 
 def _has_tpm() -> bool:
-    return os.path.exists(_TPM)
+    return os.path.exists(tpm2.DEVICE)

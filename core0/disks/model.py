@@ -120,6 +120,7 @@ class KnownPool(msgspec.Struct, frozen=True):
         created: seconds since 1970 (UTC).
         replacing: while a disk is replaced: the claims of the one that goes and the one that comes.
         scrub: the last scrub.
+        sealed: its key as the machine's TPM sealed it, if that keeps it.
     """
 
     uuid: str
@@ -130,6 +131,7 @@ class KnownPool(msgspec.Struct, frozen=True):
     created: float = 0.0
     replacing: tuple[str, str] | None = None
     scrub: Scrub | None = None
+    sealed: bytes = b""
 
 
 class Known(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from core0.wire.storage import (
     Pool,
     Pools,
     PoolSpec,
+    RecoveryKey,
     Replacement,
     Reset,
 )
@@ -76,6 +77,12 @@ async def _unlock_pool(state: "NodeState", call: Call) -> Pool:
     return state.disks.unlock(call.name, msgspec.json.decode(call.body, type=Passphrase).passphrase)
 
 
+async def _recovery_key(state: "NodeState", call: Call) -> RecoveryKey:
+    shown = RecoveryKey(state.disks.recovery_key(call.name))
+    state.events("storage", call.name, "Its recovery key was shown")
+    return shown
+
+
 async def _scrub_pool(state: "NodeState", call: Call) -> Operation:
     return state.disks.works.scrub(call.name)
 
@@ -130,6 +137,7 @@ STORAGE_VERBS: Mapping[str, Callable[["NodeState", Call], Awaitable[Any]]] = {
     "pool": _pool,
     "put_pool": _put_pool,
     "unlock_pool": _unlock_pool,
+    "recovery_key": _recovery_key,
     "scrub_pool": _scrub_pool,
     "replace_disk": _replace_disk,
     "destroy_pool": _destroy_pool,

@@ -38,6 +38,7 @@ Verb = Literal[
     "pool",
     "put_pool",
     "unlock_pool",
+    "recovery_key",
     "scrub_pool",
     "replace_disk",
     "destroy_pool",

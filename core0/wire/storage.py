@@ -158,7 +158,7 @@ class Encryption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         key: where the passphrase comes from: `config` takes `passphrase`, `tpm2` the machine's TPM, `operator`
-            waits for the operator to unlock the pool after each boot.
+            waits for the operator to unlock the pool after each boot. Only the config can say `config`.
         passphrase: for `config`; never shown by the API.
     """
 
@@ -261,6 +261,12 @@ class Passphrase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What opens an encrypted pool, until the node ends."""
 
     passphrase: Annotated[str, msgspec.Meta(min_length=8, max_length=512)]
+
+
+class RecoveryKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What opens an encrypted pool when the TPM that keeps its key does not give it: to be kept far from the node."""
+
+    key: str
 
 
 class EraseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

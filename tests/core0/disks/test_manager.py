@@ -243,10 +243,22 @@ async def test_an_encrypted_pool_opens_with_its_key_only(node: Node) -> None:
             id="raid1 with a count of one",
         ),
         pytest.param(
-            PoolSpec(Selector(), encryption=Encryption("config")),
-            "the passphrase is missing",
+            PoolSpec(Selector(), encryption=Encryption("config", "correct horse")),
+            "only the node's config can have a pool's passphrase",
+            "/encryption/key",
+            id="a passphrase to be kept",
+        ),
+        pytest.param(
+            PoolSpec(Selector(), encryption=Encryption("operator", "correct horse")),
+            "only the node's config can have a pool's passphrase",
             "/encryption/passphrase",
-            id="no passphrase",
+            id="a passphrase beside the operator's",
+        ),
+        pytest.param(
+            PoolSpec(Selector(), encryption=Encryption("tpm2")),
+            "this machine has no TPM 2.0",
+            "/encryption/key",
+            id="no TPM",
         ),
     ],
 )
