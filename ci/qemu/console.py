@@ -63,6 +63,12 @@ class Console:
         self._lines.extend(_clean(line) for line in complete)
         self._announce()
 
+    def reopen(self) -> None:
+        """The machine starts again: its lines follow those of its earlier lives."""
+        if self._partial:
+            self.feed(b"\n")
+        self.closed = False
+
     def close(self) -> None:
         """No more bytes will come: whoever still waits fails at once."""
         self.closed = True

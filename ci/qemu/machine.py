@@ -8,12 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ci.qemu import faults as disk_faults
 from ci.qemu import ports, process, scratch
 from ci.qemu.accel import Acceleration
 from ci.qemu.console import Console, ConsoleError
 from ci.qemu.devices import Slots
 from ci.qemu.monitor import Monitor, MonitorError
-from ci.qemu.spec import CONSOLE, Disk, MachineSpec, Nic, Wiring, argv
+from ci.qemu.spec import CONSOLE, Disk, Fault, MachineSpec, Nic, Wiring, argv
 from core0.wire.console import Phase
 
 CONSOLE_LOG = "console.log"
@@ -167,7 +168,7 @@ class Machine:
         return known or await ports.add_forward(self.monitor, self.spec.nics[0].name, guest_port)
 
     async def plug_disk(self, disk: Disk) -> None:
-        """Add a disk to the running machine."""
+        """Add a disk to the running machine: virtio or NVMe, because QEMU has no hot-plug for AHCI."""
         await self._slots.plug_disk(disk)
 
     async def plug_nic(self, nic: Nic) -> None:
@@ -175,13 +176,36 @@ class Machine:
         await self._slots.plug_nic(nic)
 
     async def pull(self, name: str, deadline: float) -> None:
-        """Take a plugged disk or card away, and wait until the guest has let go of it.
+        """Take a disk or a plugged card away, and wait until the guest has let go of it; it may be writing.
 
         Args:
             name: the name of the disk or card.
             deadline: seconds under KVM; a guest without a driver for hot-plug never lets go.
         """
         await self._slots.pull(name, self._scaled(deadline))
+
+    async def fail_disk(self, name: str, *faults: Fault) -> None:
+        """Let a disk answer such requests with errors from now on, and no others."""
+        await disk_faults.inject(self.monitor, self._slots.disk(name), faults)
+
+    async def hang_disk(self, name: str) -> None:
+        """Let a disk answer nothing any more: requests wait until `mend_disk`, or for ever."""
+        await disk_faults.hang(self.monitor, self._slots.disk(name))
+
+    async def mend_disk(self, name: str) -> None:
+        """Let a disk answer everything again; what waited is answered, too."""
+        disk = self._slots.disk(name)
+        await disk_faults.resume(self.monitor, disk)
+        await disk_faults.clear(self.monitor, disk)
+
+    async def warn_of_disk(self, name: str, warning: int = 4) -> None:
+        """Let an NVMe disk warn in its health log (NVMe 1.4, 5.14.1.2).
+
+        Args:
+            name: the disk's.
+            warning: the bits of its critical warning: 4, its reliability is degraded; 0 takes it back.
+        """
+        await disk_faults.warn(self.monitor, self._slots.disk(name), warning)
 
     async def press_power(self) -> None:
         """Press the power button: the guest decides what follows (ACPI)."""
@@ -196,10 +220,27 @@ class Machine:
         await self.type(key)
 
     async def cut_power(self) -> None:
-        """Take the power away: nothing in the guest or in QEMU gets to finish anything."""
+        """Take the power away (SIGKILL): nothing in the guest or in QEMU gets to finish anything.
+
+        What the guest's disks have answered is in their files, as of disks whose cache has a battery.
+        """
         if self._process:
             self._process.kill()
         await self.wait_for_exit(_QEMU_SECONDS)
+
+    async def power_on(self) -> None:
+        """Start a machine that has ended: the same specification on the same disk files; what was plugged is gone.
+
+        Raises:
+            StartError: QEMU did not start.
+        """
+        await self.close()
+        first = len(self.console.lines)
+        self.console.reopen()
+        self.monitor = Monitor(self.spec.name)
+        self._slots = Slots(self.spec, self.monitor)
+        await self.start()
+        self._boot_line = first
 
     async def reset(self) -> None:
         """Press the reset button; waits look at the new boot from now on."""

@@ -7,6 +7,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError, StateError
@@ -43,17 +44,20 @@ class Monitor:
         with suppress(QMPError, EOFError, OSError):
             await self._client.disconnect()
 
-    async def execute(self, command: str, **arguments: object) -> Any:
+    async def execute(
+        self, command: str, given: Mapping[str, object] = MappingProxyType({}), /, **arguments: object
+    ) -> Any:
         """Run a QMP command and return its value.
 
         Args:
             command: the command's name.
-            **arguments: its arguments; underscores stand for QMP's hyphens.
+            given: arguments in QEMU's own words: devices and old commands have names with underscores.
+            **arguments: more arguments; underscores stand for QMP's hyphens.
 
         Raises:
             MonitorError: QEMU refused, is gone, or did not answer in time.
         """
-        words = {key.replace("_", "-"): value for key, value in arguments.items()}
+        words = {**given, **{key.replace("_", "-"): value for key, value in arguments.items()}}
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 return await self._client.execute(command, words)

@@ -12,6 +12,10 @@ from typing import Literal
 
 import msgspec
 
+from ci.qemu import disks
+from ci.qemu.disks import Disk as Disk
+from ci.qemu.disks import Fault as Fault
+
 MONITOR = "monitor"
 CONSOLE = "console"
 SCRATCH = "scratch"
@@ -71,15 +75,6 @@ class SegmentNic(msgspec.Struct, frozen=True, tag=True):
 Nic = UserNic | SegmentNic
 
 
-class Disk(msgspec.Struct, frozen=True):
-    """A virtio disk backed by a file. The guest sees its name as serial number (at most 20 bytes)."""
-
-    name: str
-    path: Path
-    format: Literal["raw", "qcow2"] = "raw"
-    read_only: bool = False
-
-
 class MachineSpec(msgspec.Struct, frozen=True):
     """One machine.
 
@@ -91,6 +86,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
         snapshots: True adds the scratch disk, invisible to the guest, that holds snapshots.
         on_reboot: what a reboot inside the guest does to the machine: a restart, or the end of QEMU.
         preallocated: True takes all memory from the host before the start, for measuring.
+        uuid: the machine's own (SMBIOS), if it has one; tells two machines apart.
     """
 
     name: str
@@ -104,6 +100,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
     on_reboot: Literal["reset", "shutdown"] = "reset"
     architecture: str = "amd64"
     preallocated: bool = False
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +133,7 @@ def argv(spec: MachineSpec, acceleration: tuple[str, ...], wiring: Wiring) -> tu
         *acceleration,
         *("-m", str(spec.memory), "-smp", str(spec.cpus)),
         *(["-mem-prealloc"] if spec.preallocated else []),
+        *(["-uuid", spec.uuid] if spec.uuid else []),
         *("-action", f"reboot={spec.on_reboot}"),
         *_wires(wiring),
         # trixie's OVMF offers no network boot without one, and guests wait for entropy
@@ -143,7 +141,7 @@ def argv(spec: MachineSpec, acceleration: tuple[str, ...], wiring: Wiring) -> tu
         *_slots(spec.spare_slots),
         *_boot(spec.boot),
         *(word for nic in spec.nics for word in _nic(nic, spec)),
-        *(word for disk in spec.disks for word in _disk(disk)),
+        *_disks(spec.disks),
     )
 
 
@@ -168,16 +166,6 @@ def netdev(nic: Nic, boot: Boot | None = None) -> dict[str, object]:
     return options
 
 
-def blockdev(disk: Disk) -> dict[str, object]:
-    """The host side of a disk, in the words of QMP's `blockdev-add`."""
-    return {
-        "node-name": disk.name,
-        "driver": disk.format,
-        "read-only": disk.read_only,
-        "file": {"driver": "file", "filename": str(disk.path), "read-only": disk.read_only},
-    }
-
-
 def nic_device(nic: Nic, machine: str) -> dict[str, object]:
     """The guest side of a card, in the words of QMP's `device_add`, without the bus."""
     return {
@@ -185,16 +173,6 @@ def nic_device(nic: Nic, machine: str) -> dict[str, object]:
         "id": f"{nic.name}-card",
         "netdev": nic.name,
         "mac": mac_address(machine, nic.name),
-    }
-
-
-def disk_device(disk: Disk) -> dict[str, object]:
-    """The guest side of a disk, in the words of QMP's `device_add`, without the bus."""
-    return {
-        "driver": "virtio-blk-pci",
-        "id": f"{disk.name}-disk",
-        "drive": disk.name,
-        "serial": disk.name,
     }
 
 
@@ -213,7 +191,7 @@ def _wires(wiring: Wiring) -> Iterator[str]:
     )
     yield from ("-serial", f"chardev:{CONSOLE}")
     if wiring.scratch:
-        yield from ("-blockdev", _options(blockdev(Disk(SCRATCH, wiring.scratch, "qcow2"))))
+        yield from ("-blockdev", _options(disks.blockdev(Disk(SCRATCH, wiring.scratch, "qcow2"))))
 
 
 def _slots(count: int) -> Iterator[str]:
@@ -242,13 +220,18 @@ def _nic(nic: Nic, spec: MachineSpec) -> Iterator[str]:
     yield from ("-device", _options(device, first_key="driver"))
 
 
-def _disk(disk: Disk) -> Iterator[str]:
-    yield from ("-blockdev", _options(blockdev(disk)))
-    yield from ("-device", _options(disk_device(disk), first_key="driver"))
+def _disks(wanted: tuple[Disk, ...]) -> Iterator[str]:
+    for controller in disks.controllers(wanted):
+        yield from ("-device", _options(controller, first_key="driver"))
+    buses = disks.buses(wanted)
+    for disk in wanted:
+        device = {**disks.device(disk), "bus": buses[disk.name]}
+        yield from ("-blockdev", _options(disks.blockdev(disk)))
+        yield from ("-device", _options(device, first_key="driver"))
 
 
 def _options(values: dict[str, object], first_key: str = "") -> str:
-    """QEMU's key=value list; nested dictionaries become dotted keys, commas in values are doubled."""
+    """QEMU's key=value list; nested dictionaries and lists become dotted keys, commas in values are doubled."""
     words = []
     for key, value in _flat(values):
         text = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
@@ -260,6 +243,8 @@ def _flat(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, ob
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield from _flat({str(place): item for place, item in enumerate(value)}, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

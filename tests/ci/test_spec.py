@@ -10,6 +10,7 @@ from ci.qemu.accel import KVM, TCG
 from ci.qemu.spec import (
     DirectBoot,
     Disk,
+    Fault,
     MachineSpec,
     NetBoot,
     SegmentNic,
@@ -43,6 +44,43 @@ CASES = {
         TCG.arguments,
         TIED,
     ),
+    "disks-of-all-kinds": (
+        MachineSpec(
+            "storage",
+            DIRECT,
+            nics=(),
+            spare_slots=1,
+            uuid="7e5c1d2a-0f5b-4b8c-9a53-0c9f1f6f2d11",
+            disks=(
+                Disk("fast", Path("/disks/fast.img"), bus="nvme", logical=4096),
+                Disk("named", Path("/disks/named.img"), bus="nvme", serial="SN 1", read_only=True),
+                Disk("spun", Path("/disks/spun.img"), bus="ahci", physical=4096, rotation=7200),
+                Disk("flash", Path("/disks/flash.img"), bus="ahci", rotation=1, wwn=0x5000C500A1B2C3D4),
+                Disk("twin", Path("/disks/twin.img"), serial="same"),
+                Disk(
+                    "torn",
+                    Path("/disks/torn.img"),
+                    serial="same",
+                    faults=(Fault("read", 1 << 20), Fault("write", once=True, errno=28)),
+                ),
+            ),
+        ),
+        TCG.arguments,
+        TIED,
+    ),
+    "24-disks": (
+        MachineSpec(
+            "full",
+            DIRECT,
+            spare_slots=0,
+            disks=tuple(
+                Disk(f"d{index}", Path(f"/disks/{index}.img"), bus=bus)
+                for index, bus in enumerate(("virtio", "ahci", "nvme") * 8)
+            ),
+        ),
+        TCG.arguments,
+        TIED,
+    ),
 }
 
 
@@ -51,6 +89,22 @@ def test_the_command_line_is_the_golden_one(name: str, golden: Callable[[str, st
     words = argv(*CASES[name])
     lines = " ".join(words).replace(" -", "\n-")
     golden(f"argv-{name}.txt", f"{lines}\n")
+
+
+@pytest.mark.parametrize(
+    ("disk", "why"),
+    [
+        (Disk("d", Path("/d"), bus="ahci", read_only=True), "no read-only disks on AHCI"),
+        (Disk("d", Path("/d"), bus="ahci", logical=4096), "logical blocks of 512 bytes"),
+        (Disk("d", Path("/d"), rotation=7200), "rotation rate of AHCI disks only"),
+        (Disk("d", Path("/d"), wwn=1), "world wide name of AHCI disks only"),
+        (Disk("d", Path("/d"), serial="s" * 21), "more than 20 bytes"),
+    ],
+    ids=["read-only", "4k", "rotation", "wwn", "serial"],
+)
+def test_what_qemu_has_no_words_for_is_refused_by_name(disk: Disk, why: str) -> None:
+    with pytest.raises(ValueError, match=f"cannot make disk d: .*{why}"):
+        argv(MachineSpec("node", DIRECT, disks=(disk,)), (), TIED)
 
 
 def test_each_card_of_each_machine_has_its_own_stable_address() -> None:
