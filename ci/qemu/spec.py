@@ -19,6 +19,7 @@ from ci.qemu.disks import Fault as Fault
 MONITOR = "monitor"
 CONSOLE = "console"
 SCRATCH = "scratch"
+TPM = "tpm"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
         snapshots: True adds the scratch disk, invisible to the guest, that holds snapshots.
         on_reboot: what a reboot inside the guest does to the machine: a restart, or the end of QEMU.
         preallocated: True takes all memory from the host before the start, for measuring.
+        tpm: the socket of its TPM 2.0 (`ci.qemu.tpm`), if it has one.
         uuid: the machine's own (SMBIOS), if it has one; tells two machines apart.
     """
 
@@ -101,6 +103,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
     architecture: str = "amd64"
     preallocated: bool = False
     uuid: str = ""
+    tpm: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ def argv(spec: MachineSpec, acceleration: tuple[str, ...], wiring: Wiring) -> tu
         *_wires(wiring),
         # trixie's OVMF offers no network boot without one, and guests wait for entropy
         *("-device", "virtio-rng-pci"),
+        *(_tpm(spec.tpm) if spec.tpm else []),
         *_slots(spec.spare_slots),
         *_boot(spec.boot),
         *(word for nic in spec.nics for word in _nic(nic, spec)),
@@ -192,6 +196,11 @@ def _wires(wiring: Wiring) -> Iterator[str]:
     yield from ("-serial", f"chardev:{CONSOLE}")
     if wiring.scratch:
         yield from ("-blockdev", _options(disks.blockdev(Disk(SCRATCH, wiring.scratch, "qcow2"))))
+
+
+def _tpm(socket: Path) -> Iterator[str]:
+    yield from ("-chardev", f"socket,id={TPM},path={_escaped(socket)}")
+    yield from ("-tpmdev", f"emulator,id={TPM},chardev={TPM}", "-device", f"tpm-crb,tpmdev={TPM}")
 
 
 def _slots(count: int) -> Iterator[str]:

@@ -26,7 +26,7 @@ async def make_key(world: World) -> tuple[str, bytes]:
 async def seal_key(world: World, key: str) -> bytes:
     """Have the TPM seal a key to the state of this machine. Raises DiskError."""
     try:
-        return await world.worker.call(tpm2.seal, key.encode(), deadline=_DEADLINE)
+        return await world.worker.call(tpm2.seal, key.encode(), tpm2.DEVICE, deadline=_DEADLINE)
     except OSError as error:
         raise DiskError(f"cannot seal the pool's key: {error.strerror or error}") from None
 
@@ -34,7 +34,7 @@ async def seal_key(world: World, key: str) -> bytes:
 async def ask_key(world: World, name: str, sealed: bytes) -> str:
     """The key of a pool, as the TPM gives it. Raises DiskError."""
     try:
-        return (await world.worker.call(tpm2.unseal, sealed, deadline=_DEADLINE)).decode()
+        return (await world.worker.call(tpm2.unseal, sealed, tpm2.DEVICE, deadline=_DEADLINE)).decode()
     except OSError as error:
         remedy = f"'zn pool unlock {name}' takes its recovery key, and seals it anew"
         raise DiskError(f"cannot get the key of pool {name}: {error.strerror or error}; {remedy}") from None

@@ -57,7 +57,7 @@ class Sealed(NamedTuple):
     public: bytes
 
 
-def seal(secret: bytes, device: str = DEVICE) -> bytes:
+def seal(secret: bytes, device: str) -> bytes:
     """Seal up to 128 bytes by the machine's TPM, to the state that its firmware has now.
 
     Raises:
@@ -68,7 +68,7 @@ def seal(secret: bytes, device: str = DEVICE) -> bytes:
         return encode(seal_by(tpm.transmit, secret, REGISTERS))
 
 
-def unseal(sealed: bytes, device: str = DEVICE) -> bytes:
+def unseal(sealed: bytes, device: str) -> bytes:
     """The secret that was sealed.
 
     Raises:

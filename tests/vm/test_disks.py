@@ -10,6 +10,7 @@ import pytest
 from ci.pytest_machines import Machines
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, Disk, MachineSpec
+from ci.qemu.tpm import software_tpm
 from core0.client.client import NodeClient, RefusedError
 from core0.wire.storage import Claim, Encryption, PoolSpec, Selector
 
@@ -100,3 +101,21 @@ async def test_an_encrypted_pool_waits_for_its_passphrase(
     assert "correct horse" not in console
     assert b"correct horse" not in one.path.read_bytes()
     assert b"LUKS\xba\xbe" in one.path.read_bytes()
+
+
+async def test_a_pool_whose_key_the_tpm_keeps_is_made_without_a_passphrase(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+) -> None:
+    spec = PoolSpec(Selector(), format_blank=True, encryption=Encryption("tpm2"))
+    async with software_tpm(tmp_path / "tpm") as tpm:
+        drive = disk(tmp_path, "one")
+        machine = await machines.start(MachineSpec("sealed", direct_boot, disks=(drive,), tpm=tpm))
+        await machine.wait_for_phase("ready", READY_SECONDS)
+        async with await connect(machine) as client:
+            await settled(client, 1)
+            pool = await client.put_pool("vault", spec, wait=60)
+            assert pool.state == "online", pool.why
+            key = (await client.recovery_key("vault")).key
+            console = "\n".join(machine.console.lines)
+    assert key not in console
+    assert key.encode() not in drive.path.read_bytes()
