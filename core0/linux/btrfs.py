@@ -6,20 +6,20 @@ and qgroup.c where the headers do not say what a call really does.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-# What statfs(2) gives for a btrfs (linux/magic.h).
-MAGIC = 0x9123683E
-# The subvolume that holds all others, and the inode number of each subvolume's own root folder.
-TOP_LEVEL, ROOT_FOLDER = 5, 256
+# The subvolume that holds all others.
+TOP_LEVEL = 5
 
 _W, _R, _WR = 1, 2, 3
 _READ_ONLY, _INHERIT, _BY_ID = 1 << 1, 1 << 2, 1 << 4
+_ROOT_READ_ONLY = 1
 _LONGEST_NAME = 255
 _VOLUME_ARGUMENTS = struct.Struct("=q4088s")
 _VOLUME_ARGUMENTS_2 = struct.Struct("=qQQQQ16x4040s")
@@ -31,7 +31,8 @@ _SEARCH_KEY = struct.Struct("=7Q4I4Q")
 _SEARCH_HEADER = struct.Struct("=QQQII")
 _SEARCH_BUFFER = 64 << 10
 _ALL = (1 << 64) - 1
-_ROOT_TREE, _QUOTA_TREE = 1, 8
+_ROOT_TREE, _QUOTA_TREE, _OWN_TREE = 1, 8, 0
+_KEY_EXTENT_DATA = 108
 _KEY_ROOT_BACKREF, _KEY_STATUS, _KEY_INFO, _KEY_LIMIT, _KEY_RELATION = 144, 240, 242, 244, 246
 _STATUS_ITEM, _INFO_ITEM, _LIMIT_ITEM = (
     struct.Struct("<QQQQ"),
@@ -39,6 +40,11 @@ _STATUS_ITEM, _INFO_ITEM, _LIMIT_ITEM = (
     struct.Struct("<QQQQQ"),
 )
 _BACKREF_ITEM = struct.Struct("<QQH")
+# Generation, then (behind sizes and encodings) the kind of extent, its place and its size on the disks.
+_EXTENT_ITEM = struct.Struct("<Q12xBQQ")
+_INLINE = 0
+# Places are noted as a bit for each sector in pieces of this many bytes; a piece stands for 128 MiB.
+_PIECE, _SECTOR_BITS, _PIECE_BITS = 4096, 12, 27
 _STATUS_ON, _STATUS_RESCAN, _STATUS_INCONSISTENT, _STATUS_SIMPLE = 1, 2, 4, 8
 _SUBVOLUME_INFO = struct.Struct("=Q256sQQQQ16s16s16sQQQQ" + "QI4x" * 4 + "64x")
 _FILESYSTEM_INFO = struct.Struct("=QQ16sIIIHHQQ16s944x")
@@ -50,6 +56,8 @@ _RECEIVED = struct.Struct("=16sQQ" + "QI4x" * 2 + "Q128x")
 
 _SPACE_DATA, _SPACE_SYSTEM, _SPACE_METADATA = 1, 2, 4
 _GROUP_LEVEL = 48
+# Of an item in a tree: object, type, offset.
+_Key = tuple[int, int, int]
 
 
 def _number(direction: int, number: int, size: int) -> int:
@@ -86,6 +94,7 @@ class Subvolume(msgspec.Struct, frozen=True):
         id: its number, never used again in this file system.
         parent: the number of the subvolume that its name is in; 0 once it is deleted.
         generation: the transaction that changed it last.
+        made: the transaction that made it.
         read_only: whether it can be written.
         uuid: its own, hexadecimal.
         source: of the subvolume that it is a snapshot of; empty if it is none.
@@ -96,6 +105,7 @@ class Subvolume(msgspec.Struct, frozen=True):
     id: int
     parent: int
     generation: int
+    made: int
     read_only: bool
     uuid: str
     source: str
@@ -269,6 +279,12 @@ def delete_subvolume(folder: int, name: str) -> None:
     )
 
 
+def delete_subvolume_by_number(descriptor: int, number: int) -> None:
+    """The same by its number, wherever its entry is below the mount of an open file."""
+    buffer = bytearray(_VOLUME_ARGUMENTS_2.pack(0, 0, _BY_ID, 0, 0, struct.pack("=Q", number)))
+    _ioctl(descriptor, SNAP_DESTROY_V2, buffer, f"cannot delete subvolume number {number}")
+
+
 def commit(descriptor: int) -> None:
     """Return when all that was done before is on the disks: also subvolumes, renames and limits.
 
@@ -289,10 +305,18 @@ def subvolume(descriptor: int) -> Subvolume:
     buffer = bytearray(_SUBVOLUME_INFO.size)
     _ioctl(descriptor, _GET_INFO, buffer, "cannot read about the subvolume")
     number, _, parent, _, generation, flags, uuid, source, received, *times = _SUBVOLUME_INFO.unpack(buffer)
-    created = times[6] + times[7] / 1e9  # 4 transactions, then changed, created, sent, received
-    read_only = bool(flags & 1)
+    # Transactions and times: changed, created, sent, received.
+    made, created = times[1], times[6] + times[7] / 1e9
     return Subvolume(
-        number, parent, generation, read_only, uuid.hex(), _uuid(source), _uuid(received), created
+        number,
+        parent,
+        generation,
+        made,
+        bool(flags & _ROOT_READ_ONLY),
+        uuid.hex(),
+        _uuid(source),
+        _uuid(received),
+        created,
     )
 
 
@@ -383,10 +407,10 @@ def quota(descriptor: int) -> Quota:
     return Quota()
 
 
-def groups(descriptor: int) -> dict[int, Group]:
-    """All quota groups by id, with their figures as of the last commit."""
+def groups(descriptor: int, only: Iterable[int] | None = None) -> dict[int, Group]:
+    """Quota groups by id, with their figures as of the last commit: all of them, or those with given ids."""
     found: dict[int, Group] = {}
-    for (low, kind, high), data in _search(descriptor, _QUOTA_TREE, _KEY_INFO, _KEY_RELATION):
+    for (low, kind, high), data in _group_items(descriptor, only):
         if kind == _KEY_INFO:
             _, referenced, _, exclusive, _ = _INFO_ITEM.unpack_from(data)
             found[high] = Group(referenced, exclusive)
@@ -399,16 +423,42 @@ def groups(descriptor: int) -> dict[int, Group]:
     return found
 
 
+def _group_items(descriptor: int, only: Iterable[int] | None) -> Iterator[tuple[_Key, bytes]]:
+    if only is None:
+        yield from _search(descriptor, _QUOTA_TREE, _KEY_INFO, _KEY_RELATION)
+        return
+    for group in only:
+        for kind in (_KEY_INFO, _KEY_LIMIT):
+            yield from _search(descriptor, _QUOTA_TREE, kind, kind, (0, 0), (group, group))
+        both = (group, group)
+        yield from _search(descriptor, _QUOTA_TREE, _KEY_RELATION, _KEY_RELATION, both, (0, _ALL))
+
+
 def _search(
-    descriptor: int, tree: int, first: int, last: int
-) -> Iterator[tuple[tuple[int, int, int], bytes]]:
-    """The items of a tree whose key has a type in a range, in order: (object, type, offset), content."""
-    key = (0, first, 0)
-    while True:
+    descriptor: int,
+    tree: int,
+    first: int,
+    last: int,
+    objects: tuple[int, int] = (0, _ALL),
+    offsets: tuple[int, int] = (0, _ALL),
+) -> Iterator[tuple[_Key, bytes]]:
+    """The items of a tree in the order of their keys, with keys and contents.
+
+    Args:
+        descriptor: any file of the file system.
+        tree: its number.
+        first: the lowest type.
+        last: the highest type.
+        objects: the lowest and the highest object.
+        offsets: the lowest and the highest offset.
+    """
+    key = (objects[0], first, offsets[0])
+    end = (objects[1], last, offsets[1])
+    while key <= end:
         buffer = bytearray(_SEARCH_KEY.size + 8 + _SEARCH_BUFFER)
-        _SEARCH_KEY.pack_into(
-            buffer, 0, tree, key[0], _ALL, key[2], _ALL, 0, _ALL, key[1], last, 4096, 0, 0, 0, 0, 0
-        )
+        # The kernel gives all between two keys; only with both ends the same it is one object, type or offset.
+        limits = (key[0], end[0], key[2], end[2], 0, _ALL, key[1], end[1])
+        _SEARCH_KEY.pack_into(buffer, 0, tree, *limits, 4096, 0, 0, 0, 0, 0)
         struct.pack_into("=Q", buffer, _SEARCH_KEY.size, _SEARCH_BUFFER)
         try:
             _ioctl(descriptor, _TREE_SEARCH, buffer, f"cannot search tree {tree}")
@@ -422,17 +472,56 @@ def _search(
             _, low, high, kind, length = _SEARCH_HEADER.unpack_from(buffer, at)
             at += _SEARCH_HEADER.size
             key = (low, kind, high)
-            if first <= kind <= last:  # a range of keys has all types between its ends
+            if first <= kind <= last and offsets[0] <= high <= offsets[1]:
                 yield key, bytes(buffer[at : at + length])
             at += length
         key = _next_key(key)
 
 
-def _next_key(key: tuple[int, int, int]) -> tuple[int, int, int]:
+def _next_key(key: _Key) -> _Key:
     low, kind, high = key
     if high < _ALL:
         return low, kind, high + 1
     return (low, kind + 1, 0) if kind < 255 else (low + 1, 0, 0)
+
+
+def older_bytes(descriptor: int, generation: int) -> int:
+    """Bytes that a subvolume leads to and that a transaction or an earlier one wrote: its source's, if it is a copy.
+
+    Reads all of the subvolume's tree: as long as it takes to list its files. Each extent counts once and whole, as
+    quota counts it.
+    """
+    total = 0
+    seen: dict[int, bytearray] = {}
+    for _, data in _search(descriptor, _OWN_TREE, _KEY_EXTENT_DATA, _KEY_EXTENT_DATA):
+        if len(data) < _EXTENT_ITEM.size or data[20] == _INLINE:
+            continue
+        written, _, place, size = _EXTENT_ITEM.unpack_from(data)
+        if place and written <= generation and _is_new(seen, place >> _SECTOR_BITS):
+            total += size
+    return total
+
+
+def _is_new(seen: dict[int, bytearray], sector: int) -> bool:
+    """Note a sector; False if it was noted before."""
+    number, bit = divmod(sector, 1 << (_PIECE_BITS - _SECTOR_BITS))
+    piece = seen.setdefault(number, bytearray(_PIECE))
+    byte, mask = bit >> 3, 1 << (bit & 7)
+    if piece[byte] & mask:
+        return False
+    piece[byte] |= mask
+    return True
+
+
+def is_btrfs(descriptor: int) -> bool:
+    """Whether an open file or folder lies on a btrfs."""
+    try:
+        filesystem(descriptor)
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise
+        return False
+    return True
 
 
 def filesystem(descriptor: int) -> Filesystem:
@@ -457,15 +546,12 @@ def devices(descriptor: int) -> tuple[Device, ...]:
         try:
             _ioctl(descriptor, _DEV_INFO, buffer, f"cannot read about device {number}")
         except OSError as error:
-            if error.errno != _ENODEV:  # numbers of removed devices are not used again
+            if error.errno != errno.ENODEV:  # numbers of removed devices are not used again
                 raise
             continue
         _, uuid, used, size, path = _DEVICE_INFO.unpack(buffer)
         found.append(Device(number, _dashed(uuid), os.fsdecode(path.partition(b"\0")[0]), size, used))
     return tuple(found)
-
-
-_ENODEV = 19
 
 
 def device_errors(descriptor: int, number: int, *, reset: bool = False) -> DeviceErrors:

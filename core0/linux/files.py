@@ -3,6 +3,7 @@
 import os
 
 StrPath = str | os.PathLike[str]
+_RENAME_EXCHANGE = 2
 
 
 def read(path: StrPath) -> bytes:
@@ -32,3 +33,11 @@ def replace(path: StrPath, content: bytes, mode: int = 0o644) -> None:
     with open(descriptor, "wb") as file:
         file.write(content)
     os.rename(new, path)
+
+
+def exchange(folder: int, name: str, other_folder: int, other: str) -> None:
+    """Let two entries change their places at once (renameat2(2), RENAME_EXCHANGE)."""
+    from core0.linux.libc import syscall
+
+    doing = f"cannot exchange {name} and {other}"
+    syscall("renameat2", folder, name, other_folder, other, _RENAME_EXCHANGE, doing=doing)

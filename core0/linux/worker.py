@@ -14,7 +14,7 @@ import struct
 import sys
 import traceback
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ import msgspec
 T = TypeVar("T")
 _PID = struct.Struct("=i")
 _PIECE = 1 << 20
+_MOST_DESCRIPTORS = 8
 
 
 class HungError(OSError):
@@ -60,20 +61,23 @@ class Worker:
         finally:
             asyncio.get_running_loop().remove_reader(self._control)
 
-    async def call(self, job: Callable[..., T], *arguments: Any, deadline: float) -> T:
+    async def call(
+        self, job: Callable[..., T], *arguments: Any, deadline: float | None, descriptors: Sequence[int] = ()
+    ) -> T:
         """Run a function of a module's top level in a process.
 
         Args:
             job: the function; the types of its parameters and its result are ones that msgspec can carry.
             arguments: by position.
-            deadline: seconds.
+            deadline: seconds; None for work that is ended by cancelling the call.
+            descriptors: open files for the job, which gets its copies as its last arguments.
 
         Raises:
             HungError: if it did not end in time.
             OSError: what the function raised, with its message.
             RuntimeError: with the traceback of any other error.
         """
-        with _send(self._control, job) as ours:
+        with _send(self._control, job, descriptors) as ours:
             pid = 0
             try:
                 async with asyncio.timeout(deadline):
@@ -90,12 +94,13 @@ class Worker:
         return _result(job, data)
 
 
-def _send(control: socket.socket, job: Callable[..., object]) -> socket.socket:
-    """Hand the job's name and one end of its socket to the worker; returns the other end."""
+def _send(control: socket.socket, job: Callable[..., object], descriptors: Sequence[int]) -> socket.socket:
+    """Hand the job's name, one end of its socket and its open files to the worker; returns the other end."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with theirs:
-        socket.send_fds(control, [f"{job.__module__}:{job.__qualname__}".encode()], [theirs.fileno()])
+        name = f"{job.__module__}:{job.__qualname__}"
+        socket.send_fds(control, [name.encode()], [theirs.fileno(), *descriptors])
     return ours
 
 
@@ -139,14 +144,16 @@ def _serve(control: socket.socket) -> NoReturn:
     _keep_only(control)
     try:
         while True:
-            data, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+            data, descriptors, _, _ = socket.recv_fds(control, 4096, 1 + _MOST_DESCRIPTORS)
             if not data:
                 os._exit(0)
             job = _find(data.decode())
             with socket.socket(fileno=descriptors[0]) as theirs:
                 if os.fork() == 0:
                     control.close()
-                    _do(job, theirs)
+                    _do(job, theirs, descriptors[1:])
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
     except BaseException:  # noqa: BLE001 — a fork must not run on as a second daemon
         os.write(2, f"zn: worker failed\n{traceback.format_exc()}".encode())
     os._exit(1)
@@ -166,13 +173,13 @@ def _find(name: str) -> Callable[..., object]:
     return found
 
 
-def _do(job: Callable[..., object], theirs: socket.socket) -> NoReturn:
+def _do(job: Callable[..., object], theirs: socket.socket, descriptors: Sequence[int]) -> NoReturn:
     """The child's side of a job."""
     theirs.sendall(_PID.pack(os.getpid()))
     data = bytearray()
     while piece := theirs.recv(_PIECE):
         data += piece
-    theirs.sendall(msgspec.msgpack.encode(_answer(job, bytes(data))))
+    theirs.sendall(msgspec.msgpack.encode(_answer(job, bytes(data), descriptors)))
     sys.stdout.flush()
     os._exit(0)
 
@@ -183,12 +190,13 @@ def _in_words(error: OSError) -> str:
     return f"{error.filename}: {words}" if error.filename else words
 
 
-def _answer(job: Callable[..., object], data: bytes) -> _Answer:
+def _answer(job: Callable[..., object], data: bytes, descriptors: Sequence[int]) -> _Answer:
     try:
         hints = typing.get_type_hints(job)
         hints.pop("return")
-        arguments = msgspec.msgpack.decode(data, type=tuple[tuple(hints.values())])  # type: ignore[misc]
-        return _Answer(msgspec.Raw(msgspec.msgpack.encode(job(*arguments))))
+        kinds = tuple(hints.values())[: len(hints) - len(descriptors)]
+        arguments = msgspec.msgpack.decode(data, type=tuple[kinds])  # type: ignore[valid-type]
+        return _Answer(msgspec.Raw(msgspec.msgpack.encode(job(*arguments, *descriptors))))
     except OSError as error:
         return _Answer(errno=error.errno or 0, error=_in_words(error))
     except Exception:  # noqa: BLE001 — it is raised again where the job was wanted

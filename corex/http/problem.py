@@ -85,6 +85,7 @@ INVALID = ProblemType("invalid", 422, "The request does not fit its schema")
 RATE_LIMITED = ProblemType("rate-limited", 429, "Too many failures from this address")
 INTERNAL = ProblemType("internal", 500, "Internal error")
 UNAVAILABLE = ProblemType("unavailable", 503, "The service cannot answer now")
+FULL = ProblemType("full", 507, "There is no room left")
 
 TYPES = (
     MALFORMED_REQUEST,
@@ -103,6 +104,7 @@ TYPES = (
     RATE_LIMITED,
     INTERNAL,
     UNAVAILABLE,
+    FULL,
 )
 
 _AT = re.compile(r" - at `(?P<key>key in )?\$(?P<path>.*)`$", re.DOTALL)

@@ -33,6 +33,10 @@ def divide(one: int) -> float:
     return 1 / one
 
 
+def copy(words: bytes, reader: int, writer: int) -> int:
+    return os.write(writer, os.read(reader, 100) + words)
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -88,3 +92,26 @@ async def test_a_defect_arrives_with_its_traceback(worker: Worker) -> None:
 async def test_a_job_that_dies_is_named(worker: Worker) -> None:
     with pytest.raises(OSError, match="die was killed before it answered"):
         await worker.call(die, deadline=30)
+
+
+async def test_a_job_gets_open_files(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("read, ")
+    with (tmp_path / "one").open("rb") as one, (tmp_path / "two").open("wb") as two:
+        files = (one.fileno(), two.fileno())
+        assert await worker.call(copy, b"written", deadline=30, descriptors=files) == 13
+    assert (tmp_path / "two").read_text() == "read, written"
+
+
+async def test_the_worker_keeps_no_open_file_of_a_job(worker: Worker) -> None:
+    reader, writer = os.pipe()
+    null = os.open("/dev/null", os.O_RDONLY)
+    await worker.call(copy, b"", deadline=30, descriptors=(null, writer))
+    os.close(null)
+    os.close(writer)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(reader, ended.set)
+    async with asyncio.timeout(30):
+        await ended.wait()
+    assert os.read(reader, 1) == b""
+    asyncio.get_running_loop().remove_reader(reader)
+    os.close(reader)

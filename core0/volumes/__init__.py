@@ -1,0 +1,1 @@
+"""The volume manager: observe, plan, apply."""
