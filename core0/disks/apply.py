@@ -85,6 +85,7 @@ async def claim_disk(world: World, known: Known, disk: SeenDisk, content: str) -
         )
     claim = str(uuid.uuid4())
     try:
+        await world.worker.call(blocks.check_writable, device, deadline=TABLE)
         if not now.blank:
             for name in (*disk.facts.partitions.values(), disk.facts.device):
                 await run_tool("wipefs", "--all", "--quiet", f"/dev/{name}", deadline=TABLE)

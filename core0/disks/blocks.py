@@ -9,6 +9,7 @@ from core0.linux import mounts
 from core0.linux.tools import all_modules
 
 _ZEROS = bytes(1 << 20)
+_PAGE = 4096
 _BLKDISCARD = 0x1277
 _FLAGS = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOATIME
 
@@ -22,6 +23,23 @@ def load_modules(names: tuple[str, ...]) -> None:
     modules = all_modules()
     for name in names:
         modules.load(name)
+
+
+def check_writable(device: str) -> None:
+    """Write a disk's first bytes as they are: some tell of a write protection only when they are written to.
+
+    Raises:
+        OSError: if it takes no writes.
+    """
+    descriptor = os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, os.pread(descriptor, _PAGE, 0), 0)
+        os.fsync(descriptor)
+    except OSError as error:
+        remedy = "take its write protection off, or replace it"
+        raise OSError(f"it takes no writes ({error.strerror}); {remedy}") from None
+    finally:
+        os.close(descriptor)
 
 
 def clear(device: str) -> None:
