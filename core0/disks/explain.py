@@ -6,6 +6,9 @@ from core0.disks.model import NEEDED, SPARE, Content, Known, KnownPool, Seen, Se
 from core0.disks.plan import candidates, claimable, lacking, missing, own_disks
 from core0.wire.storage import DiskState, PoolState
 
+# What blkid calls a GPT of which only the record is readable that protects it from old programs.
+_TABLES = {"PMBR": "a broken GPT partition table"}
+
 # A disk's state, its sentence, its pool.
 Verdict = tuple[DiskState, str, str | None]
 
@@ -60,7 +63,7 @@ def describe(content: Content) -> str:
     found = [_in_words(one.type, one.label, one.device) for one in content.signatures]
     if content.table:
         inner = f" with {' and '.join(found)}" if found else ""
-        return f"a {content.table.upper()} partition table{inner}"
+        return f"{_TABLES.get(content.table, f'a {content.table.upper()} partition table')}{inner}"
     return " and ".join(found) or "data without a known signature"
 
 
