@@ -1,0 +1,82 @@
+"""Disks for test machines as operators find them: blank, used, broken, odd. All are sparse files."""
+
+import hashlib
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from ci.qemu.spec import Disk
+
+MIB = 1 << 20
+# Enough for the node to claim a disk, and to make a pool of it.
+SIZE = 640 * MIB
+_PIECE = MIB
+_SECTOR = 512
+_FIRST = 2048 * _SECTOR  # where sfdisk starts a first partition
+
+
+def blank(folder: Path, name: str, size: int = SIZE, **how: object) -> Disk:
+    """A disk that holds nothing. `how` are attributes of `ci.qemu.spec.Disk`."""
+    path = folder / f"{name}.img"
+    with path.open("xb") as file:
+        file.truncate(size)
+    return Disk(name, path, **how)  # type: ignore[arg-type]  # a wrong one fails the test at once
+
+
+def with_ext4(disk: Disk, label: str) -> Disk:
+    """The disk with a file system right on it."""
+    _run("mkfs.ext4", "-q", "-F", "-L", label, disk.path)
+    return disk
+
+
+def with_partitions(disk: Disk, label: str) -> Disk:
+    """The disk, of sectors of 512 bytes, with a GUID partition table; its first partition holds an ext4."""
+    _run("sfdisk", "--quiet", disk.path, given=f"label: gpt\nsize={64 * MIB // _SECTOR}\ntype=linux\n")
+    _run("mkfs.ext4", "-q", "-F", "-L", label, "-E", f"offset={_FIRST}", disk.path, f"{32 * MIB >> 10}k")
+    return disk
+
+
+def with_broken_table(disk: Disk) -> Disk:
+    """The disk with a GUID partition table that has lost its primary header's checksum and all of its copy."""
+    with_partitions(disk, "torn")
+    with disk.path.open("r+b") as file:
+        file.seek(_SECTOR + 16)
+        file.write(b"\xff" * 4)
+        file.seek(-64 * _SECTOR, os.SEEK_END)
+        file.write(bytes(64 * _SECTOR))
+    return disk
+
+
+def with_noise(disk: Disk, seed: int = 1) -> Disk:
+    """The disk with bytes in front that mean nothing to anybody; the same ones for the same seed."""
+    with disk.path.open("r+b") as file:
+        file.write(random.Random(seed).randbytes(2 * MIB))
+    return disk
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of what a file holds; zeros count the same, written or not."""
+    whole = hashlib.sha256(str(path.stat().st_size).encode())
+    with path.open("rb") as file:
+        for place in _data(file.fileno()):
+            if (piece := os.pread(file.fileno(), _PIECE, place)).strip(b"\0"):
+                whole.update(place.to_bytes(8, "big") + piece)
+    return whole.hexdigest()
+
+
+def _data(descriptor: int) -> Iterator[int]:
+    """Where the pieces begin that may hold anything (lseek(2), SEEK_DATA)."""
+    place = 0
+    while True:
+        try:
+            place = os.lseek(descriptor, place, os.SEEK_DATA) // _PIECE * _PIECE
+        except OSError:  # ENXIO: nothing but a hole up to the end
+            return
+        yield place
+        place += _PIECE
+
+
+def _run(*command: str | Path, given: str = "") -> None:
+    subprocess.run(command, input=given, text=True, check=True, capture_output=True)
