@@ -8,8 +8,8 @@ import typer
 from cli.connect import call
 from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table
-from core0.wire.storage import Claim, Disk, EraseRequest
+from cli.output import Json, print_json, print_table
+from core0.wire.storage import Claim, Disk, EraseRequest, Health
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -81,7 +81,10 @@ def erase(
 
     Example: zn disk erase nvme-S4EWNX0N123456
     """
-    content = _agree_to_wipe(call(ctx.obj, lambda client: client.disk(disk)), yes)
+    found = call(ctx.obj, lambda client: client.disk(disk))
+    if not found.content:
+        raise Failure(f"cannot erase {disk}: {found.why}", ExitCode.REFUSED)
+    content = _agree_to_wipe(found, yes)
     try:
         request = msgspec.convert({"content": content, "method": method}, EraseRequest)
     except msgspec.ValidationError as error:
@@ -92,11 +95,11 @@ def erase(
 def _agree_to_wipe(disk: Disk, yes: bool) -> str | None:
     """Show what would be destroyed, and ask; returns its name, so that nothing else can be destroyed."""
     if disk.state != "in-use":
-        print_line(f"{disk.id}: {disk.model} {size(disk.size)}, serial number {disk.serial or 'not known'}")
-        print_line(f"  {disk.why}")
-        for one in disk.holds:
-            print_line(f"  {one.device}: {one.type} {one.label} {one.uuid}".rstrip())
-        if not yes and not typer.confirm("Destroy all that is on this disk?"):
+        held = [f"  {one.device}: {one.type} {one.label} {one.uuid}".rstrip() for one in disk.holds]
+        serial = disk.serial or "not known"
+        told = (f"{disk.id}: {disk.model} {size(disk.size)}, serial number {serial}", f"  {disk.why}", *held)
+        typer.echo("\n".join(told), err=True)  # --json keeps standard output for itself
+        if not yes and not typer.confirm("Destroy all that is on this disk?", err=True):
             raise Failure(f"disk {disk.id} was left as it is", ExitCode.REFUSED)
     return disk.content or None
 
@@ -105,7 +108,6 @@ def _print(disk: Disk, as_json: bool) -> None:
     if as_json:
         print_json(disk)
         return
-    health = disk.health
     rows = [
         ("id", disk.id),
         ("state", disk.state),
@@ -120,9 +122,18 @@ def _print(disk: Disk, as_json: bool) -> None:
         ("sectors", f"{disk.logical_sector} bytes, written by {disk.physical_sector}"),
         ("holds", ", ".join(f"{one.type} {one.label} on {one.device}" for one in disk.holds) or "-"),
         ("content", disk.content or "-"),
-        ("health", health.why if health else "it does not say"),
+        ("health", _in_words(disk.health) if disk.health else "it does not say"),
     ]
     print_table(("disk", ""), rows)
+
+
+def _in_words(health: Health) -> str:
+    told = [health.why]
+    told += [] if health.temperature is None else [f"{health.temperature} °C"]
+    told += [] if health.wear is None else [f"{health.wear:.0%} of its life used"]
+    told += [] if health.power_on_hours is None else [f"{health.power_on_hours} hours on"]
+    told += [] if health.media_errors is None else [f"{health.media_errors} errors"]
+    return ", ".join(told)
 
 
 def size(count: int) -> str:

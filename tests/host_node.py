@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from core0.containers.manager import Containers
 from core0.containers.model import Record, Wanted
 from core0.containers.observe import start_time
 from core0.disks.manager import Disks
+from core0.disks.model import Facts
 from core0.images.store import Store
 from core0.linux.worker import Worker
 from core0.networks.manager import Networks
@@ -81,6 +82,7 @@ class HostNode:
     identity: Identity | None = None
     state: NodeState | None = None
     worker: Worker | None = None
+    observe: Callable[[], tuple[Facts, ...]] = tuple
 
     @property
     def socket(self) -> Path:
@@ -171,11 +173,18 @@ class HostNode:
         return Configs(KeptInMemory(), state.events, apply, openssl.verify, fetch, None, None)
 
     def disks(self, state: NodeState) -> Disks:
-        """A disk manager that sees no disks: the ones of this machine are nobody's business."""
+        """A disk manager that sees the disks of the test: those of this machine are nobody's business."""
         assert self.worker
         pools, mounted = str(self.folder / "pools"), str(self.folder / "mounted.json")
         return Disks(
-            self.worker, KeptInMemory(), state.events, state.operations, tuple, lambda: None, pools, mounted
+            self.worker,
+            KeptInMemory(),
+            state.events,
+            state.operations,
+            self.observe,
+            lambda: None,  # the programs are this machine's
+            pools,
+            mounted,
         )
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -223,6 +232,7 @@ async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
 @pytest.fixture
 def host_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostNode]:
     """A node that is not running yet; its files are below `tmp_path`."""
+    monkeypatch.setattr(paths, "STORAGE", "")  # the programs are this machine's; the worker must know it
     node = HostNode(tmp_path / "node", worker=Worker())
     for name in ("images", "containers", "cgroup", "system", "exits"):
         (node.folder / name).mkdir(parents=True)

@@ -4,6 +4,7 @@ It is the one thing that the manager's parts share. Whoever changes disks or poo
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
@@ -119,6 +120,13 @@ class Book:
     async def wait_changed(self) -> None:
         """Wait until a disk or a pool is something else than before."""
         await self.changed.wait()
+
+    async def wait_looked(self, seconds: float) -> None:
+        """Wait until every disk was looked at, or so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.seen().settled:
+                    await self.changed.wait()
 
     def disk(self, name: str) -> Disk:
         """One disk.

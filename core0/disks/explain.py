@@ -1,14 +1,16 @@
 """One plain sentence for each disk and each pool: what it is used for, or why not and what to do. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from core0.disks.model import NEEDED, SPARE, Content, Known, KnownPool, Seen, SeenDisk, Wanted
-from core0.disks.plan import candidates, claimable, lacking, missing, own_disks
-from core0.wire.storage import DiskState, PoolState
+from core0.disks.plan import candidates, claimable, fits, lacking, missing, own_disks
+from core0.wire.storage import DiskState, PoolSpec, PoolState
 
 # What blkid calls a GPT of which only the record is readable that protects it from old programs.
 _TABLES = {"PMBR": "a broken GPT partition table"}
 
+# So many other disks a sentence mentions.
+_TOLD = 3
 # A disk's state, its sentence, its pool.
 Verdict = tuple[DiskState, str, str | None]
 
@@ -138,12 +140,20 @@ def _explain_unmade(
             else "; blank disks are taken only with format_blank, or by a claim of each"
         )
         need = f", and {spec.profile} needs {NEEDED[spec.profile]}" if spec.profile != "single" else ""
-        return "waiting", f"{have}{need}{free}"
+        return "waiting", f"{have}{need}{free}{_others(spec, found, known, seen)}"
     if not seen.settled:
         return "waiting", "the disks are being looked at"
     if spec.encryption and name not in wanted.keys:
         return "waiting", f"its disks will be encrypted; 'zn pool unlock {name}' takes the passphrase"
     return "waiting", "it is being made"
+
+
+def _others(spec: PoolSpec, found: Sequence[SeenDisk], known: Known, seen: Seen) -> str:
+    """Why the disks that fit, and are not free, are not: the first few."""
+    others = [disk for disk in seen.disks if fits(spec.select, disk) and disk not in found]
+    told = [f"{disk.id}: {explain_disk(disk, known, seen)[1]}" for disk in others[:_TOLD]]
+    left = [f"and {len(others) - _TOLD} more; 'zn disk ls' shows them"] if len(others) > _TOLD else []
+    return "".join(f"; {one}" for one in (*told, *left))
 
 
 def _disks(claims: tuple[str, ...], known: Known) -> str:

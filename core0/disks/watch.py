@@ -65,6 +65,8 @@ class Watch:
                 upkeep.read_figures, path, self._book.data(name), deadline=apply.LOOK
             )
         except OSError as error:
+            if name not in self._book.mounted:
+                return  # it ended meanwhile
             self._book.report("storage", name, f"Cannot read its figures: {error.strerror or error}")
             return
         before = self._book.figures.get(name, Figures())

@@ -86,6 +86,7 @@ class Works:
         async with self._book.changing:
             await self._destroy(name)
         self._book.wake.set()
+        await self._book.wait_looked(apply.LOOK)  # who erases or claims them next shall not be told to wait
 
     def erase(self, name: str, request: EraseRequest) -> Operation:
         """Erase a disk that no pool uses, for good; it is not the node's any more then."""

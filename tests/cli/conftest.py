@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cli import context as contexts
 from cli.__main__ import main
 from core0.wire.types import ContainerSpec
+from tests.core0.disks.loop import LoopDisks, can_loop, loop_disks
 from tests.host_node import HostNode
 
 TOKEN = "a token that was kept"
@@ -81,6 +82,27 @@ def served(host_node: HostNode, contexts_file: Path) -> Iterator[HostNode]:
     with beside(serving()):
         write_context(contexts_file, host_node)
         yield host_node
+
+
+@pytest.fixture
+def disks(host_node: HostNode, contexts_file: Path, tmp_path: Path) -> Iterator[LoopDisks]:
+    """The disks of a node that answers: what is plugged before the first command."""
+    if not can_loop():
+        pytest.skip("needs root and loop devices")
+
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[None]:
+        async with host_node.daemon() as state, host_node.api():
+            keeping = asyncio.create_task(state.disks.run())
+            yield
+            keeping.cancel()
+            await asyncio.wait([keeping])
+
+    with loop_disks(tmp_path / "disks") as plugged:
+        host_node.observe = plugged
+        with beside(serving()):
+            write_context(contexts_file, host_node)
+            yield plugged
 
 
 def write_context(path: Path, node: HostNode, **changed: str) -> None:

@@ -29,6 +29,8 @@ class LoopDisks:
         device = done.stdout.strip()
         subprocess.run(["partx", "--update", device], capture_output=True)  # this kernel may read no tables
         self._devices[name] = device.removeprefix("/dev/")
+        # the kernel announced it before it was listed here
+        Path("/sys/block", self._devices[name], "uevent").write_text("change")
         return file
 
     def pull(self, name: str) -> None:
