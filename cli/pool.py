@@ -77,7 +77,7 @@ def create(
             "media": media or [],
             "bus": bus or [],
             "count": count,
-            "min_size": _bytes(min_size),
+            "min_size": bytes_of(min_size),
         },
         profile=profile,
         format_blank=format_blank,
@@ -201,7 +201,8 @@ def _spec(**given: object) -> PoolSpec:
         raise Failure(f"cannot make the pool: {error}; see zn pool create --help", ExitCode.USAGE) from None
 
 
-def _bytes(text: str) -> int:
+def bytes_of(text: str) -> int:
+    """A size as people write it, in bytes. Raises Failure (usage)."""
     found = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", text)
     if not found:
         raise Failure(f"cannot read the size {text!r}: write it as 500G", ExitCode.USAGE)

@@ -32,7 +32,7 @@ from core0.containers.manager import Containers
 from core0.containers.model import Record, Wanted
 from core0.containers.observe import start_time
 from core0.disks.manager import Disks
-from core0.disks.model import Facts
+from core0.disks.model import Facts, SeenPool
 from core0.images.store import Store
 from core0.linux.worker import Worker
 from core0.networks.manager import Networks
@@ -40,9 +40,12 @@ from core0.node import identity, openssl
 from core0.node.events import EventRing
 from core0.node.main import talk
 from core0.node.verbs import NodeState
+from core0.volumes.manager import Volumes
+from core0.volumes.memory import Memory
 from core0.wire import paths, ports
 from core0.wire.config import NodeConfig
 from core0.wire.control import Identity
+from core0.wire.storage import MountOptions
 from core0.wire.types import ContainerSpec, CoreX
 from corex.http.server import listen, serve
 
@@ -83,6 +86,7 @@ class HostNode:
     state: NodeState | None = None
     worker: Worker | None = None
     observe: Callable[[], tuple[Facts, ...]] = tuple
+    pools: dict[str, Path] = field(default_factory=dict)
 
     @property
     def socket(self) -> Path:
@@ -147,8 +151,10 @@ class HostNode:
             lambda: containers,
             self.disks,
             self.configs,
+            self.volumes,
         )
         containers.resume()
+        keeping = asyncio.create_task(self.state.volumes.run(), name="volumes")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(str(self.socket))
         server = await asyncio.start_server(self._talk, sock=listener)
@@ -157,12 +163,24 @@ class HostNode:
         finally:
             self.socket.unlink()
             server.close()
+            await _cancel([keeping])
             await _cancel(
                 task
                 for task in asyncio.all_tasks()
                 if task.get_name().partition(" ")[0] in ("container", "talk")
             )
             networks.close()
+
+    async def told(self, message: str) -> None:
+        """Wait for an event."""
+        assert self.state
+        cursor = 0
+        async with asyncio.timeout(60):
+            while True:
+                found = await self.state.events.wait_after(cursor, 60)
+                if any(event.message == message for event in found.events):
+                    return
+                cursor = found.cursor
 
     def configs(self, state: NodeState) -> Configs:
         """A keeper of the config, which comes over the API."""
@@ -173,9 +191,12 @@ class HostNode:
         return Configs(KeptInMemory(), state.events, apply, openssl.verify, fetch, None, None)
 
     def disks(self, state: NodeState) -> Disks:
-        """A disk manager that sees the disks of the test: those of this machine are nobody's business."""
+        """A disk manager that sees the disks of the test: those of this machine are nobody's; it has the `pools`."""
         assert self.worker
-        pools, mounted = str(self.folder / "pools"), str(self.folder / "mounted.json")
+        folders = {str(place.parent) for place in self.pools.values()} or {str(self.folder / "pools")}
+        (pools,), mounted = folders, self.folder / "mounted.json"
+        serving = {name: SeenPool(frozenset(), MountOptions()) for name in self.pools}
+        mounted.write_bytes(msgspec.json.encode(serving))
         return Disks(
             self.worker,
             KeptInMemory(),
@@ -184,8 +205,14 @@ class HostNode:
             self.observe,
             lambda: None,  # the programs are this machine's
             pools,
-            mounted,
+            str(mounted),
         )
+
+    def volumes(self, state: NodeState) -> Volumes:
+        """The volume manager of those pools."""
+        assert self.worker
+        memory = Memory(str(self.folder / "volumes"))
+        return Volumes(state.disks.book, self.worker, state.events, memory, lambda _: ())
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -2,9 +2,10 @@
 
 from core0.api import routes
 from core0.api.storage_routes import STORAGE_ROUTES
+from core0.api.volume_routes import VOLUME_ROUTES
 from corex.http.openapi import openapi_route
 
-_ROUTES = (*routes.ROUTES, *STORAGE_ROUTES)
+_ROUTES = (*routes.ROUTES, *STORAGE_ROUTES, *VOLUME_ROUTES)
 ROUTES = (
     *_ROUTES,
     openapi_route(

@@ -35,6 +35,7 @@ from core0.wire.types import (
     Node,
     PowerRequest,
 )
+from core0.wire.volumes import Rollback, Volume, Volumes, VolumeSpec
 from corex.http.problem import Problem
 
 T = TypeVar("T")
@@ -209,6 +210,36 @@ class NodeClient:
         """End every pool and every claim of the node."""
         await self._call("POST", "/v1/reset", type(None), body=reset)
 
+    async def volumes(self) -> tuple[Volume, ...]:
+        """All volumes."""
+        return (await self._call("GET", "/v1/volumes", Volumes)).volumes
+
+    async def volume(self, name: str, pool: str | None = None) -> Volume:
+        """One volume; `pool` says which, if two pools have one of that name."""
+        return await self._call("GET", _path(name, "volumes"), Volume, query=_given(pool=pool))
+
+    async def put_volume(self, name: str, spec: VolumeSpec) -> Volume:
+        """Have a volume as the spec says."""
+        return await self._call("PUT", _path(name, "volumes"), Volume, body=spec)
+
+    async def delete_volume(self, name: str, pool: str | None = None, *, snapshots: bool = False) -> None:
+        """Delete a volume with everything in it."""
+        query = _given(pool=pool, snapshots="true" if snapshots else None)
+        await self._call("DELETE", _path(name, "volumes"), type(None), query=query)
+
+    async def take_snapshot(self, volume: str, snapshot: str, pool: str | None = None) -> Volume:
+        """Have a snapshot of a volume."""
+        return await self._call("PUT", _snapshot(volume, snapshot), Volume, query=_given(pool=pool))
+
+    async def delete_snapshot(self, volume: str, snapshot: str, pool: str | None = None) -> None:
+        """Delete a snapshot."""
+        await self._call("DELETE", _snapshot(volume, snapshot), type(None), query=_given(pool=pool))
+
+    async def roll_back(self, volume: str, snapshot: str, pool: str | None = None) -> Volume:
+        """Give a volume a snapshot's content."""
+        path, body = f"{_path(volume, 'volumes')}/rollback", Rollback(snapshot)
+        return await self._call("POST", path, Volume, query=_given(pool=pool), body=body)
+
     async def config(self) -> ConfigStatus:
         """The config in force."""
         return await self._call("GET", "/v1/config", ConfigStatus)
@@ -293,6 +324,14 @@ class NodeClient:
 
 def _path(name: str, kind: str = "containers") -> str:
     return f"/v1/{kind}/{quote(name, safe='')}"
+
+
+def _snapshot(volume: str, snapshot: str) -> str:
+    return f"{_path(volume, 'volumes')}/snapshots/{quote(snapshot, safe='')}"
+
+
+def _given(**query: str | None) -> dict[str, str]:
+    return {name: value for name, value in query.items() if value is not None}
 
 
 def _decode_problem(data: bytes, status: int) -> Problem:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.volumes.manager import Volumes
     from core0.wire.config import NodeConfig
 
 
@@ -53,6 +54,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
         lambda: _containers(networks, events),
         lambda state: _disks(state, worker, keep),
         lambda state: _configs(state, keep),
+        lambda state: _volumes(state, worker),
     )
     _resume(state)
     # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.
@@ -73,6 +75,7 @@ async def _keep_disks(state: NodeState) -> None:
     async with asyncio.TaskGroup() as managers:
         managers.create_task(state.disks.run())
         managers.create_task(state.configs.run())
+        managers.create_task(state.volumes.run())
 
 
 def _disks(state: NodeState, worker: Worker, keep: "_Memory") -> "Disks":
@@ -84,6 +87,14 @@ def _disks(state: NodeState, worker: Worker, keep: "_Memory") -> "Disks":
     return Disks(
         worker, keep, state.events, state.operations, sysfs.observe, mount_tools, paths.POOLS, mounted
     )
+
+
+def _volumes(state: NodeState, worker: Worker) -> "Volumes":
+    from core0.volumes.manager import Volumes
+    from core0.volumes.memory import Memory
+
+    memory = Memory(paths.MEMORY_VOLUMES)
+    return Volumes(state.disks.book, worker, state.events, memory, lambda _: ())
 
 
 def _configs(state: NodeState, keep: "_Memory") -> "Configs":

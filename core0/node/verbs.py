@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
     from core0.node.operations import OperationTable
+    from core0.volumes.manager import Volumes
 
 _LONGEST_WAIT = 60.0
 # What the API answers before the machine goes down, in seconds.
@@ -39,6 +40,7 @@ class NodeState(msgspec.Struct, dict=True):
         make_containers: makes the container manager when it is first used.
         make_disks: makes the disk manager when it is first used.
         make_configs: makes the keeper of the config when it is first used.
+        make_volumes: makes the volume manager when it is first used.
         serving: set once the API serves: what a boot does not wait for begins then.
     """
 
@@ -49,6 +51,7 @@ class NodeState(msgspec.Struct, dict=True):
     make_containers: "Callable[[], Containers]"
     make_disks: "Callable[[NodeState], Disks]"
     make_configs: "Callable[[NodeState], Configs]"
+    make_volumes: "Callable[[NodeState], Volumes]"
     serving: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     @cached_property
@@ -60,6 +63,11 @@ class NodeState(msgspec.Struct, dict=True):
     def disks(self) -> "Disks":
         """The disk manager, which comes after the boot."""
         return self.make_disks(self)
+
+    @cached_property
+    def volumes(self) -> "Volumes":
+        """The volume manager, which comes after the boot, too."""
+        return self.make_volumes(self)
 
     @cached_property
     def operations(self) -> "OperationTable":
@@ -89,8 +97,9 @@ async def answer(state: NodeState, call: Call) -> Reply:
 def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]":
     """Those that no boot waits for."""
     from core0.node.storage_verbs import STORAGE_VERBS
+    from core0.node.volume_verbs import VOLUME_VERBS
 
-    return STORAGE_VERBS
+    return {**STORAGE_VERBS, **VOLUME_VERBS}
 
 
 async def _identity(state: NodeState, _: Call) -> Identity:

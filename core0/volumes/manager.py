@@ -51,7 +51,7 @@ _MOST_ROUNDS = 5
 class Pools(Protocol):
     """What volumes need of the disks."""
 
-    def mounted(self) -> Mapping[str, str]:
+    def folders(self) -> Mapping[str, str]:
         """The pools that serve: where they are mounted, by name."""
 
     async def wait_changed(self) -> None:
@@ -147,7 +147,7 @@ class Volumes:
 
     def take_pools(self) -> None:
         """Look at pools that came, and note those that went; their volumes are known as long as this daemon lives."""
-        mounted = self._pools.mounted()
+        mounted = self._pools.folders()
         for name, root in mounted.items():
             place = self._places.get(name)
             if place is None or not place.root:
@@ -395,14 +395,15 @@ class Volumes:
         if pools:
             raise conflict(f"cannot create volume {name} in memory: pool {pools[0]} has one", _TAKEN, "/pool")
         if spec.origin:
-            said = "a volume in memory cannot be a copy"
+            said = f"cannot create volume {name}: a volume in memory cannot be a copy"
             raise invalid(said, "name the pool of what it is copied from", "/from")
         if spec.io != IoLimits():
-            raise invalid("there is nothing to limit in memory", "leave the limits out", "/io")
+            said = f"cannot limit volume {name}: there is nothing to limit in memory"
+            raise invalid(said, "leave the limits out", "/io")
         total = _memory_of_node()
         if spec.size > total:
-            said = f"the node has {in_words(total)} of memory"
-            raise invalid(f"{said}, {in_words(spec.size)} are wanted", "choose a smaller size", "/size")
+            said = f"cannot have volume {name} of {in_words(spec.size)}: the node has {in_words(total)} of memory"
+            raise invalid(said, "choose a smaller size", "/size")
 
     # checks
 
@@ -410,30 +411,32 @@ class Volumes:
         owner = next((other.name for other, seen in self._everything() if seen.name == name), None)
         if owner:
             raise conflict(f"cannot create volume {name} on pool {place.name}: pool {owner} has one", _TAKEN)
-        self._check_room(place, spec)
+        self._check_room(place, name, spec)
         if spec.origin is None:
             return
         source = place.find(spec.origin.volume)
         if source is None:
             others = [other.name for other, seen in self._everything() if seen.name == spec.origin.volume]
             if others:
-                said = f"volume {spec.origin.volume} lies on pool {others[0]}"
+                said = f"cannot create volume {name}: volume {spec.origin.volume} lies on pool {others[0]}"
                 raise invalid(said, "copy it there, or export and import it", "/pool")
-            said = f"there is no volume {spec.origin.volume!a}"
+            said = f"cannot create volume {name}: there is no volume {spec.origin.volume!a}"
             raise invalid(said, "see 'zn volume ls'", "/from/volume")
         if spec.origin.snapshot is not None:
             names = [one.name for one in source.snapshots]
             if spec.origin.snapshot not in names:
-                said = f"volume {source.name} has no snapshot {spec.origin.snapshot!a}"
+                said = f"cannot create volume {name}: {source.name} has no snapshot {spec.origin.snapshot!a}"
                 raise invalid(said, f"it has: {', '.join(names) or 'none'}", "/from/snapshot")
         if source.record and spec.size < source.record.size and spec.size < source.used:
-            said = f"volume {source.name} takes {in_words(source.used)}, and its copy may take as much"
+            said = f"cannot create volume {name}: {source.name} takes {in_words(source.used)}, a copy may as well"
             raise invalid(said, f"give it {source.used} bytes at least", "/size")
 
-    def _check_room(self, place: _Place, spec: VolumeSpec) -> None:
+    def _check_room(self, place: _Place, name: str, spec: VolumeSpec) -> None:
         size = place.seen.size if place.seen else 0
         if spec.size > size:
-            said = f"pool {place.name} has {in_words(size)}, {in_words(spec.size)} are wanted"
+            said = (
+                f"cannot have volume {name} of {in_words(spec.size)}: pool {place.name} has {in_words(size)}"
+            )
             raise invalid(said, "choose a smaller size, or a larger pool", "/size")
 
     async def _check_change(self, place: _Place, seen: SeenVolume, spec: VolumeSpec) -> None:
@@ -443,7 +446,7 @@ class Volumes:
         if spec.origin is not None and spec.origin != record.origin:
             said = f"cannot make volume {seen.name} a copy: it is there already"
             raise conflict(said, "choose another name, or delete it first", "/from")
-        self._check_room(place, spec)
+        self._check_room(place, seen.name, spec)
         if spec.size < record.size:
             used = await self._used_now(place, seen.name)
             if spec.size < used:
@@ -477,7 +480,8 @@ class Volumes:
         place = self._places.get(name)
         if place is None:
             known = ", ".join(self._places) or "none"
-            raise invalid(f"there is no pool {name!a}", f"the node has: {known}; see 'zn pool ls'", "/pool")
+            said = f"cannot use pool {name!a}: there is none"
+            raise invalid(said, f"the node has: {known}; see 'zn pool ls'", "/pool")
         if place.trouble:
             raise conflict(f"cannot use pool {name}: {place.trouble}", "see 'zn pool show'", "/pool")
         return place

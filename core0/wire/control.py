@@ -46,6 +46,13 @@ Verb = Literal[
     "reset",
     "config",
     "put_config",
+    "volumes",
+    "volume",
+    "put_volume",
+    "delete_volume",
+    "take_snapshot",
+    "delete_snapshot",
+    "roll_back_volume",
 ]
 
 

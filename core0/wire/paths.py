@@ -21,6 +21,7 @@ NODE_SOCKET = "/run/zn/node.sock"
 TEMPLATE_SOCKET = "/run/zn/template.sock"
 CONTAINERS = "/run/zn/containers"
 POOLS = "/run/zn/pools"
+MEMORY_VOLUMES = "/run/zn/volumes"
 LEASES = "/run/zn/leases.json"
 # A ramfs: EROFS mounts a plain file from it, which it does not from a tmpfs.
 IMAGES = "/run/zn/images"

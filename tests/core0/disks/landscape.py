@@ -120,7 +120,7 @@ class World:
         assert before.content
         assert before.content.id == content
         claim = str(uuid.uuid4())
-        after = claimed(before.facts.device, claim)
+        after = msgspec.structs.replace(before, content=claimed(before.facts.device, claim).content)
         disks = tuple(after if disk is before else disk for disk in self.seen.disks)
         known = {**self.known.disks, claim: KnownDisk(name, before.facts.size)}
         return replace(

@@ -24,7 +24,7 @@ class Pools:
         self.there: dict[str, str] = {}
         self._changed = asyncio.Event()
 
-    def mounted(self) -> Mapping[str, str]:
+    def folders(self) -> Mapping[str, str]:
         return dict(self.there)
 
     async def wait_changed(self) -> None:

@@ -232,7 +232,9 @@ async def test_deleting_leaves_no_quota_groups(node: Node, btrfs_disk: Loop) -> 
     ("name", "spec", "status", "pointer", "detail"),
     [
         pytest.param("new", VolumeSpec(MIB << 20, "fast"), 422, "/size", "pool fast has 4 GiB", id="large"),
-        pytest.param("new", VolumeSpec(MIB << 4, "none"), 422, "/pool", "no pool 'none'", id="no pool"),
+        pytest.param(
+            "new", VolumeSpec(MIB << 4, "none"), 422, "/pool", "pool 'none': there is none", id="no pool"
+        ),
         pytest.param(
             "new",
             VolumeSpec(64 * MIB, "fast", origin=Origin("nothing")),

@@ -1,0 +1,96 @@
+"""`zn volume` against a node's real API and a real btrfs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core0.wire.volumes import Origin, Volume
+from tests.cli.conftest import Said, Zn, beside, write_context
+from tests.core0.conftest import Loop
+from tests.core0.conftest import make_btrfs as make_btrfs  # a fixture
+from tests.host_node import HostNode
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+
+
+@pytest.fixture
+def pooled(host_node: HostNode, contexts_file: Path, make_btrfs: Callable[..., Loop]) -> Iterator[HostNode]:
+    """A node that answers, with the pool `fast`; its context is the current one."""
+    host_node.pools["fast"] = make_btrfs("fast").place
+
+    @asynccontextmanager
+    async def serving():
+        async with host_node.daemon() as state, host_node.api():
+            await host_node.told("Its volumes: none")
+            yield
+            for name in [one.name for one in await state.volumes.list() if one.pool is None]:
+                await state.volumes.delete(name)
+
+    with beside(serving()):
+        write_context(contexts_file, host_node)
+        yield host_node
+
+
+def volume(said: Said) -> Volume:
+    """The volume that a command printed as JSON."""
+    assert said.code == 0, said.err
+    return msgspec.json.decode(said.out, type=Volume)
+
+
+def test_the_life_of_a_volume(pooled: HostNode, zn: Zn) -> None:
+    assert "no volumes" in zn("volume", "ls").out
+    made = volume(zn("volume", "create", "data", "64M", "--pool", "fast", "--write-bps", "50M", "--json"))
+    assert (made.size, made.io.write_bps) == (64 * MIB, 50 * MIB)
+    (pooled.pools["fast"] / "volumes" / "data" / "file").write_text("monday")
+    assert "monday" in zn("volume", "snapshot", "data", "monday").out
+    assert volume(zn("volume", "resize", "data", "128M", "--json")).io == made.io
+    copy = volume(zn("volume", "clone", "data", "copy", "--snapshot", "monday", "--json"))
+    assert (copy.origin, copy.size) == (Origin("data", "monday"), 128 * MIB)
+    assert volume(zn("volume", "limit", "data", "--read-iops", "100", "--json")).io.write_bps is None
+    assert "100 reads/s" in zn("volume", "show", "data").out
+    assert volume(zn("volume", "rollback", "data", "monday", "--yes", "--json")).name == "data"
+    listed = zn("volume", "ls").out.splitlines()
+    assert [line.split()[:3] for line in listed[1:]] == [["copy", "fast", "ready"], ["data", "fast", "ready"]]
+    assert zn("volume", "rm", "data", "--snapshot", "monday", "--yes").code == 0
+    assert "volume data is deleted" in zn("volume", "rm", "data", "--yes").out
+    assert zn("volume", "rm", "copy", "--yes", "--snapshots").code == 0
+    assert zn("volume", "ls", "--json").json() == []
+
+
+def test_a_volume_in_memory(pooled: HostNode, zn: Zn) -> None:
+    made = volume(zn("volume", "create", "scratch", "16M", "--memory", "--json"))
+    assert made.pool is None
+    assert "ends with this boot" in zn("volume", "ls").out
+
+
+def test_who_does_not_agree_keeps_the_volume(
+    pooled: HostNode, zn: Zn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zn("volume", "create", "data", "64M", "--pool", "fast")
+    monkeypatch.setattr("typer.confirm", lambda question: False)
+    for words in (["rm", "data"], ["rollback", "data", "monday"], ["rm", "data", "--snapshot", "monday"]):
+        said = zn("volume", *words)
+        assert (said.code, "nothing was changed" in said.err) == (3, True)
+    assert volume(zn("volume", "show", "data", "--json")).state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        pytest.param(["create", "data", "64M"], 2, "give --pool or --memory", id="nowhere"),
+        pytest.param(["create", "data", "64 elephants", "--memory"], 2, "write it as 500G", id="no size"),
+        pytest.param(["create", "data", "1K", "--memory"], 2, "`int` >= 16777216", id="too small"),
+        pytest.param(["create", "data", "64M", "--pool", "slow"], 3, "the node has: fast", id="no pool"),
+        pytest.param(["create", "data", "1T", "--pool", "fast"], 3, "pool fast has 4 GiB", id="too large"),
+        pytest.param(["show", "none"], 3, "see 'zn volume ls'", id="no volume"),
+        pytest.param(["rollback", "none", "monday", "--yes"], 3, "cannot find volume", id="rollback of none"),
+    ],
+)
+def test_what_is_wrong_is_told(pooled: HostNode, zn: Zn, words: list[str], code: int, says: str) -> None:
+    said = zn("volume", *words)
+    assert (said.code, said.out) == (code, "")
+    assert says in said.err

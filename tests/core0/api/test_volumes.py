@@ -1,0 +1,248 @@
+"""Volumes over the node's API: real TLS, the real node daemon, a real btrfs; what is wrong is told by its field."""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+
+from core0.client.client import NodeClient, RefusedError
+from core0.client.credentials import client_context
+from core0.wire.volumes import IoLimits, Origin, Volume, VolumeSpec
+from corex.http.problem import CONTENT_TYPE, Problem
+from tests.core0.conftest import Loop
+from tests.host_node import HostNode
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+SPEC = VolumeSpec(64 * MIB, "disk")
+
+
+@pytest.fixture
+async def node(host_node: HostNode, btrfs_disk: Loop) -> AsyncIterator[HostNode]:
+    """A node that serves, with the pool `disk`."""
+    host_node.pools["disk"] = btrfs_disk.place
+    async with host_node.daemon(), host_node.api():
+        yield host_node
+        for mounted in (host_node.folder / "volumes").iterdir():
+            if mounted.is_dir():
+                await host_node.state.volumes.delete(mounted.name)  # type: ignore[union-attr]
+
+
+@pytest.fixture
+async def client(node: HostNode) -> AsyncIterator[NodeClient]:
+    async with node.operator() as client:
+        await node.told("Its volumes: none")
+        yield client
+
+
+async def test_the_life_of_a_volume(client: NodeClient, btrfs_disk: Loop) -> None:
+    made = await client.put_volume("data", SPEC)
+    assert (made.state, made.size, made.pool) == ("ready", 64 * MIB, "disk")
+    assert await client.put_volume("data", SPEC) == made
+    file = btrfs_disk.place / "volumes" / "data" / "file"
+    file.write_text("monday")
+    taken = await client.take_snapshot("data", "monday")
+    assert [one.name for one in taken.snapshots] == ["monday"]
+    file.write_text("tuesday")
+    copy = await client.put_volume("copy", VolumeSpec(80 * MIB, "disk", origin=Origin("data", "monday")))
+    assert (btrfs_disk.place / "volumes" / "copy" / "file").read_text() == "monday"
+    assert copy.origin == Origin("data", "monday")
+    await client.roll_back("data", "monday")
+    assert file.read_text() == "monday"
+    limited = await client.put_volume("data", VolumeSpec(128 * MIB, "disk", IoLimits(read_bps=1 << 20)))
+    assert (limited.size, limited.io.read_bps) == (128 * MIB, 1 << 20)
+    with pytest.raises(RefusedError, match="it has the snapshots monday; delete them first"):
+        await client.delete_volume("data")
+    await client.delete_snapshot("data", "monday")
+    await client.delete_volume("data")
+    assert [one.name for one in await client.volumes()] == ["copy"]
+    await client.delete_volume("copy", "disk", snapshots=True)
+    assert await client.volumes() == ()
+
+
+async def test_a_volume_in_memory_needs_no_pool(client: NodeClient, node: HostNode) -> None:
+    made = await client.put_volume("scratch", VolumeSpec(16 * MIB))
+    assert (made.pool, made.state) == (None, "ready")
+    assert (node.folder / "volumes" / "scratch").is_mount()
+    assert await client.volume("scratch") == made
+    await client.delete_volume("scratch")
+    assert await client.volumes() == ()
+
+
+SNAPSHOT = "/v1/volumes/data/snapshots/monday"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "pointer", "detail", "remedy"),
+    [
+        pytest.param(
+            "PUT",
+            "/v1/volumes/new",
+            {"size": 1 << 50, "pool": "disk"},
+            422,
+            "/size",
+            "cannot have volume new of 1024 TiB: pool disk has 4 GiB",
+            "choose a smaller size",
+            id="larger than the pool",
+        ),
+        pytest.param(
+            "PUT",
+            "/v1/volumes/new",
+            {"size": 1, "pool": "disk"},
+            422,
+            "/size",
+            "expected `int` >= 16777216",
+            "schema",
+            id="too small",
+        ),
+        pytest.param(
+            "PUT",
+            "/v1/volumes/data",
+            {"size": 16 * MIB, "pool": "disk"},
+            409,
+            "/size",
+            "cannot shrink volume data to 16 MiB: it takes 40",
+            "delete files or snapshots first",
+            id="shrunk below what it holds",
+        ),
+        pytest.param(
+            "PUT",
+            "/v1/volumes/new",
+            {"size": 16 * MIB, "pool": "none"},
+            422,
+            "/pool",
+            "cannot use pool 'none': there is none",
+            "the node has: disk",
+            id="unknown pool",
+        ),
+        pytest.param(
+            "PUT",
+            "/v1/volumes/data",
+            {"size": 64 * MIB},
+            409,
+            "/pool",
+            "pool disk has one",
+            "choose another name",
+            id="name in use",
+        ),
+        pytest.param(
+            "PUT",
+            "/v1/volumes/new",
+            {"size": 64 * MIB, "pool": "disk", "from": {"volume": "data", "snapshot": "sunday"}},
+            422,
+            "/from/snapshot",
+            "data has no snapshot 'sunday'",
+            "it has: monday",
+            id="copy of an unknown snapshot",
+        ),
+        pytest.param(
+            "PUT",
+            "/v1/volumes/data?pool=other",
+            {"size": 64 * MIB, "pool": "disk"},
+            422,
+            "/pool",
+            "the query names other",
+            "in the body only",
+            id="two pools named",
+        ),
+        pytest.param(
+            "POST",
+            "/v1/volumes/data/rollback",
+            {"snapshot": "sunday"},
+            404,
+            None,
+            "cannot find snapshot 'sunday' of volume data",
+            "zn volume show data",
+            id="rollback to an unknown snapshot",
+        ),
+        pytest.param(
+            "PUT",
+            "/v1/volumes/..%2Fx",
+            {"size": 64 * MIB, "pool": "disk"},
+            422,
+            None,
+            "parameter `name`",
+            "openapi",
+            id="a name that climbs",
+        ),
+        pytest.param(
+            "PUT",
+            "/v1/volumes/data/snapshots/..",
+            None,
+            422,
+            None,
+            "parameter `snapshot`",
+            "openapi",
+            id="a snapshot's name that climbs",
+        ),
+        pytest.param(
+            "GET", "/v1/volumes/none", None, 404, None, "cannot find volume 'none'", "zn volume ls", id="none"
+        ),
+        pytest.param(
+            "DELETE",
+            "/v1/volumes/data",
+            None,
+            409,
+            None,
+            "it has the snapshots monday",
+            "?snapshots=true",
+            id="deleted with its snapshots",
+        ),
+    ],
+)
+async def test_what_is_wrong_is_told_and_nothing_is_changed(
+    client: NodeClient,
+    node: HostNode,
+    btrfs_disk: Loop,
+    method: str,
+    path: str,
+    body: object,
+    status: int,
+    pointer: str | None,
+    detail: str,
+    remedy: str,
+) -> None:
+    await client.put_volume("data", SPEC)
+    (btrfs_disk.place / "volumes" / "data" / "file").write_bytes(os.urandom(40 * MIB))
+    await client.take_snapshot("data", "monday")
+    before = listing(await client.volumes())
+    problem = await asked(node, method, path, body, status)
+    assert (problem.status, problem.pointer) == (status, pointer)
+    assert problem.detail.startswith("cannot ")
+    assert detail in problem.detail
+    assert remedy in problem.remedy
+    assert listing(await client.volumes()) == before
+    assert names(btrfs_disk.place / "incoming") == []
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+def listing(volumes: tuple[Volume, ...]) -> list[Volume]:
+    """Without what the file system counts later."""
+    return [msgspec.structs.replace(one, used=0) for one in volumes]
+
+
+async def asked(node: HostNode, method: str, path: str, body: object, status: int) -> Problem:
+    """The problem document that a request gets."""
+    pin = aiohttp.Fingerprint(bytes.fromhex(node.fingerprint))
+    data = json.dumps(body).encode() if body else None
+    headers = {"Content-Type": "application/json"} if body else {}
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=pin)) as session,
+        session.request(
+            method,
+            aiohttp.client.URL(f"https://{node.address}{path}", encoded=True),
+            ssl=client_context(node.certificate()),
+            data=data,
+            headers=headers,
+        ) as answer,
+    ):
+        text = await answer.read()
+        assert (answer.status, answer.headers["Content-Type"]) == (status, CONTENT_TYPE), text
+        return msgspec.json.decode(text, type=Problem)
