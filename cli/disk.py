@@ -9,11 +9,10 @@ from cli.connect import call
 from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_table
+from cli.sizes import size
 from core0.wire.storage import Claim, Disk, EraseRequest, Health
 
 app = typer.Typer(no_args_is_help=True)
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 @app.command("ls")
@@ -134,13 +133,3 @@ def _in_words(health: Health) -> str:
     told += [] if health.power_on_hours is None else [f"{health.power_on_hours} hours on"]
     told += [] if health.media_errors is None else [f"{health.media_errors} errors"]
     return ", ".join(told)
-
-
-def size(count: int) -> str:
-    """Bytes as people read them."""
-    scaled, unit = float(count), _UNITS[0]
-    for unit in _UNITS:  # noqa: B007 — the last one is wanted
-        if scaled < 1024:
-            break
-        scaled /= 1024
-    return f"{count} B" if unit == "B" else f"{scaled:.1f} {unit}"

@@ -1,11 +1,12 @@
 """Machines that `zn` keeps running: their folders, their specifications, their start and end."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ci.qemu import detached, process, trial
 from ci.qemu.detached import Record
+from ci.qemu.disks import Disk
 from ci.qemu.machine import CONSOLE_LOG, Machine
 from ci.qemu.monitor import MonitorError
 from ci.qemu.spec import Boot, DirectBoot, MachineSpec, NetBoot
@@ -15,6 +16,8 @@ from core0.wire.ports import API
 
 # Where machines and the server keep their sockets, records and logs.
 RUN = Path(os.environ.get("ZN_RUN") or ROOT / "build" / "run")
+# Their disks, which outlive them.
+DISKS = RUN / "disks"
 # QEMU's NAT network shows the host's loopback under this address.
 HOST = "10.0.2.2"
 _END_SECONDS = 10.0
@@ -60,7 +63,34 @@ def network_boot(port: int) -> NetBoot:
     return NetBoot(f"http://{HOST}:{port}/boot.ipxe")
 
 
-async def start(name: str, boot: Boot, image: Path, *, memory: int, cpus: int) -> Path:
+def disks_of(name: str, sizes: Sequence[int]) -> tuple[Disk, ...]:
+    """A machine's disks, of so many bytes each. They outlive it: one that is there is taken with what it holds."""
+    DISKS.mkdir(parents=True, exist_ok=True)
+    found = []
+    for number, size in enumerate(sizes, 1):
+        path = DISKS / f"{name}-{number}"
+        if not path.exists():
+            with path.open("wb") as new:
+                new.truncate(size)
+        found.append(Disk(f"disk{number}", path))
+    return tuple(found)
+
+
+def drop_disks(*, used: bool) -> list[Path]:
+    """Delete the disks of machines that do not run: those that nobody wrote to, and the `used` ones only then.
+
+    Returns:
+        Those that are left.
+    """
+    for path in sorted(DISKS.glob("*")):
+        if used or path.stat().st_blocks == 0:
+            path.unlink()
+    return sorted(DISKS.glob("*"))
+
+
+async def start(
+    name: str, boot: Boot, image: Path, *, memory: int, cpus: int, disks: Sequence[int] = ()
+) -> Path:
     """Start a machine that lives on after this command; returns its folder.
 
     Args:
@@ -69,6 +99,7 @@ async def start(name: str, boot: Boot, image: Path, *, memory: int, cpus: int) -
         image: the build whose kernel tries the acceleration.
         memory: RAM in MiB.
         cpus: virtual CPUs.
+        disks: bytes of each of its disks.
 
     Raises:
         Failure: one of this name runs.
@@ -80,7 +111,8 @@ async def start(name: str, boot: Boot, image: Path, *, memory: int, cpus: int) -
             f"cannot start machine {name}: it runs; stop it first: zn vm stop {name}", ExitCode.REFUSED
         )
     acceleration = await trial.choose(image / "vmlinuz")
-    await detached.launch(MachineSpec(name, boot, memory=memory, cpus=cpus), acceleration, folder)
+    spec = MachineSpec(name, boot, memory=memory, cpus=cpus, disks=disks_of(name, disks))
+    await detached.launch(spec, acceleration, folder)
     async with detached.attach(folder) as machine:
         await machine.monitor.execute("cont")
     return folder

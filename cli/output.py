@@ -38,3 +38,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 def print_line(text: str) -> None:
     """Print one line for people."""
     sys.stdout.write(text + "\n")
+
+
+def time_of(seconds: float) -> str:
+    """A time as people read it.
+
+    Args:
+        seconds: since 1970, UTC.
+    """
+    import datetime
+
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

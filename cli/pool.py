@@ -1,22 +1,20 @@
 """`zn pool`: the pools of a node."""
 
-import re
 from typing import Annotated
 
 import msgspec
 import typer
 
 from cli.connect import call
-from cli.disk import size
 from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_table
+from cli.output import Json, print_json, print_table, time_of
+from cli.sizes import bytes_of, size
 from core0.wire.storage import Destruction, Pool, PoolSpec, Replacement
 
 app = typer.Typer(no_args_is_help=True)
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait until it serves (60 at most).")]
-_SCALE = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @app.command("ls")
@@ -30,7 +28,7 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
         print_json(found)
         return
     rows = [
-        (one.name, one.state, _profile(one), str(len(one.members)), size(one.size), size(one.free), one.why)
+        (one.name, one.state, one.profile, str(len(one.members)), size(one.size), size(one.free), one.why)
         for one in found
     ]
     print_table(("pool", "state", "profile", "disks", "size", "free", "why"), rows, "no pools")
@@ -177,20 +175,18 @@ def _print(pool: Pool, as_json: bool) -> None:
         ("name", pool.name),
         ("state", pool.state),
         ("why", pool.why),
-        ("profile", _profile(pool)),
+        ("profile", pool.profile),
         ("id", pool.id or "-"),
         ("wanted by", pool.source),
+        ("key", pool.encryption or "not encrypted"),
         ("size", size(pool.size)),
         ("used", size(pool.used)),
         ("free", size(pool.free)),
+        ("last scrub", f"{time_of(pool.scrub.ended)}: {pool.scrub.detail}" if pool.scrub else "-"),
     ]
     print_table(("pool", ""), rows)
     members = [(one.disk, one.state, size(one.size), size(one.used), str(one.errors)) for one in pool.members]
     print_table(("disk", "state", "size", "used", "errors"), members, "no disks yet")
-
-
-def _profile(pool: Pool) -> str:
-    return pool.spec.profile if pool.spec else "-"
 
 
 def _spec(**given: object) -> PoolSpec:
@@ -199,11 +195,3 @@ def _spec(**given: object) -> PoolSpec:
         return msgspec.convert(given, PoolSpec)
     except msgspec.ValidationError as error:
         raise Failure(f"cannot make the pool: {error}; see zn pool create --help", ExitCode.USAGE) from None
-
-
-def bytes_of(text: str) -> int:
-    """A size as people write it, in bytes. Raises Failure (usage)."""
-    found = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", text)
-    if not found:
-        raise Failure(f"cannot read the size {text!r}: write it as 500G", ExitCode.USAGE)
-    return int(found[1]) * _SCALE[found[2]]

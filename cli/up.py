@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import secrets
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from cli.image import cache_folder
 from cli.image_report import TerminalReport
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json
+from cli.sizes import bytes_of
 from cli.tasks import ROOT
 from core0.client.client import NodeClient
 from core0.wire.types import Container, ContainerSpec, PublishedPort
@@ -72,14 +73,18 @@ class Reached:
 def up(
     ctx: typer.Context,
     memory: Annotated[int, typer.Option(help="RAM of the node in MiB, if it is not up yet.")] = 512,
+    disk: Annotated[
+        list[str], typer.Option("--disk", help="A disk of that size, if it is not up yet; may be repeated.")
+    ] = ["8G", "8G"],  # noqa: B006 — typer reads it, nobody changes it
     as_json: Json = False,
 ) -> None:
     """From source to a running container: build, serve, boot, deploy. Runs again in seconds.
 
     Example: zn up
     """
+    sizes = [bytes_of(one) for one in disk]
     make_images()
-    reached = asyncio.run(_until_told(bring_up(ctx.obj.contexts, TerminalReport(), memory)))
+    reached = asyncio.run(_until_told(bring_up(ctx.obj.contexts, TerminalReport(), memory, sizes)))
     if as_json:
         print_json(reached)
     else:
@@ -118,13 +123,13 @@ async def _until_told(work: Coroutine[Any, Any, Reached]) -> Reached:
         raise Failure("interrupted: what this run had started has ended", ExitCode.INTERRUPTED) from None
 
 
-async def bring_up(contexts: Path, report: TerminalReport, memory: int) -> Reached:
+async def bring_up(contexts: Path, report: TerminalReport, memory: int, disks: Sequence[int]) -> Reached:
     """From the images to the answering service. What was started here ends again if a step fails."""
     async with AsyncExitStack() as undo:
         with report.step("server"):
             server = await _serve(contexts, undo)
         with report.step("machine"):
-            folder = await _boot(server, memory, report, undo)
+            folder = await _boot(server, memory, disks, report, undo)
         async with detached.attach(folder) as machine, _console_told(machine):
             with report.step("ready"):
                 fingerprint, api = await machines.wait_ready(machine)
@@ -168,6 +173,7 @@ def show(reached: Reached) -> None:
         "  ./zn node show",
         "  ./zn container ls",
         f"  ./zn process ls {DEMO}",
+        "  ./zn disk ls",
         f"  ./zn vm console {NODE}",
         "  ./zn down",
     )
@@ -189,7 +195,9 @@ async def _serve(contexts: Path, undo: AsyncExitStack) -> serving.Server:
     return serving.start(SERVER, words)
 
 
-async def _boot(server: serving.Server, memory: int, report: TerminalReport, undo: AsyncExitStack) -> Path:
+async def _boot(
+    server: serving.Server, memory: int, disks: Sequence[int], report: TerminalReport, undo: AsyncExitStack
+) -> Path:
     """The node: the one that runs, if it booted from this server, else a new one."""
     folder = machines.folder_of(NODE)
     boot = machines.network_boot(server.port)
@@ -199,7 +207,7 @@ async def _boot(server: serving.Server, memory: int, report: TerminalReport, und
         return folder
     await machines.stop(folder)
     undo.push_async_callback(machines.stop, folder)
-    started = await machines.start(NODE, boot, _IMAGE, memory=memory, cpus=1)
+    started = await machines.start(NODE, boot, _IMAGE, memory=memory, cpus=1, disks=disks)
     (folder / "build-id").write_text(contents.load(_IMAGE).build_id)
     return started
 

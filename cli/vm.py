@@ -4,7 +4,7 @@ import asyncio
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,7 @@ from ci.qemu import detached
 from ci.qemu.spec import Boot
 from cli import machines, operator
 from cli.output import Json, print_json, print_line, print_table
+from cli.sizes import bytes_of
 from cli.tasks import ROOT
 
 app = typer.Typer(help="Run machines under QEMU.", no_args_is_help=True)
@@ -34,15 +35,21 @@ def run(
     ] = _IMAGE,
     memory: Annotated[int, typer.Option(help="RAM in MiB.")] = 512,
     cpus: Annotated[int, typer.Option(help="Virtual CPUs.")] = 1,
+    disk: Annotated[
+        list[str] | None, typer.Option("--disk", help="A disk of that size; may be repeated.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Boot a build, straight from its files, and wait until it is ready.
 
-    Example: zn vm run node2 --memory 256
+    Its disks outlive it: run again, a machine of that name has them with what they hold.
+
+    Example: zn vm run node2 --memory 256 --disk 20G
     """
     operator_argument = operator.kernel_argument(ctx.obj.contexts)
     boot = machines.direct_boot(image, (operator_argument, f"zn.hostname={name}"))
-    facts = asyncio.run(_run(name, boot, image, memory, cpus))
+    disks = [bytes_of(one) for one in disk or ()]
+    facts = asyncio.run(_run(name, boot, image, memory, cpus, disks))
     if as_json:
         print_json(facts)
     else:
@@ -114,8 +121,10 @@ def stop(name: Name) -> None:
     print_line(f"Machine {name} has ended")
 
 
-async def _run(name: str, boot: Boot, image: Path, memory: int, cpus: int) -> dict[str, str]:
-    folder = await machines.start(name, boot, image, memory=memory, cpus=cpus)
+async def _run(
+    name: str, boot: Boot, image: Path, memory: int, cpus: int, disks: Sequence[int]
+) -> dict[str, str]:
+    folder = await machines.start(name, boot, image, memory=memory, cpus=cpus, disks=disks)
     try:
         async with detached.attach(folder) as machine:
             fingerprint, address = await machines.wait_ready(machine)

@@ -6,10 +6,9 @@ import msgspec
 import typer
 
 from cli.connect import call
-from cli.disk import size
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table
-from cli.pool import bytes_of
+from cli.output import Json, print_json, print_line, print_table, time_of
+from cli.sizes import bytes_of, size
 from core0.wire.volumes import IoLimits, Volume, VolumeSpec
 
 app = typer.Typer(no_args_is_help=True)
@@ -222,7 +221,7 @@ def _print(volume: Volume, as_json: bool) -> None:
         ("containers", ", ".join(volume.containers) or "-"),
     ]
     print_table(("volume", ""), rows)
-    snapshots = [(one.name, _time(one.created), one.id) for one in volume.snapshots]
+    snapshots = [(one.name, time_of(one.created), one.id) for one in volume.snapshots]
     print_table(("snapshot", "taken", "id"), snapshots, "no snapshots")
 
 
@@ -234,9 +233,3 @@ def _in_words(io: IoLimits) -> str:
         (f"{io.write_iops} writes/s" if io.write_iops else ""),
     )
     return ", ".join(filter(None, given)) or "-"
-
-
-def _time(seconds: float) -> str:
-    import datetime
-
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -329,6 +329,7 @@ class Disks:
         devices = self.book.data(name)
         await apply.mount_pool(self.book.world, name, devices, options, degraded)
         self.book.note_mount(name, SeenPool(frozenset(devices), options))
+        await self._watch.read_figures(name)
         pool, profile = self.book.known.pools[name], await apply.read_profile(self.book.world, name)
         if profile and profile != pool.profile:
             pool = msgspec.structs.replace(pool, profile=profile)

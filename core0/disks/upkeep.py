@@ -94,8 +94,12 @@ def _summary(found: list[ScrubFigures]) -> Scrub:
     errors, bad = sum(one.errors for one in found), sum(one.uncorrectable for one in found)
     corrected = sum(one.corrected for one in found)
     read = sum(one.done for one in found)
-    said = f"{read >> 20} MiB read, {errors} errors, {corrected} corrected, {bad} beyond correction"
+    said = f"{_in_words(read)} read, {errors} errors, {corrected} corrected, {bad} beyond correction"
     return Scrub(time.time(), errors, corrected, bad, said)
+
+
+def _in_words(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB"
 
 
 async def replace_disk(

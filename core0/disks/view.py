@@ -48,6 +48,7 @@ def show_pool(
 ) -> Pool:
     """A pool for the API; its passphrase is nobody's to see."""
     pool, wish = known.pools.get(name), wanted.pools.get(name)
+    made = pool or (wish.spec if wish else None)
     state, why = explain_pool(name, wanted, known, seen, failures)
     numbers = figures or Figures()
     return Pool(
@@ -57,6 +58,8 @@ def show_pool(
         why=why,
         spec=public(wish.spec) if wish else None,
         source=wish.source if wish else "none",
+        profile=made.profile if made else "single",
+        encryption=made.encryption.key if made and made.encryption else None,
         members=_members(pool, known, seen, numbers) if pool else (),
         size=numbers.size,
         used=numbers.used,

@@ -29,7 +29,7 @@ class Watch:
         asked = -_HEALTH_EVERY
         while True:
             for name in tuple(self._book.mounted):
-                await self._read_figures(name)
+                await self.read_figures(name)
             self._scrub_due()
             if time.monotonic() - asked >= _HEALTH_EVERY and self._book.seen().settled:
                 asked = time.monotonic()
@@ -58,7 +58,8 @@ class Watch:
         except TimeoutError:
             pass
 
-    async def _read_figures(self, name: str) -> None:
+    async def read_figures(self, name: str) -> None:
+        """Read a pool's figures; tell it when a disk made more errors."""
         path = f"{self._book.world.pools}/{name}"
         try:
             found = await self._book.world.worker.call(

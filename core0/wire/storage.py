@@ -153,6 +153,9 @@ class MountOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     autodefrag: bool = False
 
 
+KeySource = Literal["config", "tpm2", "operator"]
+
+
 class Encryption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """LUKS2 on each disk of a pool.
 
@@ -162,7 +165,7 @@ class Encryption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         passphrase: for `config`; never shown by the API.
     """
 
-    key: Literal["config", "tpm2", "operator"]
+    key: KeySource
     passphrase: Annotated[str, msgspec.Meta(min_length=8, max_length=512)] | None = None
 
 
@@ -224,9 +227,11 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         why: one plain sentence.
         spec: what it shall be; None if neither config nor API wants it any more: its data stays.
         source: who wants it.
+        profile: how it spreads its data; of an adopted one it is known once it serves.
+        encryption: where its key comes from; None if it is not encrypted.
         members: its disks.
-        size: bytes of all members together; with `raid1` a file takes its size twice.
-        used: bytes allocated for data and metadata.
+        size: bytes that files can take at most, by the kernel's estimate: with `raid1` half of what the disks have.
+        used: bytes that data and metadata take, each counted once.
         free: bytes that can still be written, by the kernel's estimate.
         scrub: the last scrub.
     """
@@ -237,6 +242,8 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: str
     spec: PoolSpec | None
     source: Literal["config", "api", "none"]
+    profile: Profile = "single"
+    encryption: KeySource | None = None
     members: tuple[PoolMember, ...] = ()
     size: Bytes = 0
     used: Bytes = 0

@@ -43,14 +43,14 @@ def test_up_leads_to_an_answering_container_and_down_to_nothing(zn: Zn, tmp_path
     assert zn("up", "--json") == reached
     assert [again["pid"] for again in zn("vm", "ls", "--json")] == [machine["pid"]]
 
-    assert zn("down", "--json") == {"stopped": ["machine node1", "netboot server"]}
+    assert zn("down", "--json") == {"stopped": ["machine node1", "netboot server"], "disks": []}
     assert process.identify(machine["pid"]) is None
     assert not (tmp_path / "run").exists()
     assert sorted(path.name for path in (tmp_path / "config" / "zeronode").iterdir()) == [
         "contexts.toml",
         "operator.pem",
     ]
-    assert zn("down", "--json") == {"stopped": []}
+    assert zn("down", "--json") == {"stopped": [], "disks": []}
 
 
 def test_a_small_node_is_taken_up_again_after_a_reboot_with_its_new_identity(zn: Zn) -> None:
@@ -75,4 +75,4 @@ def test_an_interrupted_up_ends_what_it_has_started(zn: Zn, number: signal.Signa
         assert "interrupted" in up.stderr.read()
     assert up.returncode == 130
     assert process.identify(machine["pid"]) is None
-    assert zn("down", "--json") == {"stopped": []}
+    assert zn("down", "--json") == {"stopped": [], "disks": []}
