@@ -180,6 +180,7 @@ def _do(job: Callable[..., object], theirs: socket.socket, descriptors: Sequence
     while piece := theirs.recv(_PIECE):
         data += piece
     theirs.sendall(msgspec.msgpack.encode(_answer(job, bytes(data), descriptors)))
+    theirs.shutdown(socket.SHUT_WR)  # a thread of the job may hang and keep the socket open
     sys.stdout.flush()
     os._exit(0)
 

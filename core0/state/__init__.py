@@ -1,0 +1,1 @@
+"""What the node remembers over reboots: copies on every claimed disk, of which the newest wins."""
