@@ -17,11 +17,12 @@ from core0.disks.checks import absent, find_disk
 from core0.disks.model import Facts, Figures, Known, Seen, SeenDisk, SeenPool, Wanted, WantedPool
 from core0.disks.observe import Look, combine
 from core0.disks.plan import own_disks
-from core0.disks.view import show_disk, show_pool
+from core0.disks.view import check_disks, check_pools, show_disk, show_pool
 from core0.linux import files
 from core0.linux.worker import Worker
 from core0.wire.control import Report
 from core0.wire.storage import Disk, Health, MountOptions, Pool, PoolSpec, StorageConfig
+from core0.wire.types import Check
 
 T = TypeVar("T")
 
@@ -112,6 +113,10 @@ class Book:
         """All pools that there are or that are wanted, by name."""
         names = sorted({*self.known.pools, *self.wanted().pools})
         return tuple(self._shown(name) for name in names)
+
+    def checks(self) -> tuple[Check, ...]:
+        """What the node's health says of disks and pools."""
+        return check_disks(self.disks()), check_pools(self.pools())
 
     def folders(self) -> Mapping[str, str]:
         """The pools that serve: their folders by name."""

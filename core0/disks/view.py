@@ -1,6 +1,6 @@
 """Disks and pools as the API shows them. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -8,6 +8,7 @@ from core0.disks.explain import explain_disk, explain_pool
 from core0.disks.model import Figures, Known, KnownPool, Seen, SeenDisk, Wanted
 from core0.disks.plan import own_disks
 from core0.wire.storage import Disk, Pool, PoolMember, PoolSpec, Signature
+from core0.wire.types import Check
 
 
 def show_disk(disk: SeenDisk, known: Known, seen: Seen) -> Disk:
@@ -85,6 +86,18 @@ def _member(claim: str, own: Mapping[str, SeenDisk], known: Known, figures: Figu
         used,
         errors,
     )
+
+
+def check_disks(disks: Iterable[Disk]) -> Check:
+    """Whether the disks are well."""
+    bad = [f"{disk.id} ({disk.state})" for disk in disks if disk.state in ("failing", "hung")]
+    return Check("disks", not bad, f"disks that fail or hang: {', '.join(bad) or 'none'}")
+
+
+def check_pools(pools: Iterable[Pool]) -> Check:
+    """Whether the pools are well; one that waits for its passphrase or its disks is."""
+    bad = [f"{pool.name} ({pool.state})" for pool in pools if pool.state in ("degraded", "offline", "failed")]
+    return Check("pools", not bad, f"pools in trouble: {', '.join(bad) or 'none'}")
 
 
 def public(spec: PoolSpec) -> PoolSpec:

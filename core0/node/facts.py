@@ -37,8 +37,13 @@ def describe_node(fingerprint: str, links: tuple[SeenLink, ...]) -> Node:
     )
 
 
-def describe_health(links: tuple[SeenLink, ...]) -> Health:
-    """Whether the node can do its work, and how much memory its own processes take."""
+def describe_health(links: tuple[SeenLink, ...], storage: tuple[Check, ...] = ()) -> Health:
+    """Whether the node can do its work, and how much memory its own processes take.
+
+    Args:
+        links: the node's links.
+        storage: what the disk manager says, once there is one.
+    """
     available = _memory("MemAvailable")
     addressed = [link.name for link in links if link.addresses]
     failed = [phase.name for phase in _phases() if phase.state == "failed"]
@@ -46,6 +51,7 @@ def describe_health(links: tuple[SeenLink, ...]) -> Health:
         Check("memory", available >= _LEAST_MEMORY, f"{available >> 20} MiB are available"),
         Check("network", bool(addressed), f"links with an address: {', '.join(addressed) or 'none'}"),
         Check("boot", not failed, f"phases that failed: {', '.join(failed) or 'none'}"),
+        *storage,
     )
     processes = tuple(sorted(_processes(), key=lambda process: process.pid))
     return Health(all(check.ok for check in checks), checks, available, processes)

@@ -117,7 +117,8 @@ async def _node(state: NodeState, _: Call) -> Any:
 
 
 async def _health(state: NodeState, _: Call) -> Any:
-    return facts.describe_health(state.networks.links())
+    storage = state.disks.book.checks() if "disks" in vars(state) else ()
+    return facts.describe_health(state.networks.links(), storage)
 
 
 async def _boot(_: NodeState, __: Call) -> Any:

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.cli.conftest import Zn, write_context
+from tests.core0.disks.loop import LoopDisks
 from tests.host_node import HostNode
 
 
@@ -29,7 +30,15 @@ def test_health_ends_with_1_when_a_check_fails(served: HostNode, zn: Zn) -> None
     health = zn("node", "health", "--json").json()
     assert isinstance(health, dict)
     assert health["ok"] is False
-    assert {check["name"] for check in health["checks"]} == {"memory", "network", "boot"}
+    assert {"memory", "network", "boot"} <= {check["name"] for check in health["checks"]}
+
+
+def test_health_tells_of_disks_and_pools(disks: LoopDisks, zn: Zn) -> None:
+    health = zn("node", "health", "--json").json()
+    assert isinstance(health, dict)
+    told = {check["name"]: (check["ok"], check["why"]) for check in health["checks"]}
+    assert told["disks"] == (True, "disks that fail or hang: none")
+    assert told["pools"] == (True, "pools in trouble: none")
 
 
 def test_boot_lists_phases_with_their_times(served: HostNode, zn: Zn) -> None:

@@ -27,6 +27,7 @@ from core0.wire.storage import (
     Selector,
     StorageConfig,
 )
+from core0.wire.types import Check
 from tests.core0.disks.loop import LoopDisks, can_encrypt, can_loop, loop_disks
 from tests.host_node import KeptInMemory
 
@@ -190,6 +191,7 @@ async def test_a_pool_serves_without_a_disk_and_says_so(node: Node, monkeypatch:
     node.disks.pull("two")
     async with node.manager() as manager:
         pool = await until(manager, "fast", "degraded")
+        assert Check("pools", False, "pools in trouble: fast (degraded)") in manager.book.checks()
         assert pool.why.startswith("it serves, but disk virtio-two is missing; ")
         assert [member.state for member in pool.members] == ["online", "missing"]
         assert read(manager.book.folders()["fast"]) == "kept"
