@@ -13,7 +13,7 @@ from cli.connect import call, reach
 from cli.frame import Settings
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_table
-from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort
+from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort, VolumeMount
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -58,6 +58,9 @@ def create(
     port: Annotated[
         list[str] | None, typer.Option("--port", "-p", help="Publish NODE:CONTAINER[/udp].")
     ] = None,
+    volume: Annotated[
+        list[str] | None, typer.Option("--volume", "-v", help="Show VOLUME:FOLDER[:ro] in it.")
+    ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="Add NAME=VALUE.")] = None,
     user: Annotated[str | None, typer.Option(help="Run as this user of the image.")] = None,
     restart: Annotated[str, typer.Option(help="always, on-failure or never.")] = "always",
@@ -79,6 +82,7 @@ def create(
         user=user,
         restart=restart,
         ports=[_port(text) for text in port or ()],
+        mounts=[_mount(text) for text in volume or ()],
         limits={"memory_mib": memory, "cpus": cpus},
     )
     made = call(ctx.obj, lambda client: client.put_container(name, spec, wait))
@@ -131,6 +135,7 @@ def _print(container: Container, as_json: bool) -> None:
         ("image", container.spec.image),
         ("digest", container.image_digest or "-"),
         ("address", container.address or "-"),
+        ("volumes", ", ".join(_mount_text(one) for one in container.spec.mounts) or "-"),
         ("ports", _ports(container)),
         ("Core-X", f"port {container.corex.port}" if container.corex else "-"),
         ("fingerprint", f"sha256:{container.corex.fingerprint}" if container.corex else "-"),
@@ -163,6 +168,23 @@ def _pair(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise Failure(f"cannot set {text!r}: it is not NAME=VALUE", ExitCode.USAGE)
     return name, value
+
+
+def _mount_text(mount: VolumeMount) -> str:
+    return f"{mount.volume}:{mount.target}{':ro' if mount.read_only else ''}"
+
+
+def _mount(text: str) -> VolumeMount:
+    volume, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    try:
+        if mode not in ("", "ro"):
+            raise ValueError(mode)
+        return msgspec.convert({"volume": volume, "target": target, "read_only": bool(mode)}, VolumeMount)
+    except (ValueError, msgspec.ValidationError):
+        raise Failure(
+            f"cannot mount {text!r}: it is not VOLUME:FOLDER[:ro], as in data:/var/lib/db", ExitCode.USAGE
+        ) from None
 
 
 def _port(text: str) -> PublishedPort:

@@ -25,8 +25,8 @@ from image.errors import ImageError
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 # Offsets in struct seccomp_data: the number, the architecture, the low half of an argument.
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
-# Instructions: load a word, and the jumps and the return, all with a constant (linux/bpf_common.h).
-_LOAD, _JUMP, _IF_EQUAL, _IF_GREATER_EQUAL, _IF_SET, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
+# Instructions: load a word, and the jumps, the mask and the return, all with a constant (linux/bpf_common.h).
+_AND, _LOAD, _JUMP, _IF_EQUAL, _IF_GREATER_EQUAL, _IF_SET, _RETURN = 0x54, 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
 _REACH = 255
 # AUDIT_ARCH_* of linux/audit.h.
 _ARCHES: Mapping[str, int] = {"amd64": 0xC000003E, "arm64": 0xC00000B7}
@@ -38,6 +38,9 @@ _CLONE_FS = 0x200
 # linux/sched.h: the flags of clone(2) that make namespaces.
 _NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+# linux/btrfs.h: the letter of its calls; linux/fs.h: FICLONE, FICLONERANGE and FIDEDUPERANGE, which bear it, too.
+_IOCTL_KIND, _BTRFS_MAGIC = 0xFF00, 0x94
+_BTRFS_ALLOWED = (0x40049409, 0x4020940D, 0xC0189436)
 _AF_VSOCK = 40
 # personality(2): Linux, Linux with uname 2.6, 32-bit, both, and the question for the present one.
 _PERSONALITIES = (0x0, 0x0020000, 0x8, 0x0020008, 0xFFFFFFFF)
@@ -172,7 +175,11 @@ def _unshare() -> Program:
 
 
 def _ioctl() -> Program:
-    return _refuse_if(1, (_TIOCSTI, _TIOCLINUX))
+    """Of btrfs's calls only those that share extents of files: subvolumes and quota are the node's."""
+    others = _refuse_if(1, (_TIOCSTI, _TIOCLINUX))
+    of_btrfs = _one_of(1, _BTRFS_ALLOWED, _ALLOW, _ERRNO | EPERM)
+    kind = [_argument(1), (_AND, 0, 0, _IOCTL_KIND), (_IF_EQUAL, 0, len(of_btrfs), _BTRFS_MAGIC << 8)]
+    return [*kind, *of_btrfs, *others]
 
 
 def _socket() -> Program:

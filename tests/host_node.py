@@ -135,25 +135,17 @@ class HostNode:
         self.identity = Identity(certificate, key, self._anchor())
         events = EventRing()
         networks = Networks(events, lambda lease: None, self.folder / "leases.json")
-        world = World(
-            Store(self.folder / "images"),
-            networks,
-            identity.make_certificate,
-            self.folder / "containers",
-            self.folder / "cgroup",
-        )
-        containers = Containers(world, events)
         self.state = NodeState(
             self.identity,
             self.fingerprint,
             events,
             networks,
-            lambda: containers,
+            self.containers,
             self.disks,
             self.configs,
             self.volumes,
         )
-        containers.resume()
+        self.state.containers.resume()
         keeping = asyncio.create_task(self.state.volumes.run(), name="volumes")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(str(self.socket))
@@ -181,6 +173,18 @@ class HostNode:
                 if any(event.message == message for event in found.events):
                     return
                 cursor = found.cursor
+
+    def containers(self, state: NodeState) -> Containers:
+        """A container manager that has not taken over anything yet."""
+        world = World(
+            Store(self.folder / "images"),
+            state.networks,
+            identity.make_certificate,
+            state.volumes.use,
+            self.folder / "containers",
+            self.folder / "cgroup",
+        )
+        return Containers(world, state.events)
 
     def configs(self, state: NodeState) -> Configs:
         """A keeper of the config, which comes over the API."""
@@ -212,7 +216,7 @@ class HostNode:
         """The volume manager of those pools."""
         assert self.worker
         memory = Memory(str(self.folder / "volumes"))
-        return Volumes(state.disks.book, self.worker, state.events, memory, lambda _: ())
+        return Volumes(state.disks.book, self.worker, state.events, memory, state.users_of)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,11 +17,11 @@ from core0.containers.model import IDS, Record, first_id
 from core0.containers.observe import is_alive, start_time
 from core0.images.model import Image
 from core0.images.store import Store
-from core0.linux import cgroups, files, namespaces
+from core0.linux import cgroups, files, mounts, namespaces
 from core0.template.messages import Forked, Go, Ready
 from core0.wire import paths
 from core0.wire.network import CONTAINER_GATEWAY
-from core0.wire.types import ContainerSpec, CoreX
+from core0.wire.types import ContainerSpec, CoreX, VolumeMount
 from corex.wire.boot import Boot
 from corex.wire.process import ProcessSpec
 
@@ -58,6 +58,31 @@ class Network(Protocol):
         """Take published ports back."""
 
 
+class VolumeLimits(Protocol):
+    """What volumes mean for a container's limits."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the node's memory that they may take."""
+
+    @property
+    def io(self) -> Sequence[str]:
+        """Lines for io.max, one for each disk."""
+
+
+class Volumes(Protocol):
+    """What containers need of volumes."""
+
+    def trouble(self, name: str) -> str:
+        """Why there is no volume of that name to be had; empty if there is one."""
+
+    async def hand_out(self, name: str) -> int:
+        """A detached mount of a volume. Raises OSError: it cannot be had now."""
+
+    def limits(self, names: Iterable[str]) -> VolumeLimits:
+        """Limits for a container that has these volumes."""
+
+
 class Certify(Protocol):
     """Makes a fresh self-signed certificate."""
 
@@ -71,6 +96,7 @@ class World(msgspec.Struct, frozen=True):
     store: Store
     network: Network
     certify: Certify
+    volumes: Volumes
     folder: Path = Path(paths.CONTAINERS)
     cgroup: Path = Path(paths.CGROUP_CONTAINERS)
 
@@ -105,10 +131,15 @@ def processes_of(spec: ContainerSpec, image: Image) -> dict[str, ProcessSpec]:
     return {"main": main}
 
 
-def limits_of(spec: ContainerSpec) -> dict[str, str]:
-    """The cgroup's limit files. Memory and files in memory count together, so both make the limit."""
+def limits_of(spec: ContainerSpec, volumes: int = 0) -> dict[str, str]:
+    """The cgroup's limit files. Memory and files in memory count together, so all of them make the limit.
+
+    Args:
+        spec: the container's.
+        volumes: bytes that its volumes in memory may take.
+    """
     limits = spec.limits
-    memory = (limits.memory_mib + limits.storage_mib) << 20
+    memory = ((limits.memory_mib + limits.storage_mib) << 20) + volumes
     return {
         "memory.max": str(memory),
         "memory.swap.max": "0",
@@ -116,6 +147,14 @@ def limits_of(spec: ContainerSpec) -> dict[str, str]:
         "cpu.max": f"{int(limits.cpus * 100_000)} 100000",
         "pids.max": str(limits.processes),
     }
+
+
+def limit(world: World, name: str, spec: ContainerSpec) -> None:
+    """Make a container's cgroup, or limit it anew."""
+    volumes = world.volumes.limits(mount.volume for mount in spec.mounts)
+    group = world.cgroup / name
+    cgroups.create(group, limits_of(spec, volumes.memory))
+    cgroups.limit_io(group, volumes.io)
 
 
 def ports_of(spec: ContainerSpec) -> list[tuple[str, int, int]]:
@@ -156,7 +195,8 @@ async def _create(
     """The steps, in order. `opened` holds what is closed in any case, `undo` what only a failure takes back."""
     group, folder = world.cgroup / slot.name, world.folder / slot.name
     undo.callback(cgroups.kill, group)
-    cgroups.create(group, limits_of(spec))
+    limit(world, slot.name, spec)
+    volumes = [_own(opened, await _volume(world, mount)) for mount in spec.mounts]
 
     certificate, key, fingerprint = world.certify(slot.name)
     boot = Boot(slot.name, certificate, key, spec.token_sha256, processes_of(spec, image))
@@ -183,8 +223,11 @@ async def _create(
     )
     undo.callback(world.network.detach, slot.number)
     address = world.network.attach(slot.number, _own(opened, namespaces.open_namespace(pid, "net")))
-    go = Go(slot.name, address, CONTAINER_GATEWAY, world.network.nameservers)
-    socket.send_fds(ours, [msgspec.json.encode(go)], [root])
+    for volume in volumes:
+        mounts.set_attributes(volume, mounts.ATTR_IDMAP, user_namespace=users)
+    targets = tuple(mount.target for mount in spec.mounts)
+    go = Go(slot.name, address, CONTAINER_GATEWAY, world.network.nameservers, targets)
+    socket.send_fds(ours, [msgspec.json.encode(go)], [root, *volumes])
     await _ready(ours)
     world.network.publish(address, ports_of(spec))
     record = Record(
@@ -192,6 +235,18 @@ async def _create(
     )
     write_whole(folder / "record.json", record)
     return record
+
+
+async def _volume(world: World, mount: VolumeMount) -> int:
+    """A volume as the container may use it; files keep their owners as the container knows them."""
+    descriptor = await world.volumes.hand_out(mount.volume)
+    attributes = mounts.ATTR_NOSUID | mounts.ATTR_NODEV | (mounts.ATTR_RDONLY if mount.read_only else 0)
+    try:
+        mounts.set_attributes(descriptor, attributes)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _own(opened: contextlib.ExitStack, descriptor: int) -> int:

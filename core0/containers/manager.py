@@ -16,6 +16,7 @@ from core0.containers.apply import ContainerError, Slot, World
 from core0.containers.model import Action, Create, Pull, Record, Remove, Seen, Stop, Wanted
 from core0.containers.observe import is_alive, observe_record, observe_wanted
 from core0.containers.plan import plan
+from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
 from core0.wire import ports
 from core0.wire.control import Refusal, RefusedError, Report
@@ -92,6 +93,24 @@ class Containers:
             pid=running.pid if running else None,
         )
 
+    def users_of(self, volume: str) -> tuple[str, ...]:
+        """The containers that have a volume: in their spec, or still while they are made anew."""
+        return tuple(
+            name for name, life in sorted(self._lives.items()) if volume in self._volumes_of(name, life)
+        )
+
+    def limit_again(self, volume: str) -> None:
+        """A volume's limits are others now: those of its containers are, too."""
+        for name in self.users_of(volume):
+            record = observe_record(self._world.folder / name)
+            if record and is_alive(record):
+                apply.limit(self._world, name, record.spec)
+
+    def _volumes_of(self, name: str, life: _Life) -> set[str]:
+        record = observe_record(self._world.folder / name)
+        mounts = (*life.spec.mounts, *(record.spec.mounts if record else ()))
+        return {mount.volume for mount in mounts}
+
     async def wait(self, name: str, seconds: float) -> Container:
         """One container once it is running, stopped or failed, or as it is after so many seconds."""
         try:
@@ -146,6 +165,7 @@ class Containers:
         except ValueError as error:
             refusal = Refusal(422, "invalid", str(error), "correct the image reference", "/image")
             raise RefusedError(refusal) from None
+        self._check_mounts(spec)
         taken = dict(self._taken_ports(besides=name))
         for index, port in enumerate(spec.ports):
             owner = taken.get((port.protocol, port.node)) or _reserved(port.node)
@@ -156,6 +176,19 @@ class Containers:
                     Refusal(409, "conflict", detail, "choose another port of the node", pointer)
                 )
             taken[port.protocol, port.node] = "an earlier entry of this container"
+
+    def _check_mounts(self, spec: ContainerSpec) -> None:
+        for index, mount in enumerate(spec.mounts):
+            trouble = self._world.volumes.trouble(mount.volume)
+            if trouble:
+                remedy = "see 'zn volume ls'; the pool that has it may not be there yet"
+                pointer = f"/mounts/{index}/volume"
+                raise RefusedError(Refusal(422, "invalid", f"cannot mount {trouble}", remedy, pointer))
+            refused = refused_target(mount.target, [other.target for other in spec.mounts[:index]])
+            if refused:
+                detail = f"cannot mount volume {mount.volume} at {mount.target}: {refused}"
+                pointer = f"/mounts/{index}/target"
+                raise RefusedError(Refusal(422, "invalid", detail, "choose another folder", pointer))
 
     def _taken_ports(self, besides: str) -> Iterator[tuple[tuple[str, int], str]]:
         for name, life in self._lives.items():

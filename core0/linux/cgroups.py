@@ -28,6 +28,19 @@ def create(path: StrPath, limits: Mapping[str, str] | None = None) -> None:
             ) from None
 
 
+def limit_io(path: StrPath, lines: Iterable[str]) -> None:
+    """Limit a cgroup's input and output by lines as io.max has them, one for each disk.
+
+    Raises:
+        OSError: naming the line that the kernel refused.
+    """
+    for line in lines:
+        try:
+            files.write(f"{path}/io.max", line)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot limit io to {line}: {error.strerror}") from None
+
+
 def delegate(path: StrPath, controllers: Iterable[str]) -> None:
     """Give the children of a cgroup those of the named controllers that exist here."""
     present = set(files.read_text(f"{path}/cgroup.controllers").split())

@@ -51,7 +51,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
         fingerprint,
         events,
         networks,
-        lambda: _containers(networks, events),
+        lambda state: _containers(state, networks),
         lambda state: _disks(state, worker, keep),
         lambda state: _configs(state, keep),
         lambda state: _volumes(state, worker),
@@ -94,7 +94,7 @@ def _volumes(state: NodeState, worker: Worker) -> "Volumes":
     from core0.volumes.memory import Memory
 
     memory = Memory(paths.MEMORY_VOLUMES)
-    return Volumes(state.disks.book, worker, state.events, memory, lambda _: ())
+    return Volumes(state.disks.book, worker, state.events, memory, state.users_of)
 
 
 def _configs(state: NodeState, keep: "_Memory") -> "Configs":
@@ -126,13 +126,14 @@ class _Memory:
     async def leave(self, disk: str) -> None: ...
 
 
-def _containers(networks: Networks, events: EventRing) -> "Containers":
+def _containers(state: NodeState, networks: Networks) -> "Containers":
     """The container manager, which has taken over what an earlier daemon left."""
     from core0.containers.apply import World
     from core0.containers.manager import Containers
     from core0.images.store import Store
 
-    containers = Containers(World(Store(), networks, identity.make_certificate), events)
+    world = World(Store(), networks, identity.make_certificate, state.volumes.use)
+    containers = Containers(world, state.events)
     containers.resume()
     return containers
 

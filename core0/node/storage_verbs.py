@@ -92,9 +92,10 @@ async def _replace_disk(state: "NodeState", call: Call) -> Operation:
 
 
 async def _destroy_pool(state: "NodeState", call: Call) -> None:
-    await _told(
-        state.disks.works.destroy_pool(call.name, msgspec.json.decode(call.body, type=Destruction).id)
-    )
+    wanted = msgspec.json.decode(call.body, type=Destruction)
+    state.volumes.refuse_used(call.name, f"destroy pool {call.name}")
+    await _told(state.disks.works.destroy_pool(call.name, wanted.id))
+    state.volumes.forget(call.name)
 
 
 async def _erase_disk(state: "NodeState", call: Call) -> Operation:
@@ -106,7 +107,9 @@ async def _reset(state: "NodeState", call: Call) -> None:
     if msgspec.json.decode(call.body, type=Reset).fingerprint != state.fingerprint:
         detail = "cannot reset the node: the fingerprint is another node's"
         raise RefusedError(Refusal(409, "conflict", detail, "see 'zn node show'", "/fingerprint"))
+    state.volumes.refuse_used(None, "reset the node")
     await _told(state.disks.works.reset())
+    state.volumes.forget(None)
 
 
 async def _config(state: "NodeState", _: Call) -> ConfigStatus:

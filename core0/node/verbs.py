@@ -48,7 +48,7 @@ class NodeState(msgspec.Struct, dict=True):
     fingerprint: str
     events: EventRing
     networks: Networks
-    make_containers: "Callable[[], Containers]"
+    make_containers: "Callable[[NodeState], Containers]"
     make_disks: "Callable[[NodeState], Disks]"
     make_configs: "Callable[[NodeState], Configs]"
     make_volumes: "Callable[[NodeState], Volumes]"
@@ -57,7 +57,7 @@ class NodeState(msgspec.Struct, dict=True):
     @cached_property
     def containers(self) -> "Containers":
         """The container manager. Importing it takes longer than all else of this process that a boot waits for."""
-        return self.make_containers()
+        return self.make_containers(self)
 
     @cached_property
     def disks(self) -> "Disks":
@@ -68,6 +68,10 @@ class NodeState(msgspec.Struct, dict=True):
     def volumes(self) -> "Volumes":
         """The volume manager, which comes after the boot, too."""
         return self.make_volumes(self)
+
+    def users_of(self, volume: str) -> tuple[str, ...]:
+        """The containers that have a volume in their spec. Without a container manager there are none."""
+        return self.containers.users_of(volume) if "containers" in self.__dict__ else ()
 
     @cached_property
     def operations(self) -> "OperationTable":

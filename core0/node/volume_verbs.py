@@ -22,7 +22,10 @@ async def _volume(state: "NodeState", call: Call) -> Volume:
 
 
 async def _put_volume(state: "NodeState", call: Call) -> Volume:
-    return await state.volumes.put(call.name, msgspec.json.decode(call.body, type=VolumeSpec))
+    put = await state.volumes.put(call.name, msgspec.json.decode(call.body, type=VolumeSpec))
+    if put.containers:
+        state.containers.limit_again(call.name)
+    return put
 
 
 async def _delete_volume(state: "NodeState", call: Call) -> None:

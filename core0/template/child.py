@@ -40,6 +40,7 @@ KEPT_CAPABILITIES = (
     "SYS_CHROOT",
 )
 _LARGEST_BOOT = 1 << 20
+_MOST_VOLUMES = 16
 
 
 class Descriptors(msgspec.Struct, frozen=True):
@@ -63,7 +64,7 @@ def be_container(given: Descriptors) -> NoReturn:
         _keep_only(given)
         talk = socket.socket(fileno=given.talk)
         step = "go"
-        go, root = _wait_for_go(talk)
+        go, root, volumes = _wait_for_go(talk)
         step = "certificate"
         boot, tls = _load_boot(given.boot)
         step = "user"
@@ -71,7 +72,7 @@ def be_container(given: Descriptors) -> NoReturn:
         step = "network"
         _configure_network(go)
         step = "root"
-        build_root(root, go)
+        build_root(root, go, volumes)
         step = "privileges"
         root_of_children = _enter_runtime(given.runtime)
         _drop(go, seccomp)
@@ -109,15 +110,19 @@ def _keep_only(given: Descriptors) -> None:
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
-def _wait_for_go(talk: socket.socket) -> tuple[Go, int]:
-    """Wait for the node: the fixed message and the container's root as a detached mount."""
+def _wait_for_go(talk: socket.socket) -> tuple[Go, int, list[int]]:
+    """Wait for the node: the message, the container's root and its volumes as detached mounts."""
     from core0.template.main import receive
 
     talk.settimeout(30)
-    data, descriptors = receive(talk, 1)
-    if len(descriptors) != 1:
+    data, descriptors = receive(talk, 1 + _MOST_VOLUMES)
+    if not descriptors:
         raise OSError("the node is gone")
-    return msgspec.json.decode(data, type=Go), descriptors[0]
+    go = msgspec.json.decode(data, type=Go)
+    root, *volumes = descriptors
+    if len(volumes) != len(go.targets):
+        raise OSError(f"{len(volumes)} volumes came for {len(go.targets)} places")
+    return go, root, volumes
 
 
 def _load_boot(descriptor: int) -> "tuple[Boot, ssl.SSLContext]":

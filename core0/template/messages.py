@@ -18,6 +18,7 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         address: its IPv4 address.
         gateway: the address by which everything is reached.
         nameservers: for its resolv.conf.
+        targets: where the volumes are seen, whose mounts come behind the root's.
         open_files: RLIMIT_NOFILE.
     """
 
@@ -25,6 +26,7 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str
     gateway: str
     nameservers: tuple[str, ...]
+    targets: tuple[str, ...] = ()
     open_files: int = 65536
 
 

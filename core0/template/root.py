@@ -8,6 +8,7 @@ onto the descriptors.
 import contextlib
 import os
 import stat
+from collections.abc import Sequence
 
 from core0.linux import mounts
 from core0.template.messages import Go
@@ -36,8 +37,13 @@ _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 _SAFE = mounts.ATTR_NOSUID | mounts.ATTR_NODEV | mounts.ATTR_NOEXEC
 
 
-def build_root(root: int, go: Go) -> None:
+def build_root(root: int, go: Go, volumes: Sequence[int] = ()) -> None:
     """Build the container's world on the detached mount `root` and make it the root of this mount namespace.
+
+    Args:
+        root: the detached mount.
+        go: what the node says.
+        volumes: detached mounts for `go.targets`.
 
     Raises:
         OSError: naming the mount or file that failed.
@@ -54,6 +60,8 @@ def build_root(root: int, go: Go) -> None:
     _place(base, "sys/fs/cgroup", mounts.create("cgroup2", {}, _SAFE | mounts.ATTR_RDONLY))
     _build_dev(base)
     _restrict_proc(base)
+    for target, volume in zip(go.targets, volumes, strict=True):
+        _place_volume(base, target.removeprefix("/"), volume)
     mounts.pivot_into(base)
     os.close(base)
     os.close(root)
@@ -67,6 +75,22 @@ def _place(base: int, name: str, mount: int) -> None:
     finally:
         os.close(target)
         os.close(mount)
+
+
+def _place_volume(base: int, target: str, volume: int) -> None:
+    """Show a volume at a folder, which is made if the image has none. A link on the way is refused."""
+    made = ""
+    for part in target.split("/"):
+        made = f"{made}/{part}".removeprefix("/")
+        try:
+            os.close(mounts.open_in_root(base, made, os.O_PATH | os.O_DIRECTORY))
+        except FileNotFoundError:
+            above = mounts.open_in_root(base, os.path.dirname(made) or ".", os.O_PATH | os.O_DIRECTORY)
+            try:
+                os.mkdir(part, 0o755, dir_fd=above)
+            finally:
+                os.close(above)
+    _place(base, target, volume)
 
 
 def _make_folder(base: int, name: str, mode: int) -> None:

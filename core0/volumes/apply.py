@@ -8,11 +8,12 @@ import contextlib
 import errno
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 
 import msgspec
 
-from core0.linux import btrfs, files
+from core0.linux import btrfs, files, mounts
 from core0.volumes.model import (
     FOLDERS,
     INCOMING,
@@ -57,6 +58,16 @@ def change(root: str, actions: tuple[Action, ...], name: str) -> SeenVolume | No
     """Carry out actions; returns what the volume of that name is afterwards, None if it is gone."""
     _carry_out(root, actions)
     return observe_volume(root, name)
+
+
+def hand_out(root: str, name: str, answer: int) -> None:
+    """Send a detached mount of a volume over the socket `answer`."""
+    with opened(root) as pool, opened(VOLUMES, pool) as volumes, opened(name, volumes) as volume:
+        if not is_subvolume(volume):
+            raise OSError(errno.EINVAL, f"cannot mount volume {name}: it is no subvolume")
+        mount = mounts.clone_tree("", directory=volume)
+    with socket.socket(fileno=answer) as way:
+        socket.send_fds(way, [b"mount"], [mount])
 
 
 def _carry_out(root: str, actions: tuple[Action, ...]) -> None:

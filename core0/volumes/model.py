@@ -102,6 +102,7 @@ class SeenPool(msgspec.Struct, frozen=True):
         leftovers: entries of `incoming`.
         orphans: entries of `snapshots` whose volume is gone.
         groups: quota groups that count nothing and belong to nothing.
+        disks: its disks, as `major:minor`.
     """
 
     ready: bool
@@ -113,6 +114,7 @@ class SeenPool(msgspec.Struct, frozen=True):
     leftovers: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
+    disks: tuple[str, ...] = ()
 
     def find(self, name: str) -> SeenVolume | None:
         """The volume of that name."""

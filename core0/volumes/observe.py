@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from core0.linux import btrfs
+from core0.linux import btrfs, files
 from core0.volumes.model import (
     FOLDERS,
     INCOMING,
@@ -54,7 +54,18 @@ def observe(root: str) -> SeenPool:
             _entries(pool, INCOMING) if INCOMING in entries else (),
             _orphans(pool) if ready else (),
             _idle(groups, set(btrfs.subvolumes(pool)), volumes),
+            tuple(
+                _disk_number(os.stat(device.path).st_rdev) for device in btrfs.devices(pool) if device.path
+            ),
         )
+
+
+def _disk_number(device: int) -> str:
+    """`major:minor` of the disk that a device is, or is a partition of: io.max takes no partition."""
+    path = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
+    if os.path.exists(f"{path}/partition"):
+        return files.read_text(f"{path}/../dev").strip()
+    return f"{os.major(device)}:{os.minor(device)}"
 
 
 def _entries(pool: int, name: str) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ ContainerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 ImageReference = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+# Absolute, without empty parts; `core0.containers.targets` refuses what would climb or hide what is needed.
+MountTarget = Annotated[str, msgspec.Meta(pattern=r"^(/[^/\x00-\x1f]+)+$(?!\n)", max_length=1024)]
 Mebibytes = Annotated[int, msgspec.Meta(ge=4, le=1 << 24)]
 
 ContainerState = Literal["pulling", "creating", "running", "stopping", "stopped", "failed", "removing"]
@@ -111,6 +113,20 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     storage_mib: Mebibytes = 64
 
 
+class VolumeMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A volume that a container sees.
+
+    Attributes:
+        volume: its name.
+        target: the folder in the container that it is seen at, made if the image has none.
+        read_only: whether the container cannot write to it.
+    """
+
+    volume: ContainerName
+    target: MountTarget
+    read_only: bool = False
+
+
 class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a container shall be.
 
@@ -125,6 +141,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         restart: what follows the end of its process.
         ports: the node's ports that lead to it.
         limits: what it may use.
+        mounts: the volumes that it sees.
     """
 
     image: ImageReference
@@ -136,6 +153,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     restart: RestartPolicy = "always"
     ports: tuple[PublishedPort, ...] = ()
     limits: Limits = Limits()
+    mounts: Annotated[tuple[VolumeMount, ...], msgspec.Meta(max_length=16)] = ()
 
 
 class CoreX(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

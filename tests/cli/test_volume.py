@@ -78,6 +78,17 @@ def test_who_does_not_agree_keeps_the_volume(
     assert volume(zn("volume", "show", "data", "--json")).state == "ready"
 
 
+def test_a_container_is_shown_its_volumes(pooled: HostNode, zn: Zn) -> None:
+    zn("volume", "create", "data", "64M", "--pool", "fast")
+    words = ("container", "create", "web", "--image", "http://127.0.0.1:9/demo/", "--wait", "0")
+    zn(*words, "-v", "data:/var/lib/db", "-v", "data:/seen:ro")
+    assert "data:/var/lib/db, data:/seen:ro" in zn("container", "show", "web").out
+    assert volume(zn("volume", "show", "data", "--json")).containers == ("web",)
+    for wrong in ("data", "data:var", "data:/x:rw", ":/x"):
+        said = zn(*words, "-v", wrong)
+        assert (said.code, "it is not VOLUME:FOLDER[:ro]" in said.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

@@ -7,9 +7,12 @@ All tests here run in one event loop per worker, because the node and the server
 import asyncio
 import datetime
 import fcntl
+import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -24,10 +27,13 @@ from cli.image import cache_folder
 from core0.client.client import NodeClient
 from core0.client.credentials import client_context, issue_certificate, make_key, public_hex
 from core0.wire.ports import API
+from core0.wire.types import ContainerSpec
 from image import build as builder
 from image.report import Report
 from image.server import Config, Running, serve
 from image.sources import Places
+from tests.vm.inside import TOKEN
+from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -157,3 +163,25 @@ async def node(
     """An authenticated client of the shared node."""
     async with await connect(machine) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def busybox(oci: Path) -> Iterator[Path]:
+    """The folder of an image that has a shell."""
+    if not BUSYBOX.exists():
+        pytest.skip("needs Debian's busybox-static")
+    folder = oci / "busybox"
+    write_layout(folder, layer_of_busybox())
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def spec(server: Running, busybox: Path) -> Callable[..., ContainerSpec]:
+    """Makes specs of containers of that image."""
+
+    def make(image: str = "oci/busybox/", **wanted: Any) -> ContainerSpec:
+        token = hashlib.sha256(TOKEN.encode()).hexdigest()
+        return ContainerSpec(f"http://10.0.2.2:{server.port}/{image}", token, **wanted)
+
+    return make

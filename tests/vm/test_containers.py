@@ -1,10 +1,7 @@
 """Containers on a booted node: their life, what they may not do, and what bad images and requests get."""
 
-import hashlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -14,34 +11,14 @@ from ci.qemu.machine import Machine
 from core0.client.client import NodeClient, RefusedError
 from core0.wire.types import ContainerSpec, Limits, PublishedPort
 from corex.wire.api import ExecRequest
-from image.server import Running
-from tests.vm.inside import TOKEN, gone, inside, running, settled, until
-from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
+from tests.vm.inside import gone, inside, running, settled, until
+from tests.vm.layouts import layer_of_busybox, write_layout
 
 SHELL = ("/bin/sh", "-c", "while :; do sleep 1; done")
 SECONDS = 10.0
 DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
 STREAMS = ("stdin", "stdout", "stderr")
 Spec = Callable[..., ContainerSpec]
-
-
-@pytest.fixture(scope="module")
-def busybox(oci: Path) -> Iterator[Path]:
-    if not BUSYBOX.exists():
-        pytest.skip("needs Debian's busybox-static")
-    folder = oci / "busybox"
-    write_layout(folder, layer_of_busybox())
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def spec(server: Running, busybox: Path) -> Spec:
-    def make(image: str = "oci/busybox/", **wanted: Any) -> ContainerSpec:
-        token = hashlib.sha256(TOKEN.encode()).hexdigest()
-        return ContainerSpec(f"http://10.0.2.2:{server.port}/{image}", token, **wanted)
-
-    return make
 
 
 async def test_a_service_answers_through_its_published_port_and_its_process_obeys(

@@ -1,5 +1,6 @@
 """Volumes over the node's API: real TLS, the real node daemon, a real btrfs; what is wrong is told by its field."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ import pytest
 
 from core0.client.client import NodeClient, RefusedError
 from core0.client.credentials import client_context
+from core0.wire.types import ContainerSpec
 from core0.wire.volumes import IoLimits, Origin, Volume, VolumeSpec
 from corex.http.problem import CONTENT_TYPE, Problem
 from tests.core0.conftest import Loop
@@ -217,6 +219,70 @@ async def test_what_is_wrong_is_told_and_nothing_is_changed(
     assert remedy in problem.remedy
     assert listing(await client.volumes()) == before
     assert names(btrfs_disk.place / "incoming") == []
+
+
+CONTAINER = {"image": "http://127.0.0.1:9/demo/", "token_sha256": "ab" * 32}
+
+
+@pytest.mark.parametrize(
+    ("mounts", "pointer", "detail"),
+    [
+        pytest.param(
+            [{"volume": "none", "target": "/x"}],
+            "/mounts/0/volume",
+            "cannot mount volume 'none': there is none",
+            id="unknown volume",
+        ),
+        pytest.param(
+            [{"volume": "data", "target": "/x"}, {"volume": "data", "target": "/proc/1"}],
+            "/mounts/1/target",
+            "cannot mount volume data at /proc/1: the node makes that folder itself",
+            id="a folder of the node's",
+        ),
+        pytest.param(
+            [{"volume": "data", "target": "/x"}, {"volume": "data", "target": "/x"}],
+            "/mounts/1/target",
+            "another volume is seen at /x",
+            id="twice the same folder",
+        ),
+        pytest.param(
+            [{"volume": "data", "target": "x"}],
+            "/mounts/0/target",
+            "matching regex",
+            id="no absolute path",
+        ),
+    ],
+)
+async def test_a_container_gets_no_volume_that_is_not_there_nor_hides_what_is_the_nodes(
+    client: NodeClient, node: HostNode, mounts: object, pointer: str, detail: str
+) -> None:
+    await client.put_volume("data", SPEC)
+    problem = await asked(node, "PUT", "/v1/containers/web", {**CONTAINER, "mounts": mounts}, 422)
+    assert problem.pointer == pointer
+    assert detail in problem.detail
+    assert await client.containers() == ()
+
+
+async def test_a_volume_that_a_container_has_stays(client: NodeClient, node: HostNode) -> None:
+    await client.put_volume("data", SPEC)
+    await client.take_snapshot("data", "monday")
+    spec = msgspec.convert({**CONTAINER, "mounts": [{"volume": "data", "target": "/x"}]}, ContainerSpec)
+    await client.put_container("web", spec)
+    assert (await client.volume("data")).containers == ("web",)
+    for method, path, body in (
+        ("DELETE", "/v1/volumes/data?snapshots=true", None),
+        ("POST", "/v1/volumes/data/rollback", {"snapshot": "monday"}),
+        ("POST", "/v1/reset", {"fingerprint": node.fingerprint}),
+    ):
+        problem = await asked(node, method, path, body, 409)
+        assert "container web has " in problem.detail
+        assert problem.remedy == "remove the container first"
+    assert (await client.put_volume("data", VolumeSpec(80 * MIB, "disk"))).size == 80 * MIB
+    await client.delete_container("web")
+    async with asyncio.timeout(30):
+        while await client.containers():
+            await client.events((await client.events()).cursor, wait=0.5)
+    await client.delete_volume("data", snapshots=True)
 
 
 def names(folder: Path) -> list[str]:

@@ -84,7 +84,7 @@ class Node:
                 await asyncio.sleep(0.02)
 
     def _is_taken(self, name: str) -> bool:
-        place = self.volumes._places.get(name)
+        place = self.volumes._places.all.get(name)
         return place is not None and not place.trouble
 
 

@@ -167,13 +167,13 @@ async def test_a_clone_is_a_copy_whose_size_holds_from_the_beginning(node: Node,
 async def test_a_clone_that_deletes_what_it_had_of_its_source_gets_room(
     node: Node, btrfs_disk: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core0.volumes.manager._COUNT_EVERY", 0.1)
+    monkeypatch.setattr("core0.volumes.manager._LOOK_AGAIN", 0.1)
     await node.volumes.put("data", SMALL)
     write(place(btrfs_disk, "data") / "file", 60 * MIB)
     await node.volumes.put("copy", VolumeSpec(64 * MIB, "fast", origin=Origin("data")))
     (place(btrfs_disk, "copy") / "file").unlink()
     await asyncio.to_thread(os.sync)
-    node.volumes._wake.set()
+    node.volumes._places.wake.set()
     await node.wait_until(lambda all_: all_[0].used < MIB)
     assert (await asyncio.to_thread(fill, place(btrfs_disk, "copy") / "new"))[0] == pytest.approx(
         64 * MIB, rel=0.01
@@ -223,7 +223,7 @@ async def test_deleting_leaves_no_quota_groups(node: Node, btrfs_disk: Loop) -> 
         await node.volumes.delete("data", snapshots=True)
         await asyncio.to_thread(subprocess.run, ["btrfs", "subvolume", "sync", btrfs_disk.place], check=True)
     seen = await node.worker.call(observe.observe, str(btrfs_disk.place), deadline=30)
-    await node.volumes._sweep(node.volumes._places["fast"])
+    await node.volumes._places.sweep(node.volumes._places.all["fast"])
     seen = await node.worker.call(observe.observe, str(btrfs_disk.place), deadline=30)
     assert (seen.groups, seen.leftovers) == ((), ())
 
@@ -393,7 +393,7 @@ async def test_two_pools_with_a_volume_of_one_name_are_told_apart(
     other = make_btrfs("other")
     node.pools.change(slow=other.place)
     await node.wait_taken("slow")
-    node.volumes._places.pop("fast")
+    node.volumes._places.all.pop("fast")
     await node.volumes.put("data", VolumeSpec(32 * MIB, "slow"))
     node.pools.change(fast=btrfs_disk.place, slow=other.place)
     both = await node.wait_until(lambda all_: [one.state for one in all_] == ["conflict", "conflict"])
@@ -465,14 +465,14 @@ async def test_a_record_that_cannot_be_understood_is_told(node: Node, btrfs_disk
 async def test_a_pool_that_fails_is_told_and_tried_again(
     node: Node, btrfs_disk: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core0.volumes.manager._COUNT_EVERY", 0.1)
+    monkeypatch.setattr("core0.volumes.manager._LOOK_AGAIN", 0.1)
     await node.volumes.put("data", SMALL)
     root = node.pools.there["fast"]
-    node.volumes._places["fast"].root = "/nowhere"
+    node.volumes._places.all["fast"].root = "/nowhere"
     (shown,) = await node.wait_until(lambda all_: all_[0].state == "offline")
     assert shown.why == "pool fast cannot be used: [Errno 2] /nowhere: No such file or directory"
-    node.volumes._places["fast"].root = root
-    node.volumes._wake.set()
+    node.volumes._places.all["fast"].root = root
+    node.volumes._places.wake.set()
     await node.wait_until(lambda all_: all_[0].state == "ready")
 
 

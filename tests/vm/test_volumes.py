@@ -1,0 +1,131 @@
+"""Volumes of a booted node: in containers, at their limits, kept, brought back, and there after a reboot."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ci.pytest_machines import Machines
+from ci.qemu.machine import Machine
+from ci.qemu.spec import DirectBoot, MachineSpec
+from core0.client.client import NodeClient, RefusedError
+from core0.wire.storage import PoolSpec, Selector
+from core0.wire.types import Container, ContainerSpec, Limits, VolumeMount
+from core0.wire.volumes import IoLimits, Origin, VolumeSpec
+from corex.wire.api import ExecRequest
+from tests.vm.inside import gone, inside, running, until
+from tests.vm.test_disks import disk, settled
+
+Connect = Callable[[Machine], Awaitable[NodeClient]]
+Spec = Callable[..., ContainerSpec]
+Shell = Callable[[str], Awaitable[str]]
+READY_SECONDS = 10.0
+MIB = 1 << 20
+SIZE = 64 * MIB
+IDLE = ("/bin/sh", "-c", "while :; do sleep 1; done")
+FILL = "dd if=/dev/urandom of=/data/full bs=64k count=2000 conv=fsync 2>&1; busybox stat -c %s /data/full"
+
+
+@asynccontextmanager
+async def shell(machine: Machine, container: Container) -> AsyncIterator[Shell]:
+    """Runs scripts in a container; what they say on both outputs."""
+    async with inside(machine, container) as corex:
+
+        async def run(script: str) -> str:
+            done = await corex.execute(ExecRequest(("/bin/sh", "-c", script), env={"PATH": "/bin"}))
+            return done.stdout.data + done.stderr.data
+
+        yield run
+
+
+async def pooled(client: NodeClient) -> None:
+    """The pool `fast` of the machine's one disk; after a reboot the node may have to be told that it is its own."""
+    await settled(client, 1)
+    (one,) = await client.disks()
+    if one.state == "foreign":
+        await client.adopt_disk(one.id)
+    elif not one.pool:
+        await client.put_pool("fast", PoolSpec(Selector(), format_blank=True))
+    pool = await client.pool("fast", wait=60)
+    assert pool.state == "online", pool.why
+
+
+async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, spec: Spec, tmp_path: Path
+) -> None:
+    machine = await machines.start(MachineSpec("volumes", direct_boot, disks=(disk(tmp_path, "one"),)))
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        await pooled(client)
+        await until(lambda: usable(client))
+        with pytest.raises(RefusedError, match="cannot mount volume 'data': there is none"):
+            await client.put_container("web", spec(mounts=(VolumeMount("data", "/data"),)))
+        await client.put_volume("data", VolumeSpec(SIZE, "fast", IoLimits(write_bps=1 << 30)))
+        mounts = (VolumeMount("data", "/data"), VolumeMount("data", "/var/lib/seen", read_only=True))
+        container = await running(client, "web", spec(argv=IDLE, mounts=mounts))
+        async with shell(machine, container) as run:
+            assert await run("busybox stat -c '%u %g %a' /data") == "0 0 755\n", (
+                "it is the container's root's"
+            )
+            assert await run("echo monday > /data/day; cat /var/lib/seen/day") == "monday\n"
+            assert "Read-only" in await run("echo no > /var/lib/seen/day")
+            options = await run("busybox grep /data /proc/mounts")
+            assert re.search(r" btrfs rw,nosuid,nodev,", options), options
+            full = await run(FILL)
+            assert "Disk quota exceeded" in full
+            assert int(full.split()[-1]) == pytest.approx(SIZE, rel=0.01)
+            assert await run("busybox rm /data/full && sync && echo removed") == "removed\n"
+        with pytest.raises(RefusedError, match="container web has it"):
+            await client.roll_back("data", "monday") if await taken(client) else None
+        await client.put_volume("copy", VolumeSpec(SIZE, "fast", origin=Origin("data", "monday")))
+        await client.delete_container("web")
+        await until(gone(client, "web"))
+        await client.roll_back("data", "monday")
+        await client.delete_volume("copy")
+        await client.put_volume("kept", VolumeSpec(SIZE, "fast"))
+    await machine.reset()
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        await pooled(client)
+        await until(lambda: usable(client))
+        assert [(one.name, one.size, one.state) for one in await client.volumes()] == [
+            ("data", SIZE, "ready"),
+            ("kept", SIZE, "ready"),
+        ]
+        container = await running(client, "again", spec(argv=IDLE, mounts=(VolumeMount("data", "/data"),)))
+        async with shell(machine, container) as run:
+            assert await run("cat /data/day") == "monday\n"
+
+
+async def usable(client: NodeClient) -> bool:
+    """Whether the node has taken the pool's volumes, too."""
+    try:
+        await client.put_volume("probe", VolumeSpec(SIZE, "fast"))
+    except RefusedError:
+        return False
+    await client.delete_volume("probe")
+    return True
+
+
+async def taken(client: NodeClient) -> bool:
+    volume = await client.take_snapshot("data", "monday")
+    return [one.name for one in volume.snapshots] == ["monday"]
+
+
+async def test_a_volume_in_memory_serves_a_node_without_disks(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    made = await node.put_volume("scratch", VolumeSpec(SIZE))
+    assert (made.pool, made.state) == (None, "ready")
+    limits = Limits(memory_mib=32, storage_mib=8)
+    mounts = (VolumeMount("scratch", "/data"),)
+    container = await running(node, "web", spec(argv=IDLE, mounts=mounts, limits=limits))
+    async with shell(machine, container) as run:
+        full = await run(FILL)
+        assert "No space left" in full
+        assert int(full.split()[-1]) == pytest.approx(SIZE, rel=0.01)
+        assert await run("busybox stat -c '%u %a' /data/full") == "0 644\n"
+    assert (await node.volume("scratch")).used == pytest.approx(SIZE, rel=0.01)
+    assert (await node.health()).ok
