@@ -328,11 +328,11 @@ class Disks:
     async def _mount(self, name: str, options: MountOptions, degraded: bool) -> None:
         devices = self.book.data(name)
         await apply.mount_pool(self.book.world, name, devices, options, degraded)
+        self.book.note_mount(name, SeenPool(frozenset(devices), options))
         pool, profile = self.book.known.pools[name], await apply.read_profile(self.book.world, name)
         if profile and profile != pool.profile:
             pool = msgspec.structs.replace(pool, profile=profile)
             await self.book.remember(apply.with_pool(self.book.known, name, pool))
-        self.book.note_mount(name, SeenPool(frozenset(devices), options))
         await self._watch.read_figures(name)
         if pool.replacing:
             self.works.resume_replacement(name)
