@@ -84,6 +84,7 @@ class Disks:
         self._observe = observe
         self._prepare = prepare
         self._given: set[str] = set()
+        self._waiting: dict[str, asyncio.Task[None]] = {}
         self._defect: BaseException | None = None
 
     def look_again(self) -> None:
@@ -161,7 +162,7 @@ class Disks:
         finally:
             loop.remove_reader(uevents.fileno())
             uevents.close()
-            for task in (looking, *self.book.looking.values()):
+            for task in (looking, *self.book.looking.values(), *self._waiting.values()):
                 task.cancel()
 
     async def _rest(self) -> None:
@@ -174,8 +175,10 @@ class Disks:
             async with asyncio.timeout(max(0.0, min([*due, now + _LOOK_AGAIN]) - now) + 0.01):
                 await self.book.wake.wait()
                 await asyncio.sleep(_SETTLE)
-        except TimeoutError:  # those that were in trouble may have come to themselves
-            self.book.looks = {name: look for name, look in self.book.looks.items() if not look.trouble}
+        except TimeoutError:  # those that could not be read may have come to themselves
+            self.book.looks = {
+                name: look for name, look in self.book.looks.items() if look.hung or not look.trouble
+            }
 
     def _hear(self, uevents: UeventSocket) -> None:
         """A device came, went or changed: look at its disk again."""
@@ -219,6 +222,8 @@ class Disks:
         self.book.looks = {name: look for name, look in self.book.looks.items() if name in there}
         for name in self.book.looking.keys() - there:
             self.book.looking.pop(name).cancel()
+        for name in self._waiting.keys() - there:
+            self._waiting.pop(name).cancel()
 
     async def _look(self, facts: Facts) -> None:
         try:
@@ -226,11 +231,31 @@ class Disks:
             look = Look(content)
         except HungError as error:
             look = Look(trouble=str(error), hung=True)
+            self._look_when(facts.device, error.ended)
         except OSError as error:
             look = Look(trouble=str(error))
         self.book.looking.pop(facts.device, None)
         self.book.looks[facts.device] = look
         self.book.wake.set()
+
+    def _look_when(self, device: str, ended: asyncio.Event) -> None:
+        """Look at a disk that hung again when the process that waits for it is gone: then the disk has answered.
+
+        Never before: each process that waits for a dead disk stays for ever. One that hangs again and again is looked
+        at after a while only.
+        """
+        again = self._waiting.pop(device, None)
+
+        async def wait() -> None:
+            await ended.wait()
+            await asyncio.sleep(_LOOK_AGAIN if again else 0)
+            self.book.looks.pop(device, None)
+            self.book.wake.set()
+
+        if again:
+            again.cancel()
+        self._waiting[device] = task = asyncio.create_task(wait(), name=f"wait for {device}")
+        task.add_done_callback(self._ended)
 
     async def _ask_keys(self) -> None:
         """Get the keys of pools whose disks are there from the TPM."""
