@@ -52,6 +52,7 @@ class Disk(msgspec.Struct, frozen=True):
         rotation: turns per minute, 1 of an SSD; by AHCI only.
         wwn: its world wide name (NAA), if not 0; by AHCI only, because Linux believes no name of QEMU's NVMe disks.
         faults: with which errors it starts.
+        hangs: True for one that answers nothing from the start on, until it is mended.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Disk(msgspec.Struct, frozen=True):
     rotation: int = 0
     wwn: int = 0
     faults: tuple[Fault, ...] = ()
+    hangs: bool = False
 
 
 def check(disk: Disk) -> None:

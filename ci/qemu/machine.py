@@ -90,6 +90,9 @@ class Machine:
             running = await process.start_tied(words, inherited, self.folder / ERROR_LOG)
             unused.pop_all()
         await self.adopt(running, our_monitor, our_console)
+        for disk in self.spec.disks:
+            if disk.hangs:
+                await disk_faults.hang(self.monitor, disk)
         await self.monitor.execute("cont")
 
     async def adopt(self, running: process.Running, monitor: socket.socket, console: socket.socket) -> None:

@@ -208,13 +208,19 @@ class Book:
     def data(self, name: str) -> dict[str, str]:
         """The devices of a pool's data by claim, of the disks that are there; the open ones of encrypted disks."""
         pool, own = self.known.pools[name], self.own()
-        members = (*pool.members, *(pool.replacing or ()))
+        members = (*(claim for claim in pool.members if claim not in pool.stale), *(pool.replacing or ()))
         found = {claim: own[claim].content for claim in dict.fromkeys(members) if claim in own}
         return {
             claim: apply.mapped(claim) if apply.is_open(claim) else content.data
             for claim, content in found.items()
             if content
         }
+
+    def stale(self, name: str) -> tuple[str, ...]:
+        """The devices of a pool's disks that came back with an old state."""
+        pool, own, data = self.known.pools[name], self.own(), self.data(name)
+        contents = (own[claim].content for claim in pool.stale if claim in own and claim not in data)
+        return tuple(content.data for content in contents if content)
 
     def find(self, name: str) -> SeenDisk:
         """A disk by id, serial number or device. Raises RefusedError: 404, or 409 if several are called so."""

@@ -1,12 +1,14 @@
 """Whose disks are: claims and adopts them, lets them go, and keeps a copy of the node's state on each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+
+import msgspec
 
 from core0.disks import apply, probe
 from core0.disks.apply import DiskError
 from core0.disks.book import Book
 from core0.disks.checks import check_claim, conflict
-from core0.disks.model import Facts, SeenDisk
+from core0.disks.model import SPARE, Facts, SeenDisk
 from core0.disks.observe import Look
 from core0.wire.storage import Claim, Disk
 
@@ -64,6 +66,14 @@ class Claims:
             if self._book.joined.get(claim) != device:
                 await self._book.keep.join(claim, device)
                 self._book.joined[claim] = device
+
+    async def note_stale(self, name: str, serving: Collection[str]) -> None:
+        """Write down that a pool goes on with these disks only: what its others hold is old from now on."""
+        pool = self._book.known.pools[name]
+        gone = tuple(claim for claim in pool.members if claim not in serving)
+        if len(gone) <= SPARE[pool.profile] and set(gone) - set(pool.stale):
+            pool = msgspec.structs.replace(pool, stale=tuple(dict.fromkeys((*pool.stale, *gone))))
+            await self._book.remember(apply.with_pool(self._book.known, name, pool))
 
     async def take(self, disk: SeenDisk, content: str) -> None:
         """Claim a disk, and look at it at once: what comes next needs its partitions."""

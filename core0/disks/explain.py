@@ -54,8 +54,9 @@ def _explain_own(content: Content, known: Known, seen: Seen) -> Verdict:
     pool = known.disks[content.claim].pool
     if pool is None:
         return "free", "the node has it, and no pool uses it yet", None
-    if pool in seen.mounted and content.claim not in seen.mounted[pool].claims:
-        said = f"it came back after pool {pool} was mounted without it"
+    late = pool in seen.mounted and content.claim not in seen.mounted[pool].claims
+    if late or content.claim in known.pools[pool].stale:
+        said = f"it came back after pool {pool} had gone on without it, and what it holds is old"
         return "in-use", f"{said}; 'zn pool replace {pool}' with it as old and new rebuilds it", pool
     return "in-use", f"it is in use by pool {pool}", pool
 
@@ -90,10 +91,10 @@ def explain_pool(
     pool = known.pools.get(name)
     if pool is None:
         return _explain_unmade(name, wanted, known, seen, failures)
-    gone, spare = missing(pool, known, seen), SPARE[pool.profile]
+    gone, spare = missing(name, pool, known, seen), SPARE[pool.profile]
     if len(gone) > spare:
         few = f"serves without {spare} of its disks at most" if spare else "needs all its disks"
-        return "offline", f"{_disks(gone, known)} missing, and {pool.profile} {few}; plug what is missing"
+        return "offline", f"{_lacks(gone, known, seen)}, and {pool.profile} {few}; plug what is missing"
     if name in seen.mounted:
         return _explain_mounted(name, pool, known, seen, gone)
     if name in failures:
@@ -102,23 +103,22 @@ def explain_pool(
         if pool.encryption.key == "tpm2":
             return "waiting", "the machine's TPM is asked for its key"
         return "waiting", f"it is encrypted; 'zn pool unlock {name}' takes its passphrase"
-    if gone:
-        return "waiting", f"{_disks(gone, known)} missing; it serves without them once they had time to come"
+    if set(gone) - set(pool.stale):
+        return "waiting", f"{_lacks(gone, known, seen)}; it serves without them once they had time to come"
     return "waiting", "it is being mounted"
 
 
 def _explain_mounted(
     name: str, pool: KnownPool, known: Known, seen: Seen, gone: tuple[str, ...]
 ) -> tuple[PoolState, str]:
-    late = [claim for claim in pool.members if claim not in (*gone, *seen.mounted[name].claims)]
-    if gone:
-        remedy = f"plug what is missing, or 'zn pool replace {name}'"
-        return "degraded", f"it serves, but {_disks(gone, known)} missing; {remedy}"
-    if late:
+    if gone and own_disks(known, seen).keys() >= set(gone):
         return (
             "degraded",
-            f"it serves without {_names(late, known)}, which came back; 'zn pool replace {name}'",
+            f"it serves without {_names(gone, known)}, which came back; 'zn pool replace {name}'",
         )
+    if gone:
+        remedy = f"plug what is missing, or 'zn pool replace {name}'"
+        return "degraded", f"it serves, but {_lacks(gone, known, seen)}; {remedy}"
     return "online", f"it serves, with all {len(pool.members)} disks" if len(
         pool.members
     ) > 1 else "it serves"
@@ -154,6 +154,19 @@ def _others(spec: PoolSpec, found: Sequence[SeenDisk], known: Known, seen: Seen)
     told = [f"{disk.id}: {explain_disk(disk, known, seen)[1]}" for disk in others[:_TOLD]]
     left = [f"and {len(others) - _TOLD} more; 'zn disk ls' shows them"] if len(others) > _TOLD else []
     return "".join(f"; {one}" for one in (*told, *left))
+
+
+def _lacks(gone: tuple[str, ...], known: Known, seen: Seen) -> str:
+    """Which disks are missing, and which are there with an old state."""
+    own = own_disks(known, seen)
+    away = tuple(claim for claim in gone if claim not in own)
+    late = tuple(claim for claim in gone if claim in own)
+    return " and ".join(
+        [
+            *([f"{_disks(away, known)} missing"] if away else []),
+            *([f"{_names(late, known)} came back with an old state"] if late else []),
+        ]
+    )
 
 
 def _disks(claims: tuple[str, ...], known: Known) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from core0.disks import apply, keys, probe
+from core0.disks import apply, keys, probe, upkeep
 from core0.disks.book import Book, Failure, Keep
 from core0.disks.checks import check_pool, conflict
 from core0.disks.claims import Claims
@@ -84,6 +84,8 @@ class Disks:
         self._observe = observe
         self._prepare = prepare
         self._given: set[str] = set()
+        self._waiting: dict[str, asyncio.Task[None]] = {}
+        self._removed: set[str] = set()
         self._defect: BaseException | None = None
 
     def look_again(self) -> None:
@@ -161,7 +163,7 @@ class Disks:
         finally:
             loop.remove_reader(uevents.fileno())
             uevents.close()
-            for task in (looking, *self.book.looking.values()):
+            for task in (looking, *self.book.looking.values(), *self._waiting.values()):
                 task.cancel()
 
     async def _rest(self) -> None:
@@ -174,14 +176,18 @@ class Disks:
             async with asyncio.timeout(max(0.0, min([*due, now + _LOOK_AGAIN]) - now) + 0.01):
                 await self.book.wake.wait()
                 await asyncio.sleep(_SETTLE)
-        except TimeoutError:  # those that were in trouble may have come to themselves
-            self.book.looks = {name: look for name, look in self.book.looks.items() if not look.trouble}
+        except TimeoutError:  # those that could not be read may have come to themselves
+            self.book.looks = {
+                name: look for name, look in self.book.looks.items() if look.hung or not look.trouble
+            }
 
     def _hear(self, uevents: UeventSocket) -> None:
         """A device came, went or changed: look at its disk again."""
         for event in uevents.pending():
             if event.variables.get("SUBSYSTEM") != "block":
                 continue
+            if event.action == "remove":
+                self._removed.add(event.devpath.rpartition("/")[2])
             self.book.looks = {
                 name: look
                 for name, look in self.book.looks.items()
@@ -203,10 +209,22 @@ class Disks:
                 task.add_done_callback(self._ended)
                 self.book.looking[facts.device] = task
         async with self.book.changing:
+            await self._note_lost()
             await self.claims.join_copies()
             await self._ask_keys()
             await self._act()
         self.book.tell_changed()
+
+    async def _note_lost(self) -> None:
+        """Take disks that went off the pools they served in. One that comes back is another one to the kernel."""
+        there = {facts.device for facts in self.book.facts} - self._removed
+        self._removed.clear()
+        for name, pool in tuple(self.book.mounted.items()):
+            left = {claim: device for claim, device in pool.devices.items() if device in there}
+            if len(left) < len(pool.devices):
+                claims = pool.claims & left.keys()
+                await self.claims.note_stale(name, claims)
+                self.book.note_mount(name, SeenPool(claims, pool.options, left))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A look that ends by another error than its disk's is a defect: the daemon shall end by it."""
@@ -219,6 +237,8 @@ class Disks:
         self.book.looks = {name: look for name, look in self.book.looks.items() if name in there}
         for name in self.book.looking.keys() - there:
             self.book.looking.pop(name).cancel()
+        for name in self._waiting.keys() - there:
+            self._waiting.pop(name).cancel()
 
     async def _look(self, facts: Facts) -> None:
         try:
@@ -226,11 +246,31 @@ class Disks:
             look = Look(content)
         except HungError as error:
             look = Look(trouble=str(error), hung=True)
+            self._look_when(facts.device, error.ended)
         except OSError as error:
             look = Look(trouble=str(error))
         self.book.looking.pop(facts.device, None)
         self.book.looks[facts.device] = look
         self.book.wake.set()
+
+    def _look_when(self, device: str, ended: asyncio.Event) -> None:
+        """Look at a disk that hung again when the process that waits for it is gone: then the disk has answered.
+
+        Never before: each process that waits for a dead disk stays for ever. One that hangs again and again is looked
+        at after a while only.
+        """
+        again = self._waiting.pop(device, None)
+
+        async def wait() -> None:
+            await ended.wait()
+            await asyncio.sleep(_LOOK_AGAIN if again else 0)
+            self.book.looks.pop(device, None)
+            self.book.wake.set()
+
+        if again:
+            again.cancel()
+        self._waiting[device] = task = asyncio.create_task(wait(), name=f"wait for {device}")
+        task.add_done_callback(self._ended)
 
     async def _ask_keys(self) -> None:
         """Get the keys of pools whose disks are there from the TPM."""
@@ -296,7 +336,7 @@ class Disks:
                 await self._mount(name, options, degraded)
             case Remount(name, options):
                 await apply.remount_pool(book.world, name, options)
-                book.note_mount(name, SeenPool(book.mounted[name].claims, options))
+                book.note_mount(name, msgspec.structs.replace(book.mounted[name], options=options))
             case Release(name):
                 await apply.release_pool(book.world, name)
                 book.note_mount(name, None)
@@ -326,16 +366,27 @@ class Disks:
         await book.remember(apply.with_pool(book.known, name, msgspec.structs.replace(pool, sealed=sealed)))
 
     async def _mount(self, name: str, options: MountOptions, degraded: bool) -> None:
-        devices = self.book.data(name)
+        devices, own = self.book.data(name), self.book.own()
+        if degraded:
+            await self.claims.note_stale(name, devices.keys())
+        for device in self.book.stale(name):
+            await upkeep.forget_device(device)
         await apply.mount_pool(self.book.world, name, devices, options, degraded)
-        self.book.note_mount(name, SeenPool(frozenset(devices), options))
+        disks = {claim: own[claim].facts.device for claim in devices}
+        try:
+            await self._learn_profile(name)
+        finally:
+            self.book.note_mount(name, SeenPool(frozenset(devices), options, disks))
+        await self._watch.read_figures(name)
+        if self.book.known.pools[name].replacing:
+            self.works.resume_replacement(name)
+
+    async def _learn_profile(self, name: str) -> None:
+        """What is known of an adopted pool is what its mount shows."""
         pool, profile = self.book.known.pools[name], await apply.read_profile(self.book.world, name)
         if profile and profile != pool.profile:
             pool = msgspec.structs.replace(pool, profile=profile)
             await self.book.remember(apply.with_pool(self.book.known, name, pool))
-        await self._watch.read_figures(name)
-        if pool.replacing:
-            self.works.resume_replacement(name)
 
 
 def _subject(action: Action) -> str:

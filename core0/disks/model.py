@@ -119,6 +119,7 @@ class KnownPool(msgspec.Struct, frozen=True):
         made: False from the decision until the file system is there: until then it holds nobody's data.
         created: seconds since 1970 (UTC).
         replacing: while a disk is replaced: the claims of the one that goes and the one that comes.
+        stale: the claims of disks that the pool has served without: what they hold is old, and is not mixed in.
         scrub: the last scrub.
         sealed: its key as the machine's TPM sealed it, if that keeps it.
     """
@@ -130,6 +131,7 @@ class KnownPool(msgspec.Struct, frozen=True):
     made: bool = True
     created: float = 0.0
     replacing: tuple[str, str] | None = None
+    stale: tuple[str, ...] = ()
     scrub: Scrub | None = None
     sealed: bytes = b""
 
@@ -166,12 +168,14 @@ class SeenPool(msgspec.Struct, frozen=True):
     """A mounted pool.
 
     Attributes:
-        claims: its disks as they were at the mount.
+        claims: its disks as they were at the mount, less those that went since: the kernel takes none back.
         options: its mount options.
+        devices: the kernel's names of these disks, by claim.
     """
 
     claims: frozenset[str] = frozenset()
     options: MountOptions = MountOptions()
+    devices: dict[str, str] = {}
 
 
 class Figures(msgspec.Struct, frozen=True):

@@ -110,10 +110,17 @@ def lacking(spec: PoolSpec, found: Sequence[SeenDisk]) -> int:
     return max(spec.select.count or 0, NEEDED[spec.profile]) - len(found)
 
 
-def missing(pool: KnownPool, known: Known, seen: Seen) -> tuple[str, ...]:
-    """The claims of a pool's disks that are not there."""
-    own = own_disks(known, seen)
-    return tuple(claim for claim in pool.members if claim not in own)
+def missing(name: str, pool: KnownPool, known: Known, seen: Seen) -> tuple[str, ...]:
+    """The claims of a pool's disks that it has to do without.
+
+    A copy of a disk that is plugged while the pool serves takes nothing from it; which is which must be clear before
+    the next mount only.
+    """
+    if name in seen.mounted:
+        there = {disk.content.claim for disk in seen.disks if disk.content} & seen.mounted[name].claims
+    else:
+        there = own_disks(known, seen).keys() - set(pool.stale)
+    return tuple(claim for claim in pool.members if claim not in there)
 
 
 def _claims(wanted: Wanted, known: Known, seen: Seen) -> list[ClaimDisk]:
@@ -147,7 +154,7 @@ def _new_pools(wanted: Wanted, known: Known, seen: Seen, claimed: set[str]) -> I
 def _keep(name: str, wanted: Wanted, known: Known, seen: Seen) -> Iterator[Action]:
     """What brings a known pool to serve: making it if that was interrupted, unlocking, mounting."""
     pool = known.pools[name]
-    gone = missing(pool, known, seen)
+    gone = missing(name, pool, known, seen)
     if name in seen.mounted:
         if len(gone) > SPARE[pool.profile]:
             yield Release(name)
@@ -159,7 +166,8 @@ def _keep(name: str, wanted: Wanted, known: Known, seen: Seen) -> Iterator[Actio
     if not pool.made:
         yield from () if gone else (RemakePool(name), Mount(name, options))
         return
-    if len(gone) > SPARE[pool.profile] or (gone and (seen.patient or not seen.settled)):
+    may_come = set(gone) - set(pool.stale)
+    if len(gone) > SPARE[pool.profile] or (may_come and (seen.patient or not seen.settled)):
         return
     yield from (Unlock(name, claim) for claim in locked)
     yield Mount(name, options, degraded=bool(gone))
@@ -170,5 +178,5 @@ def _remounts(wanted: Wanted, known: Known, seen: Seen) -> Iterator[Action]:
         mounted = seen.mounted.get(name)
         if not mounted or name not in known.pools or mounted.options == pool.spec.mount:
             continue
-        if len(missing(known.pools[name], known, seen)) <= SPARE[known.pools[name].profile]:
+        if len(missing(name, known.pools[name], known, seen)) <= SPARE[known.pools[name].profile]:
             yield Remount(name, pool.spec.mount)

@@ -124,6 +124,7 @@ async def replace_disk(
     if number is None:
         raise DiskError(f"cannot replace a disk of pool {name}: none is missing; name the one that shall go")
     await forget_device(new)
+    await run_tool("wipefs", "--all", "--quiet", new, deadline=TABLE)
     try:
         arguments = ("replace", "start", "-B", "-f", str(number), new, path)
         starting = asyncio.ensure_future(run_tool("btrfs", *arguments, deadline=_DAYS))
@@ -147,13 +148,12 @@ def _number_of(
 
 
 async def forget_device(device: str) -> None:
-    """Take a device's signatures, and make the kernel forget it: it may have held an older copy of the same."""
+    """Make the kernel forget a device: it may hold an older copy of what a pool has, and would be mounted with it."""
     try:
         await run_tool("btrfs", "device", "scan", "--forget", device, deadline=TABLE)
     except ToolError as error:
         if "No such file" not in str(error) and "failed" not in str(error):
             raise
-    await run_tool("wipefs", "--all", "--quiet", device, deadline=TABLE)
 
 
 async def watch_replacement(path: str, starting: "asyncio.Future[str]", progress: Progress) -> None:

@@ -191,13 +191,22 @@ class Works:
         pool = self._book.known.pools[name]
         members = tuple(dict.fromkeys(new if claim == old else claim for claim in pool.members))
         known = apply.with_pool(
-            self._book.known, name, msgspec.structs.replace(pool, members=members, replacing=None)
+            self._book.known,
+            name,
+            msgspec.structs.replace(
+                pool,
+                members=members,
+                replacing=None,
+                stale=tuple(claim for claim in pool.stale if claim not in (old, new)),
+            ),
         )
         if old != new:
             known = apply.with_disk(known, old, msgspec.structs.replace(known.disks[old], pool=None))
         await self._book.remember(known)
-        mounted = self._book.mounted[name]
-        self._book.note_mount(name, SeenPool(mounted.claims - {old} | {new}, mounted.options))
+        mounted, own = self._book.mounted[name], self._book.own()
+        claims = mounted.claims - {old} | {new}
+        devices = {claim: own[claim].facts.device for claim in claims if claim in own}
+        self._book.note_mount(name, SeenPool(claims, mounted.options, devices))
 
     async def _destroy(self, name: str) -> None:
         pool = self._book.known.pools.get(name)

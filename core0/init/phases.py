@@ -25,6 +25,10 @@ _NEEDED_FIRST = ("af_packet",)
 # Loaded some seconds later: checking a module's signature takes an emulated processor 0.12 s, and
 # nobody waits for these (random numbers are there since before PID 1: docs/node.md, Entropy).
 _NEEDED_LAST = ("virtio_rng", "virtio_balloon")
+# With its driver the kernel reads a disk, and it waits for these without end: nothing here may wait for the driver.
+# While one hangs since the boot, ATA disks do not appear (drivers/ata/libata-core.c, async_port_probe): machines with
+# both are rare.
+_OF_DISKS = ("virtio_blk",)
 
 # Of each process, containers' included (the kernel's own hard limit for PID 1 is 4,096).
 _OPEN_FILES = 65536
@@ -147,7 +151,11 @@ def load_drivers(boot: Boot) -> str:
     boot.hotplug = uevents.UeventSocket()
     wanted = dict.fromkeys((*_NEEDED_FIRST, *_of_present_devices(boot.modules)))
     boot.later = [name for name in wanted if name in _NEEDED_LAST]
-    failures = boot.modules.load_all(name for name in wanted if name not in boot.later)
+    now = [name for name in wanted if name not in boot.later]
+    boot.modules.waits = True  # network cards get their names in the order of their places
+    failures = boot.modules.load_all(name for name in now if name not in _OF_DISKS)
+    boot.modules.waits = False
+    failures += boot.modules.load_all(name for name in now if name in _OF_DISKS)
     return f"{len(boot.modules.loaded)} modules" + "".join(f"; {failure}" for failure in failures)
 
 

@@ -25,12 +25,16 @@ class Modules:
         steps: by a module's name the files to load for it, in their order, its own last.
         aliases: what a device's name must start with, its whole pattern, and the module that serves it.
         loaded: the files of those that are in the kernel.
+        waits: whether loading a driver waits until it has tried its devices. Only where no disk can be one of them:
+            the kernel reads a disk's partition table then, and a disk that hangs would hold whoever loads. Without,
+            it waits for no other driver's devices, either (kernel/module/main.c, async_probe_requested).
     """
 
     def __init__(self) -> None:
         self.steps: dict[str, tuple[str, ...]] = {}
         self.aliases: list[tuple[str, str, str]] = []
         self.loaded: set[str] = set()
+        self.waits = False
 
     @classmethod
     def of_running_kernel(cls, *roots: str) -> "Modules":
@@ -104,7 +108,8 @@ class Modules:
         except OSError as error:
             raise OSError(error.errno, f"cannot load module {name}: {path}: {error.strerror}") from None
         try:
-            syscall("finit_module", descriptor, "", 0, doing=f"cannot load module {name}")
+            parameters = "" if self.waits else "async_probe=1"
+            syscall("finit_module", descriptor, parameters, 0, doing=f"cannot load module {name}")
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise

@@ -26,7 +26,15 @@ _MOST_DESCRIPTORS = 8
 
 
 class HungError(OSError):
-    """A job that did not end by its deadline; what it did may still happen."""
+    """A job that did not end by its deadline; what it did may still happen.
+
+    Attributes:
+        ended: set once its process is gone. One that waits for a dead device cannot be killed before that answers.
+    """
+
+    def __init__(self, message: str, ended: asyncio.Event) -> None:
+        super().__init__(message)
+        self.ended = ended
 
 
 class _Answer(msgspec.Struct):
@@ -86,8 +94,9 @@ class Worker:
                     pid = await _receive_pid(ours)
                     data = await _receive_rest(ours)
             except TimeoutError:
+                ended = _watch_end(pid)
                 _kill(pid)
-                raise HungError(f"no answer within {deadline:g} s") from None
+                raise HungError(f"no answer within {deadline:g} s", ended) from None
             except asyncio.CancelledError:
                 _kill(pid)
                 raise
@@ -126,6 +135,27 @@ def _result(job: Callable[..., T], data: bytes) -> T:
         raise OSError(answer.errno, answer.error) if answer.errno else OSError(answer.error)
     kind: type[T] = typing.get_type_hints(job)["return"]
     return msgspec.msgpack.decode(answer.result, type=kind)
+
+
+def _watch_end(pid: int) -> asyncio.Event:
+    """An event that is set when a process is gone (pidfd_open(2))."""
+    ended = asyncio.Event()
+    try:
+        descriptor = os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        descriptor = -1
+    if descriptor < 0:
+        ended.set()
+        return ended
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        ended.set()
+
+    loop.add_reader(descriptor, gone)
+    return ended
 
 
 def _kill(pid: int) -> None:

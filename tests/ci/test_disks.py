@@ -93,17 +93,18 @@ async def test_a_disk_fails_where_it_shall_until_it_is_mended(
 
 @pytest.mark.parametrize("bus", ["virtio", "ahci", "nvme"])
 async def test_a_disk_hangs_and_comes_to_itself(machines: Machines, tmp_path: Path, bus: str) -> None:
-    disk = Disk("slow", blank(tmp_path, "slow"), bus=bus)  # type: ignore[arg-type]
+    disk = Disk("slow", blank(tmp_path, "slow"), bus=bus, hangs=True)  # type: ignore[arg-type]
     machine = await machines.start(MachineSpec("idle", BOOT, memory=64, disks=(disk,)))
 
     async def limit() -> int:
         (block,) = await machine.monitor.execute("query-block")
         return int(block["inserted"]["bps"])
 
-    await machine.hang_disk("slow")
     assert await limit() == 1
     await machine.mend_disk("slow")
     assert await limit() == 0
+    await machine.hang_disk("slow")
+    assert await limit() == 1
 
 
 async def test_an_nvme_disk_warns_and_another_cannot(machines: Machines, tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ async def looked(manager: Disks, count: int) -> None:
             await manager.book.wait_changed()
 
 
-def write(folder: str) -> None:
-    Path(folder, "file").write_text("kept")
+def write(folder: str, text: str = "kept") -> None:
+    Path(folder, "file").write_text(text)
 
 
 def read(folder: str) -> str:
@@ -391,6 +391,63 @@ async def test_a_disk_that_came_back_late_is_rebuilt(node: Node, monkeypatch: py
         done = await ended(node, manager.works.replace("fast", Replacement("two", "two")))
         assert done.state == "done", done.detail
         await until(manager, "fast", "online")
+
+
+async def test_what_a_disk_missed_is_not_mixed_in_after_a_reboot(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core0.disks.book._PATIENCE", 0.5)
+    for name in ("one", "two"):
+        node.disks.plug(name)
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two")
+    node.reboot()
+    node.disks.pull("two")
+    async with node.manager() as manager:
+        await until(manager, "fast", "degraded")
+        write(manager.book.folders()["fast"], "newer")
+    node.reboot()
+    node.disks.plug("two")
+    async with node.manager() as manager:
+        shown = await until(manager, "fast", "degraded")
+        assert shown.why == "it serves without virtio-two, which came back; 'zn pool replace fast'"
+        assert "what it holds is old" in manager.book.disk("two").why
+        assert read(manager.book.folders()["fast"]) == "newer"
+    node.reboot()
+    node.disks.pull("one")
+    async with node.manager() as manager:
+        await looked(manager, 1)
+        shown = manager.book.pool("fast")
+        assert shown.state == "offline"
+        assert shown.why.startswith("disk virtio-one is missing and virtio-two came back with an old state")
+    node.disks.plug("one")
+    async with node.manager() as manager:
+        await until(manager, "fast", "degraded")
+        done = await ended(node, manager.works.replace("fast", Replacement("two", "two")))
+        assert done.state == "done", done.detail
+    node.reboot()
+    async with node.manager() as manager:
+        await until(manager, "fast", "online")
+        assert read(manager.book.folders()["fast"]) == "newer"
+
+
+async def test_a_copy_of_a_disk_takes_nothing_from_the_pool_that_serves(node: Node, tmp_path: Path) -> None:
+    file = node.disks.plug("one")
+    async with node.manager() as manager:
+        await looked(manager, 1)
+        await manager.put_pool("fast", PoolSpec(Selector(("one",)), format_blank=True))
+        await until(manager, "fast", "online")
+        assert run("cp", "--sparse=always", file, file.with_name("copy")) == 0
+        node.disks.plug("copy")
+        manager.look_again()
+        await looked(manager, 2)
+        assert "another disk carries the same claim" in manager.book.disk("copy").why
+        assert manager.book.pool("fast").state == "online"
+        write(manager.book.folders()["fast"])
+        node.disks.pull("copy")
+        manager.look_again()
+        await looked(manager, 1)
+        assert read(manager.book.folders()["fast"]) == "kept"
 
 
 @pytest.mark.parametrize(

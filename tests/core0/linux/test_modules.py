@@ -143,6 +143,20 @@ def test_anything_else_is_an_error(refused: Callable[[str, int], list[str]], nam
         refused(name, error)
 
 
+@pytest.mark.parametrize(("waits", "parameters"), [(True, ""), (False, "async_probe=1")])
+def test_nobody_waits_for_a_drivers_devices_who_does_not_say_so(
+    modules: Modules, folder: Path, monkeypatch: pytest.MonkeyPatch, waits: bool, parameters: str
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(kernel_modules, "syscall", lambda *words, doing: given.append(words[2]))
+    (module,) = modules.steps["failover"]
+    Path(module).parent.mkdir(parents=True)
+    Path(module).touch()
+    modules.waits = waits
+    modules.load("failover")
+    assert given == [parameters]
+
+
 def test_an_image_without_modules_has_none(tmp_path: Path) -> None:
     modules = Modules.of_running_kernel(str(tmp_path))
     assert modules.load_all(["loop"]) == modules.matching("virtio:d00000001v00001AF4") == []

@@ -73,8 +73,10 @@ async def test_jobs_run_side_by_side(worker: Worker, tmp_path: Path) -> None:
 
 async def test_a_job_that_hangs_is_given_up_and_killed(worker: Worker, tmp_path: Path) -> None:
     place = tmp_path / "pid"
-    with pytest.raises(HungError, match=r"no answer within 0\.5 s"):
+    with pytest.raises(HungError, match=r"no answer within 0\.5 s") as caught:
         await worker.call(own_number, str(place), deadline=0.5)
+    async with asyncio.timeout(30):
+        await caught.value.ended.wait()
     _wait_gone(int(place.read_text()))
 
 
