@@ -54,3 +54,16 @@ def image_size(image: Image = _IMAGE, as_json: Json = False) -> None:
     from cli.bench_build import measure_size
 
     measure.report(measure_size(image), as_json)
+
+
+@app.command()
+def disks(
+    ctx: typer.Context, image: Image = _IMAGE, runs: Runs = measure.RUNS, as_json: Json = False
+) -> None:
+    """Volumes made against bare subvolumes, and fio in a container against fio on the bare file system.
+
+    Example: zn bench disks
+    """
+    from cli.bench_disks import measure_disks
+
+    measure.report(asyncio.run(measure_disks(ctx.obj.contexts, image, runs)), as_json)

@@ -136,6 +136,7 @@ class Volumes:
             raise conflict(
                 f"cannot create volume {name} on pool {spec.pool}: the node's memory has one", TAKEN, "/pool"
             )
+        await self._places.settle(spec.pool)
         place = self._places.place(spec.pool)
         async with self._places.changing(place):
             seen = place.find(name)

@@ -114,6 +114,13 @@ class Places:
                 gone = f"pool {place.name} is not there; see 'zn pool show {place.name}'"
                 place.root, place.trouble = "", gone
 
+    async def settle(self, name: str) -> None:
+        """Wait a while for a pool that came just now: who made it goes on with its volumes at once."""
+        self.take()
+        place = self.all.get(name)
+        if place and place.taking:
+            await asyncio.wait([place.taking], timeout=LOOK)
+
     async def _take(self, place: Place) -> None:
         """Bring a pool that came in order; tell what it brings."""
         try:

@@ -91,6 +91,9 @@ def test_a_pool_from_its_making_to_its_end(disks: LoopDisks, zn: Zn) -> None:
     said = zn(*POOL)
     assert said.code == 0, said.err
     assert "it serves, with all 2 disks" in said.out
+    made = zn("volume", "create", "data", "64M", "--pool", "fast")
+    assert made.code == 0, made.err
+    assert zn("volume", "rm", "data", "--yes").code == 0
     assert zn("pool", "ls").out.splitlines()[1].split()[:4] == ["fast", "online", "raid1", "2"]
     scrub = zn("pool", "scrub", "fast")
     assert scrub.code == 0, scrub.err

@@ -1,0 +1,184 @@
+"""What Core-0 adds to the file system: in making volumes, and in input and output inside a container.
+
+Two machines of the same image with their disks beside each other do the same in turn: one is a node with a pool, a
+volume and a container; in the other, `bench_guest.py` in place of PID 1 has a bare btrfs. Times are the guest's.
+"""
+
+import hashlib
+import json
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ci.qemu import trial
+from ci.qemu.accel import Acceleration
+from ci.qemu.disks import Disk
+from ci.qemu.machine import Machine
+from ci.qemu.spec import DirectBoot, MachineSpec
+from cli import machines, operator, serving
+from cli.connect import client_of
+from cli.context import Context
+from cli.image import cache_folder
+from cli.image_report import TerminalReport
+from cli.measure import Measure, ratios
+from cli.outcome import Failure
+from cli.tasks import ROOT
+from core0.client.client import NodeClient
+from core0.wire.storage import PoolSpec, Selector
+from core0.wire.types import ContainerSpec, Limits, VolumeMount
+from core0.wire.volumes import VolumeSpec
+from corex.client.client import Client, Endpoint
+from corex.wire.api import ExecRequest
+from image import contents, initramfs, manifest, oci, sources
+from image.fetch import Cache
+from image.manifest import ContainerManifest
+from image.sources import Places
+from image.tree import file, folder
+
+_MANIFEST = ROOT / "initramfs" / "fio.toml"
+_SHEBANG = b"#!/usr/bin/python3.13 -ISB\n"
+_GUEST = Path(__file__).with_name("bench_guest.py")
+# Behind all inode numbers of the image's own segments.
+_INODE = 1 << 20
+_GIB = 1 << 30
+_SECONDS, _LONG = 20.0, 120.0
+_VERBS = 20
+_MEMORY = 1024
+_JOBS = {
+    "sequential writes": ("--rw=write", "--bs=1M", "--size=128M", "--end_fsync=1"),
+    "sequential reads": ("--rw=read", "--bs=1M", "--size=128M"),
+    "random writes of 4 KiB": ("--rw=randwrite", "--bs=4k", "--size=128M", "--io_size=16M"),
+    "random reads of 4 KiB": ("--rw=randread", "--bs=4k", "--size=128M", "--io_size=16M"),
+}
+_FIO = ("--name=job", "--filename=/data/job", "--direct=1", "--ioengine=psync", "--output-format=json")
+
+
+async def measure_disks(contexts: Path, image: Path, runs: int) -> list[Measure]:
+    """Make volumes, then run each of fio's jobs `runs` times in both machines in turn."""
+    acceleration = await trial.choose(image / "vmlinuz")
+    with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
+        async with (
+            _bare(image, acceleration, Path(scratch)) as bare,
+            _node(contexts, image, acceleration, Path(scratch)) as container,
+        ):
+            verbs = await _ask(bare, "volumes", max(runs, _VERBS))
+            speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in _JOBS}
+            for _ in range(runs):
+                for name, job in _JOBS.items():
+                    alone = await _ask(bare, "fio", *_FIO, *job)
+                    inside = await _run_inside(container, (*_FIO, *job))
+                    speeds[name].append((alone, inside))
+    return [*_of_verbs(verbs), *(_of_job(name, pairs) for name, pairs in speeds.items())]
+
+
+def _of_verbs(verbs: dict[str, list[float]]) -> list[Measure]:
+    milliseconds = {name: tuple(1000 * one for one in samples) for name, samples in verbs.items()}
+    bare = Measure("btrfs subvolume create, bare", "ms", milliseconds.pop("bare"))
+    ours = [Measure(f"{name} of a volume", "ms", samples) for name, samples in milliseconds.items()]
+    return [bare, *ours, *(ratios(f"{one.name} / bare", one, bare, goal=1.5) for one in ours)]
+
+
+def _of_job(name: str, pairs: list[tuple[float, float]]) -> Measure:
+    """How many times as long as on the bare file system it takes in a container."""
+    return Measure(
+        f"{name}: bare / container", "times", tuple(one / two for one, two in pairs), goal=1 / 0.95
+    )
+
+
+@asynccontextmanager
+async def _bare(image: Path, acceleration: Acceleration, scratch: Path) -> AsyncIterator[Machine]:
+    """The machine without Core-0."""
+    own = machines.direct_boot(image, ("rdinit=/bench",))
+    assert own.initramfs  # noqa: S101 — a build has one
+    whole = scratch / "initramfs"
+    whole.write_bytes(_segment(contents.load(image).epoch) + own.initramfs.read_bytes())
+    boot = DirectBoot(own.kernel, whole, own.arguments)
+    disks = (_disk(scratch, "verbs"), _disk(scratch, "fio"))
+    spec = MachineSpec("bare", boot, _MEMORY, disks=disks, nics=(), on_reboot="shutdown")
+    async with Machine(spec, acceleration, scratch / "bare") as machine:
+        await machine.wait_for_line("bench: ready", _SECONDS)
+        yield machine
+
+
+def _segment(epoch: int) -> bytes:
+    """The guest's program, and the container image's files below /fio."""
+    wanted = manifest.load_kind(_MANIFEST, ContainerManifest)
+    places = Places(ROOT, cache_folder())
+    lock = sources.load_lock(_MANIFEST, wanted, "amd64", ROOT)
+    obtained = sources.obtain(wanted, lock, places, TerminalReport())
+    files = sources.contents(obtained.lock, Cache(places.cache))
+    tree = oci.container_tree(wanted, _MANIFEST.parent, obtained.lock, files)
+    below = [replace(entry, path=f"fio/{entry.path}") for entry in tree.values()]
+    root = [file("bench", _SHEBANG + _GUEST.read_bytes(), "bench", 0o755), folder("fio", "bench")]
+    return initramfs.segment([*root, *below], epoch, level=3, first_inode=_INODE)
+
+
+def _disk(scratch: Path, name: str) -> Disk:
+    path = scratch / f"{name}.raw"
+    with path.open("wb") as new:
+        new.truncate(4 * _GIB)
+    return Disk(name, path)
+
+
+async def _ask(machine: Machine, *words: object) -> Any:
+    """Type a line at the bare machine; returns its answer."""
+    seen = len(machine.console.lines)
+    await machine.type(json.dumps(words) + "\n")
+    line = await machine.wait_for_line("^bench: ", _LONG, start=seen)
+    return json.loads(line.removeprefix("bench: "))
+
+
+@asynccontextmanager
+async def _node(
+    contexts: Path, image: Path, acceleration: Acceleration, scratch: Path
+) -> AsyncIterator[Client]:
+    """The node with a container that has a volume; yields the way to its Core-X."""
+    layouts = scratch / "oci"
+    layouts.mkdir()
+    oci.pack(oci.Request(_MANIFEST, "amd64", layouts / "fio", Places(ROOT, cache_folder())), TerminalReport())
+    server = serving.start(scratch / "server", (str(image), "--oci", str(layouts)))
+    try:
+        boot = machines.direct_boot(image, (operator.kernel_argument(contexts),))
+        spec = MachineSpec("node", boot, _MEMORY, disks=(_disk(scratch, "pool"),))
+        async with Machine(spec, acceleration, scratch / "node") as machine:
+            fingerprint, address = await machines.wait_ready(machine)
+            async with client_of(contexts, Context(address, fingerprint, operator.KEY_FILE)) as client:
+                reference = f"http://{machines.HOST}:{server.port}/fio:latest"
+                endpoint = await _container(machine, client, reference)
+            async with Client(endpoint) as corex:
+                yield corex
+    finally:
+        await serving.stop(scratch / "server")
+
+
+async def _container(machine: Machine, client: NodeClient, reference: str) -> Endpoint:
+    pool = await client.put_pool("bench", PoolSpec(Selector(), format_blank=True), wait=60)
+    if pool.state != "online":
+        raise Failure(f"cannot measure: pool bench is {pool.state}: {pool.why}")
+    await client.put_volume("data", VolumeSpec(2 * _GIB, "bench"))
+    token = secrets.token_urlsafe(32)
+    spec = ContainerSpec(
+        image=reference,
+        token_sha256=hashlib.sha256(token.encode()).hexdigest(),
+        mounts=(VolumeMount("data", "/data"),),
+        limits=Limits(memory_mib=512),
+    )
+    await client.put_container("fio", spec)
+    container = await client.container("fio", wait=60)
+    if container.state != "running" or not container.corex:
+        raise Failure(f"cannot measure: container fio is {container.state}: {container.why}")
+    port = await machine.wait_for_port(container.corex.port, _SECONDS)
+    return Endpoint(f"127.0.0.1:{port}", container.corex.fingerprint, token)
+
+
+async def _run_inside(container: Client, arguments: tuple[str, ...]) -> float:
+    """Bytes per second that fio moved in the container."""
+    done = await container.execute(ExecRequest(argv=("/usr/bin/fio", *arguments), timeout=_LONG))
+    if done.exit.code != 0:
+        raise Failure(f"cannot measure: fio failed: {done.stderr.data.strip()}")
+    job = json.loads(done.stdout.data)["jobs"][0]
+    return float(job["read"]["bw_bytes"] or job["write"]["bw_bytes"])
