@@ -25,7 +25,7 @@ class Fault(msgspec.Struct, frozen=True):
     """What a disk answers with an error instead of doing it.
 
     Attributes:
-        on: the kind of request.
+        on: the kind of request. QEMU flushes a disk to mend it, so one that fails flushes stays so, but `once`.
         offset: the byte of the disk that such a request touches; None means any request.
         once: True for the first such request only.
         errno: the error, EIO by default.
