@@ -8,7 +8,7 @@ Nothing of the product knows. Paths are the node's.
     write PATH          append records to a file, each with its number and synchronized before the next, for ever
     count PATH          stop that; how many records were acknowledged
     check PATH COUNT    read the file: are its first COUNT records what was written?
-    fill PATH           write to a file until no space is left
+    fill PATH           make a file longer until no space is left
 """
 
 import ctypes
@@ -119,15 +119,18 @@ def check(path: str, wanted: str) -> str:
 
 
 def fill(path: str) -> str:
-    """Write until the kernel refuses."""
-    piece = os.urandom(1 << 20)
-    size = 0
-    try:
-        with of_node(path).open("wb", buffering=0) as file:
-            while True:
-                size += file.write(piece)
-    except OSError as error:
-        return f"{size >> 20} MiB, then {error.strerror}"
+    """Take space, in smaller and smaller pieces, until the kernel refuses a page."""
+    size, piece = 0, 64 << 20
+    with of_node(path).open("wb", buffering=0) as file:
+        while True:
+            try:
+                os.posix_fallocate(file.fileno(), size, piece)
+            except OSError as error:
+                if piece == 4096:
+                    return f"{size >> 20} MiB, then {error.strerror}"
+                piece //= 2
+            else:
+                size += piece
 
 
 WRITERS: dict[str, Writer] = {}

@@ -4,20 +4,22 @@ The tests share one machine and run in order; each has disks of its own. A sabot
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
 
+from ci.pytest_machines import Machines
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
-from ci.qemu.spec import DirectBoot, Disk, MachineSpec
-from core0.client.client import NodeClient
+from ci.qemu.spec import DirectBoot, Disk, Fault, MachineSpec
+from core0.client.client import NodeClient, RefusedError
 from core0.wire.operations import Operation
-from core0.wire.storage import Pool, PoolSpec, Replacement, Selector
-from tests.disk_images import blank
+from core0.wire.storage import Claim, Pool, PoolSpec, Replacement, Selector
+from tests.disk_images import blank, digest, with_claim
 from tests.vm.sabotage import order, sabotage
-from tests.vm.shelf import READY_SECONDS, disk_in, pool_in, settled, told
+from tests.vm.shelf import READY_SECONDS, disk_in, pool_in, settled, told, until
 
 MIB = 1 << 20
 
@@ -119,3 +121,70 @@ async def test_a_pulled_disk_is_replaced_while_the_pool_serves(ward: Ward) -> No
     assert (await ward.client.disk("m1")).state == "free"
     scrubbed = await ward.ended(await ward.client.scrub_pool("mirror"))
     assert " 0 errors, 0 corrected, 0 beyond correction" in scrubbed.detail
+
+
+async def test_a_mirror_serves_while_a_disk_of_it_fails_and_a_scrub_heals_it(ward: Ward) -> None:
+    file = "/run/zn/pools/errors/file"
+    await ward.pool("errors", "e1", "e2")
+    await ward.machine.fail_disk("e1", Fault("write"))
+    assert await order(ward.machine, "write", file) == "begun"
+    await told(ward.client, "errors", "Alert: disk virtio-e1 made ")
+    count, words = (await order(ward.machine, "count", file)).split(" ", 1)
+    assert words == "records"
+    await ward.machine.mend_disk("e1")
+    assert await order(ward.machine, "check", file, count) == f"all {count} records are right"
+    pool = await ward.client.pool("errors")
+    assert {one.disk: one.errors > 0 for one in pool.members} == {"virtio-e1": True, "virtio-e2": False}
+    await ward.ended(await ward.client.scrub_pool("errors"))
+    found = (await ward.client.pool("errors")).scrub
+    assert found
+    assert (found.corrected > 0, found.uncorrectable) == (True, 0)
+    again = await ward.ended(await ward.client.scrub_pool("errors"))
+    assert " 0 errors, 0 corrected, 0 beyond correction" in again.detail
+
+
+async def test_a_disk_that_another_node_claimed_is_refused(ward: Ward, tmp_path: Path) -> None:
+    """What the two nodes of a swap see: the disk's claim is none of theirs."""
+    foreign = with_claim(blank(tmp_path, "swapped"), "mirror")
+    before = digest(foreign.path)
+    await ward.machine.plug_disk(foreign)
+    disk = await disk_in(ward.client, "swapped", "foreign")
+    assert disk.why == (
+        "it is not touched: it was claimed by another node, or by this one before it lost its state; "
+        "'zn disk adopt virtio-swapped' takes it over as it is, 'zn disk claim virtio-swapped --wipe' destroys it"
+    )
+    with pytest.raises(RefusedError, match="it holds another node's claim"):
+        await ward.client.claim_disk("swapped", Claim())
+    assert {one.disk for one in (await ward.client.pool("mirror")).members} == {"virtio-m2", "virtio-spare"}
+    await ward.machine.pull("swapped", READY_SECONDS)
+    assert digest(foreign.path) == before
+
+
+async def test_a_full_pool_says_so_and_serves(ward: Ward) -> None:
+    await ward.pool("small", "tiny", profile="single")
+    said = await order(ward.machine, "fill", "/run/zn/pools/small/file")
+    assert said.endswith("MiB, then No space left on device")
+
+    async def full() -> bool:
+        pool = await ward.client.pool("small")
+        return pool.free < 32 * MIB < pool.size
+
+    await until(ward.client, full)
+    assert (await ward.client.pool("small")).state == "online"
+
+
+async def test_24_disks_are_listed_and_delay_no_boot(
+    machines: Machines,
+    direct_boot: DirectBoot,
+    tmp_path: Path,
+    connect: Callable[[Machine], Awaitable[NodeClient]],
+) -> None:
+    buses = ("virtio", "ahci", "nvme")
+    disks = tuple(blank(tmp_path, f"d{number}", bus=buses[number % 3]) for number in range(24))
+    machine = await machines.start(MachineSpec("crowded", direct_boot, disks=disks, spare_slots=0))
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        assert await client.node()
+        found = await settled(client, 24)
+        assert set(found) == {disk.name for disk in disks}
+        assert {one.state for one in found.values()} == {"unclaimed"}
