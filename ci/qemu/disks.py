@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 Words = dict[str, object]
+Bus = Literal["virtio", "ahci", "nvme"]
 
 _DRIVERS = MappingProxyType({"virtio": "virtio-blk-pci", "ahci": "ide-hd", "nvme": "nvme"})
 _SECTOR = 512
@@ -59,7 +60,7 @@ class Disk(msgspec.Struct, frozen=True):
     path: Path
     format: Literal["raw", "qcow2"] = "raw"
     read_only: bool = False
-    bus: Literal["virtio", "ahci", "nvme"] = "virtio"
+    bus: Bus = "virtio"
     serial: str = ""
     logical: int = 512
     physical: int = 0
