@@ -34,6 +34,23 @@ def boot(
     measure.report(asyncio.run(measure_boot(ctx.obj.contexts, image, runs, memory)), as_json)
 
 
+@app.command("disks-boot")
+def disks_boot(
+    ctx: typer.Context,
+    image: Image = _IMAGE,
+    runs: Runs = measure.RUNS,
+    memory: Annotated[int, typer.Option(help="RAM of the machines in MiB.")] = 512,
+    as_json: Json = False,
+) -> None:
+    """From the kernel's entry to Core-0's answer with 24 disks on three buses, against the same with one.
+
+    Example: zn bench disks-boot
+    """
+    from cli.bench_boot import measure_disks_boot
+
+    measure.report(asyncio.run(measure_disks_boot(ctx.obj.contexts, image, runs, memory)), as_json)
+
+
 @app.command()
 def build(runs: Runs = measure.RUNS, as_json: Json = False) -> None:
     """A rebuild after editing a Python file, and a cold build from a filled cache.

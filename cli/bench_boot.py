@@ -9,12 +9,14 @@ before they start: how fast this host hands out pages is not what is measured.
 import asyncio
 import subprocess
 import tempfile
+from itertools import cycle
 from pathlib import Path
 
 from ci.qemu import trial
 from ci.qemu.accel import Acceleration
+from ci.qemu.disks import Bus
 from ci.qemu.machine import Machine
-from ci.qemu.spec import DirectBoot, MachineSpec
+from ci.qemu.spec import DirectBoot, Disk, MachineSpec
 from cli import machines, operator
 from cli.connect import client_of
 from cli.context import Context
@@ -29,6 +31,8 @@ from image.tree import file, folder
 _SECONDS = 15.0
 _AGAIN = 0.02
 _MIB = 1 << 20
+_MANY = 24
+_BUSES: tuple[Bus, ...] = ("virtio", "ahci", "nvme")
 _INIT = b"""#!/busybox sh
 /busybox mount -t proc proc /proc
 read up idle < /proc/uptime
@@ -72,6 +76,35 @@ async def measure_boot(contexts: Path, image: Path, runs: int, memory: int) -> l
         ratios("Core-0 / busybox", core0, busybox, goal=2.2),
         Measure("memory of the node's own processes", "MiB", tuple(used), goal=60),
     ]
+
+
+async def measure_disks_boot(contexts: Path, image: Path, runs: int, memory: int) -> list[Measure]:
+    """Boot a node with one disk and a node with many, `runs` times in turn."""
+    acceleration = await trial.choose(image / "vmlinuz")
+    boot = machines.direct_boot(image, (operator.kernel_argument(contexts),))
+    one: list[float] = []
+    many: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
+        disks = _blank_disks(Path(scratch), _MANY)
+        for run in range(runs):
+            for count, samples in ((1, one), (_MANY, many)):
+                spec = MachineSpec(f"disks-{count}", boot, memory, disks=disks[:count], preallocated=True)
+                node, _ = await _ask_node(spec, acceleration, Path(scratch) / f"{run}-{count}", contexts)
+                samples.append(node.uptime_seconds)
+    with_one = Measure(f"Core-0 answers, with one disk ({acceleration.name})", "s", tuple(one))
+    with_many = Measure(f"Core-0 answers, with {_MANY} disks ({acceleration.name})", "s", tuple(many))
+    return [with_one, with_many, ratios(f"{_MANY} disks / one disk", with_many, with_one, goal=1.1)]
+
+
+def _blank_disks(folder: Path, count: int) -> tuple[Disk, ...]:
+    """Blank disks on all buses in turn."""
+    found = []
+    for number, bus in zip(range(count), cycle(_BUSES), strict=False):
+        path = folder / f"disk{number}.img"
+        with path.open("wb") as file:
+            file.truncate(1 << 30)
+        found.append(Disk(f"disk{number}", path, bus=bus))
+    return tuple(found)
 
 
 async def _time_busybox(spec: MachineSpec, acceleration: Acceleration, place: Path) -> float:

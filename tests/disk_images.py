@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ci.qemu.spec import Disk
+from core0.disks.model import DATA_NAME, DATA_TYPE, STATE_NAME, STATE_TYPE
 
 MIB = 1 << 20
 # Enough for the node to claim a disk, and to make a pool of it.
@@ -46,6 +47,20 @@ def with_broken_table(disk: Disk) -> Disk:
         file.write(b"\xff" * 4)
         file.seek(-64 * _SECTOR, os.SEEK_END)
         file.write(bytes(64 * _SECTOR))
+    return disk
+
+
+def with_claim(disk: Disk, pool: str) -> Disk:
+    """The disk as another node has claimed it, with a pool of that name on it."""
+    state, data = 16 * MIB // _SECTOR, disk.path.with_suffix(".data")
+    table = f"label: gpt\nsize={state}, type={STATE_TYPE}, name={STATE_NAME}\ntype={DATA_TYPE}, name={DATA_NAME}\n"
+    _run("sfdisk", "--quiet", disk.path, given=table)
+    first = _FIRST + 16 * MIB
+    with data.open("xb") as file:
+        file.truncate(disk.path.stat().st_size - first - MIB)
+    _run("mkfs.btrfs", "-q", "-L", f"zn:{pool}", data)
+    _run("dd", f"if={data}", f"of={disk.path}", "bs=1M", f"seek={first // MIB}", "conv=sparse,notrunc")
+    data.unlink()
     return disk
 
 

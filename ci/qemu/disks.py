@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 Words = dict[str, object]
+Bus = Literal["virtio", "ahci", "nvme"]
 
 _DRIVERS = MappingProxyType({"virtio": "virtio-blk-pci", "ahci": "ide-hd", "nvme": "nvme"})
 _SECTOR = 512
@@ -25,7 +26,7 @@ class Fault(msgspec.Struct, frozen=True):
     """What a disk answers with an error instead of doing it.
 
     Attributes:
-        on: the kind of request.
+        on: the kind of request. QEMU flushes a disk to mend it, so one that fails flushes stays so, but `once`.
         offset: the byte of the disk that such a request touches; None means any request.
         once: True for the first such request only.
         errno: the error, EIO by default.
@@ -59,7 +60,7 @@ class Disk(msgspec.Struct, frozen=True):
     path: Path
     format: Literal["raw", "qcow2"] = "raw"
     read_only: bool = False
-    bus: Literal["virtio", "ahci", "nvme"] = "virtio"
+    bus: Bus = "virtio"
     serial: str = ""
     logical: int = 512
     physical: int = 0

@@ -28,6 +28,7 @@ from core0.disks.model import (
     SeenDisk,
 )
 from core0.disks.tools import ToolError, run_tool
+from core0.linux import fdisk
 from core0.linux.mounts import MS_REMOUNT
 from core0.linux.worker import Worker
 from core0.wire.storage import Encryption, MountOptions, PoolSpec, Profile
@@ -90,12 +91,11 @@ async def claim_disk(world: World, known: Known, disk: SeenDisk, content: str) -
             for name in (*disk.facts.partitions.values(), disk.facts.device):
                 await run_tool("wipefs", "--all", "--quiet", f"/dev/{name}", deadline=TABLE)
         script = (
-            f"label: gpt\nlabel-id: {claim}\n"
-            f"size={STATE_SIZE >> 20}MiB, type={STATE_TYPE}, name={STATE_NAME}\n"
-            f"type={DATA_TYPE}, name={DATA_NAME}\n"
+            *("label: gpt", f"label-id: {claim}"),
+            f"size={STATE_SIZE >> 20}MiB, type={STATE_TYPE}, name={STATE_NAME}",
+            f"type={DATA_TYPE}, name={DATA_NAME}",
         )
-        options = ("--quiet", "--wipe", "always", "--wipe-partitions", "always")
-        await run_tool("sfdisk", *options, device, given=script.encode(), deadline=TABLE)
+        await world.worker.call(fdisk.write_table, device, script, deadline=TABLE)
         # a kernel that was busy with the disk, or reads no such tables, has not seen the partitions by itself
         await run_tool("partx", "--update", device, deadline=TABLE)
         for number in (1, 2):

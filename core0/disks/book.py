@@ -25,6 +25,8 @@ from core0.wire.storage import Disk, Health, MountOptions, Pool, PoolSpec, Stora
 from core0.wire.types import Check
 
 T = TypeVar("T")
+# Of disks and pools: in these states somebody has to do something.
+_ALERTS = ("hung", "failing", "degraded", "offline", "failed")
 
 # Seconds: disks that are missing at boot may still come, a pool waits so long before it serves without them.
 _PATIENCE = 15.0
@@ -239,7 +241,8 @@ class Book:
         if self._said.get(subject) != why:
             self._said[subject] = why
             if state != "probing":
-                self.report("storage", subject, f"{why[:1].upper()}{why[1:]}")
+                said = f"{why[:1].upper()}{why[1:]}"
+                self.report("storage", subject, f"Alert: {why}" if state in _ALERTS else said)
 
 
 def _decoded(data: bytes | None, kind: type[T]) -> T | None:

@@ -11,6 +11,14 @@ from core0.wire.storage import Health
 # Bits 3 to 7 of the exit code tell of the disk, not of the program.
 _ABOUT_THE_DISK = 0b1111_1000
 _DEADLINE = 30.0
+# The bits of an NVMe disk's critical warning (NVMe 1.4, 5.14.1.2).
+_WARNINGS = {
+    1: "few of its spare blocks are left",
+    2: "it is too hot or too cold",
+    4: "its reliability is degraded",
+    8: "it takes no writes any more",
+    16: "its cache would not outlive a power cut",
+}
 # Raw values that count sectors that were lost or are about to be, and reads that failed for good.
 _BAD_SECTORS = (5, 197, 198)
 # Normalized values that fall from 100 to 0 with an SSD's life.
@@ -78,12 +86,14 @@ def read(text: str) -> Health | None:
         return None
     if report.smart_status is None:
         return None
-    troubles = [] if report.smart_status.passed else ["it says that it fails"]
-    wear, errors = _ata(report.ata_smart_attributes)
     log = report.nvme_smart_health_information_log
+    passed = report.smart_status.passed or (log is not None and log.critical_warning != 0)
+    troubles = [] if passed else ["it says that it fails"]
+    wear, errors = _ata(report.ata_smart_attributes)
     if log:
         wear = None if log.percentage_used is None else log.percentage_used / 100
         errors = log.media_errors
+        troubles += [words for bit, words in _WARNINGS.items() if log.critical_warning & bit]
         if log.available_spare < log.available_spare_threshold:
             troubles.append(f"{log.available_spare} % of its spare blocks are left")
     if wear is not None and wear >= 1:

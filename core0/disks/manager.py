@@ -32,7 +32,7 @@ from core0.disks.observe import Look
 from core0.disks.plan import plan
 from core0.disks.watch import Watch
 from core0.disks.works import Operations, Works
-from core0.linux import tpm2
+from core0.linux import device_nodes, tpm2
 from core0.linux.uevents import UeventSocket
 from core0.linux.worker import HungError, Worker
 from core0.wire.control import Report
@@ -241,11 +241,13 @@ class Disks:
             self._waiting.pop(name).cancel()
 
     async def _look(self, facts: Facts) -> None:
+        device_nodes.show(facts.device)
         try:
             content = await self.book.world.worker.call(probe.look, facts, deadline=apply.LOOK)
             look = Look(content)
         except HungError as error:
             look = Look(trouble=str(error), hung=True)
+            device_nodes.hide(facts.device)
             self._look_when(facts.device, error.ended)
         except OSError as error:
             look = Look(trouble=str(error))

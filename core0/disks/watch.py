@@ -23,17 +23,15 @@ class Watch:
         self._book = book
         self._works = works
         self._operations = operations
+        self._asked: dict[str, float] = {}
 
     async def run(self) -> None:
         """Figures of the pools, and from time to time the disks' health."""
-        asked = -_HEALTH_EVERY
         while True:
             for name in tuple(self._book.mounted):
                 await self.read_figures(name)
             self._scrub_due()
-            if time.monotonic() - asked >= _HEALTH_EVERY and self._book.seen().settled:
-                asked = time.monotonic()
-                await self._ask_health()
+            await self._ask_health()
             await self._sleep_until_changed(_FIGURES_EVERY)
 
     def _scrub_due(self) -> None:
@@ -80,8 +78,13 @@ class Watch:
             self._book.tell_changed()
 
     async def _ask_health(self) -> None:
+        """Ask the disks whose time has come; a new one at once, when it was looked at."""
+        looks = self._book.looks
+        self._asked = {device: asked for device, asked in self._asked.items() if device in looks}
+        due = time.monotonic() - _HEALTH_EVERY
         for facts in self._book.facts:
-            look = self._book.looks.get(facts.device, Look())
-            if facts.bus in _WITH_HEALTH and not look.trouble:
+            look, asked = looks.get(facts.device, Look()), self._asked.get(facts.device)
+            if facts.bus in _WITH_HEALTH and look.content and (asked is None or asked <= due):
+                self._asked[facts.device] = time.monotonic()
                 self._book.health[facts.device] = await health.ask(f"/dev/{facts.device}")
-        self._book.tell_changed()
+                self._book.tell_changed()

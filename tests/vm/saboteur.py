@@ -1,15 +1,22 @@
 #!/usr/bin/python3.13 -ISB
 """The first program of a test's machine (`rdinit=/saboteur`): it leaves a process behind and becomes the real /init.
 
-That process stays on the initial root, below everything that PID 1 mounts, reads lines from the serial console, and
-on `kill NAME ...` ends the node's own processes of these names, all at the same moment. Nothing of the product knows.
+That process stays on the initial root, below everything that PID 1 mounts, and reads lines from the serial console.
+Nothing of the product knows. Paths are the node's.
+
+    kill NAME ...       end the node's own processes of these names, all at the same moment
+    write PATH          append records to a file, each with its number and synchronized before the next, for ever
+    count PATH          stop that; how many records were acknowledged
+    check PATH COUNT    read the file: are its first COUNT records what was written?
+    fill PATH           make a file longer until no space is left
 """
 
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 FOLDER = Path("/saboteur.d")
@@ -33,9 +40,11 @@ def serve() -> None:
     tell(console, "listens")
     with os.fdopen(console, "rb") as lines:
         for line in lines:
-            command, *names = line.decode(errors="replace").split() or [""]
+            command, *words = line.decode(errors="replace").split() or [""]
             if command == "kill":
-                tell(console, kill(names))
+                tell(console, kill(words))
+            elif command in VERBS:
+                tell(console, f"{command}: {VERBS[command](*words)}")
 
 
 def tell(console: int, text: str) -> None:
@@ -50,6 +59,82 @@ def kill(names: list[str]) -> str:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
     return "; ".join(f"killed {name} {pids}" if pids else f"found no {name}" for name, pids in found.items())
+
+
+def of_node(path: str) -> Path:
+    """A path of the node from here: it has left the initial root."""
+    return FOLDER / "proc/1/root" / path.lstrip("/")
+
+
+def write(path: str) -> str:
+    """Begin to append records."""
+    WRITERS[path] = writer = Writer(of_node(path))
+    writer.start()
+    return "begun"
+
+
+def count(path: str) -> str:
+    """End a writer."""
+    writer = WRITERS.pop(path)
+    writer.stopping.set()
+    writer.join(60)
+    return f"{writer.acknowledged} records{writer.trouble}"
+
+
+class Writer(threading.Thread):
+    """Appends records for as long as it can."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self.path = path
+        self.stopping = threading.Event()
+        self.acknowledged = 0
+        self.trouble = ""
+
+    def run(self) -> None:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        try:
+            with self.path.open("wb", buffering=0) as file:
+                while not self.stopping.is_set():
+                    file.write(record(self.acknowledged))
+                    os.fsync(file.fileno())
+                    self.acknowledged += 1
+        except OSError as error:
+            self.trouble = f", then {error.strerror}"
+
+
+def record(number: int) -> bytes:
+    """4 KiB that no other record is like."""
+    return b"%08d" % number * 512
+
+
+def check(path: str, wanted: str) -> str:
+    """Whether the first records are there; what comes behind them was not acknowledged."""
+    with of_node(path).open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        for number in range(int(wanted)):
+            if file.read(4096) != record(number):
+                return f"record {number} is wrong"
+    return f"all {wanted} records are right"
+
+
+def fill(path: str) -> str:
+    """Take space, in smaller and smaller pieces, until the kernel refuses a page."""
+    size, piece = 0, 64 << 20
+    with of_node(path).open("wb", buffering=0) as file:
+        while True:
+            try:
+                os.posix_fallocate(file.fileno(), size, piece)
+            except OSError as error:
+                if piece == 4096:
+                    return f"{size >> 20} MiB, then {error.strerror}"
+                piece //= 2
+            else:
+                size += piece
+
+
+WRITERS: dict[str, Writer] = {}
+VERBS: dict[str, Callable[..., str]] = {one.__name__: one for one in (write, count, check, fill)}
 
 
 def processes(name: str) -> Iterator[int]:

@@ -32,10 +32,10 @@ async def settled(client: NodeClient, count: int) -> dict[str, Disk]:
 
 
 async def disk_in(client: NodeClient, name: str, *states: str) -> Disk:
-    """A disk once it is in one of these states."""
+    """A disk once it is there and in one of these states, by id or serial number."""
 
     async def reached() -> bool:
-        return (await client.disk(name)).state in states
+        return any(one.state in states for one in await client.disks() if name in (one.id, one.serial))
 
     await until(client, reached)
     return await client.disk(name)

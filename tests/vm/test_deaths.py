@@ -22,18 +22,14 @@ from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from core0.client.client import NodeClient, RefusedError, UnreachableError
 from core0.wire.types import Container, ContainerSpec, Node, PublishedPort
-from image import initramfs
 from image.server import Running
-from image.tree import file, folder
 from tests.vm.inside import TOKEN, gone, inside, running, until
 from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
+from tests.vm.sabotage import sabotage
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 SECONDS = 10.0
 SERVICE = 8080
-SABOTEUR = Path(__file__).with_name("saboteur.py")
-# Behind all inode numbers of the image's own segments.
-FIRST_INODE = 1 << 20
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +48,7 @@ def spec(server: Running, oci: Path) -> Iterator[ContainerSpec]:
 @pytest.fixture(scope="module")
 def sabotaged_boot(direct_boot: DirectBoot, tmp_path_factory: pytest.TempPathFactory) -> DirectBoot:
     """The image with the saboteur before PID 1."""
-    assert direct_boot.initramfs
-    entries = [
-        file("saboteur", SABOTEUR.read_bytes(), "tests", 0o755),
-        *(folder(path, "tests") for path in ("saboteur.d", "saboteur.d/proc", "saboteur.d/devtmpfs")),
-    ]
-    segment = initramfs.segment(entries, epoch=0, level=3, first_inode=FIRST_INODE)
-    whole = tmp_path_factory.mktemp("sabotaged") / "initramfs"
-    whole.write_bytes(segment + direct_boot.initramfs.read_bytes())
-    return DirectBoot(direct_boot.kernel, whole, f"{direct_boot.arguments} rdinit=/saboteur")
+    return sabotage(direct_boot, tmp_path_factory.mktemp("sabotaged"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
