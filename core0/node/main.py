@@ -94,7 +94,7 @@ def _volumes(state: NodeState, worker: Worker) -> "Volumes":
     from core0.volumes.memory import Memory
 
     memory = Memory(paths.MEMORY_VOLUMES)
-    return Volumes(state.disks.book, worker, state.events, memory, state.users_of)
+    return Volumes(state.disks.book, worker, state.events, memory, state.users_of, state.operations)
 
 
 def _configs(state: NodeState, keep: "_Memory") -> "Configs":
