@@ -113,7 +113,11 @@ class Imports:
         if session.state != "receiving" or session.control is None:
             raise conflict(f"cannot go on with the stream: {session.why}", "begin another import")
         message = msgspec.json.encode(Feed(offset))
-        socket.send_fds(session.control, [message], [connection])
+        try:
+            socket.send_fds(session.control, [message], [connection])
+        except OSError:
+            detail = "cannot go on with the stream: others do, or it has ended"
+            raise conflict(detail, "see the import's offset, then go on there") from None
 
     def _running(self, volume: str, request: ImportRequest) -> _Session | None:
         for session in self._all.values():
