@@ -1,5 +1,6 @@
 """`zn volume`: the volumes of a node."""
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -9,7 +10,8 @@ from cli.connect import call
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table, time_of
 from cli.sizes import bytes_of, size
-from core0.wire.volumes import IoLimits, Volume, VolumeSpec
+from cli.transfer import Export, export_snapshot, import_stream
+from core0.wire.volumes import ImportRequest, IoLimits, Volume, VolumeSpec
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -178,6 +180,43 @@ def rollback(
     """
     _agree(f"Lose everything that was written to volume {name} after snapshot {snapshot}?", yes)
     _print(call(ctx.obj, lambda client: client.roll_back(name, snapshot, pool)), as_json)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    name: str,
+    snapshot: str,
+    file: Annotated[
+        Path,
+        typer.Argument(help="Where to; what an earlier try left there is gone on with. '-' is the output."),
+    ],
+    base: Annotated[str | None, typer.Option(help="Only what differs from this earlier snapshot.")] = None,
+    pool: Pool = None,
+) -> None:
+    """Write a snapshot to a file, as the stream that 'btrfs send' makes.
+
+    Example: zn volume export data monday data.stream
+    """
+    export_snapshot(ctx.obj, Export(name, snapshot, base, pool), file)
+
+
+@app.command("import")
+def import_(
+    ctx: typer.Context,
+    name: str,
+    snapshot: Annotated[str, typer.Argument(help="What the stream shall be called.")],
+    file: Annotated[Path, typer.Argument(help="The stream; '-' is the input.")],
+    size: Annotated[str | None, typer.Option(help="Make the volume, of this size, as 20G.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Where the volume lies, or shall lie.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a volume, or a snapshot of one that is there, of a stream. The same again goes on where it was lost.
+
+    Example: zn volume import copy monday data.stream --size 20G --pool fast
+    """
+    made = _spec(size=bytes_of(size), pool=pool) if size else None
+    _print(import_stream(ctx.obj, name, ImportRequest(snapshot, made), file, pool), as_json)
 
 
 def _agree(question: str, yes: bool) -> None:

@@ -216,7 +216,7 @@ class HostNode:
         """The volume manager of those pools."""
         assert self.worker
         memory = Memory(str(self.folder / "volumes"))
-        return Volumes(state.disks.book, self.worker, state.events, memory, state.users_of)
+        return Volumes(state.disks.book, self.worker, state.events, memory, state.users_of, state.operations)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

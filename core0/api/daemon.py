@@ -42,6 +42,32 @@ class Daemon:
             raise _problem(reply.refusal)
         return msgspec.json.decode(reply.result, type=kind)
 
+    async def open(
+        self, verb: Verb, *, name: str = "", body: object = None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Carry out a verb whose bytes follow on its own connection, in pieces (`core0.wire.pieces`).
+
+        There is no deadline: whoever waits for it may leave.
+
+        Raises:
+            ProblemError: as of `call`.
+        """
+        request = Call(verb, name, msgspec.Raw(msgspec.json.encode(body)))
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._path)
+        except OSError as error:
+            raise _unavailable(str(error)) from None
+        try:
+            await send(writer, request)
+            settle(await receive(reader))
+        except asyncio.IncompleteReadError:
+            writer.close()
+            raise _unavailable("it ended the connection") from None
+        except BaseException:
+            writer.close()
+            raise
+        return reader, writer
+
     def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
@@ -66,6 +92,14 @@ class Daemon:
                 return reader, writer
             writer.close()
         return await asyncio.open_unix_connection(self._path)
+
+
+def settle(data: bytes) -> msgspec.Raw:
+    """The result that a reply brings. Raises ProblemError with its refusal."""
+    reply = msgspec.json.decode(data, type=Reply)
+    if reply.refusal:
+        raise _problem(reply.refusal)
+    return reply.result
 
 
 def _unavailable(cause: str) -> problem.ProblemError:

@@ -1,15 +1,41 @@
 """The routes of volumes and their snapshots."""
 
+from typing import Annotated
+
 import msgspec
 
-from core0.api.daemon import Daemon
+from core0.api.daemon import Daemon, settle
+from core0.api.streams import pieces_of, upload
+from core0.wire.operations import OperationId
 from core0.wire.storage import PoolName
-from core0.wire.volume_calls import SnapshotCall, VolumeCall, VolumeDeletion
-from core0.wire.volumes import Rollback, SnapshotName, Volume, VolumeName, Volumes, VolumeSpec
+from core0.wire.volume_calls import (
+    ExportCall,
+    FeedCall,
+    ImportCall,
+    ImportQuery,
+    SnapshotCall,
+    VolumeCall,
+    VolumeDeletion,
+)
+from core0.wire.volumes import (
+    Import,
+    ImportRequest,
+    Rollback,
+    Sha256OrNone,
+    SnapshotName,
+    Volume,
+    VolumeName,
+    Volumes,
+    VolumeSpec,
+)
 from corex.http import problem
-from corex.http.routes import NoBody, NoParameters, Request, Route
+from corex.http.routes import OCTETS, NoBody, NoParameters, Reply, Request, Route, Stream, Upload
 
 _OPERATOR = "operator"
+# Seconds that what came may take to become a snapshot before the answer says that it is still coming.
+_SETTLE = 60.0
+
+Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
 
 
 class ByVolume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +59,31 @@ class BySnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: VolumeName
     snapshot: SnapshotName
     pool: PoolName | None = None
+
+
+class ByExport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which snapshot, from which earlier one on, and what the caller has of the stream: how much, its SHA-256."""
+
+    name: VolumeName
+    snapshot: SnapshotName
+    base: SnapshotName | None = None
+    offset: Offset = 0
+    sha256: Sha256OrNone = ""
+    pool: PoolName | None = None
+
+
+class ByImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which import, and how long to wait for its end."""
+
+    operation: OperationId
+    wait: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
+
+
+class ByImportStream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which import, and the place of the body's first byte in the stream."""
+
+    operation: OperationId
+    offset: Offset = 0
 
 
 async def _volumes(request: Request[Daemon, NoParameters, NoBody]) -> Volumes:
@@ -76,8 +127,37 @@ async def _roll_back(request: Request[Daemon, ByVolume, Rollback]) -> Volume:
     return await request.context.call("roll_back_volume", Volume, name=which.name, body=wanted)
 
 
+async def _export(request: Request[Daemon, ByExport, NoBody]) -> Stream:
+    which = request.parameters
+    if request.raw.method == "HEAD":
+        raise problem.METHOD_NOT_ALLOWED("cannot tell a stream's head without making it", remedy="use GET")
+    wanted = ExportCall(which.snapshot, which.base, which.offset, which.sha256, which.pool)
+    reader, writer = await request.context.open("export_snapshot", name=which.name, body=wanted)
+    return Stream(OCTETS, pieces_of(reader, writer))
+
+
+async def _begin_import(request: Request[Daemon, ByVolume, ImportRequest]) -> Reply[Import]:
+    which = request.parameters
+    wanted = ImportCall(request.body, which.pool)
+    begun = await request.context.call("begin_import", Import, name=which.name, body=wanted)
+    return Reply(begun, 202, {"Location": f"/v1/imports/{begun.operation}"})
+
+
+async def _import(request: Request[Daemon, ByImport, NoBody]) -> Import:
+    query = ImportQuery(request.parameters.operation, request.parameters.wait)
+    return await request.context.call("import", Import, body=query)
+
+
+async def _feed_import(request: Request[Daemon, ByImportStream, Upload]) -> Import:
+    which = request.parameters
+    reader, writer = await request.context.open("feed_import", body=FeedCall(which.operation, which.offset))
+    settle(await upload(request.raw, reader, writer))
+    return await request.context.call("import", Import, body=ImportQuery(which.operation, _SETTLE))
+
+
 _CHANGE = (problem.NOT_FOUND, problem.CONFLICT, problem.UNAVAILABLE, problem.FULL)
 _VOLUME = "/v1/volumes/{name}"
+_IMPORT = "/v1/imports/{operation}"
 _SNAPSHOT = f"{_VOLUME}/snapshots/{{snapshot}}"
 
 VOLUME_ROUTES = (
@@ -140,6 +220,49 @@ VOLUME_ROUTES = (
         parameters=ByVolume,
         request=Rollback,
         response=Volume,
+        errors=_CHANGE,
+    ),
+    Route(
+        "GET",
+        f"{_SNAPSHOT}/stream",
+        _OPERATOR,
+        "Export a snapshot as a btrfs stream, all of it or what differs from an earlier one",
+        _export,
+        parameters=ByExport,
+        errors=_CHANGE,
+        streams=(OCTETS,),
+    ),
+    Route(
+        "POST",
+        f"{_VOLUME}/import",
+        _OPERATOR,
+        "Get ready for a stream; the same again finds where to go on",
+        _begin_import,
+        parameters=ByVolume,
+        request=ImportRequest,
+        response=Import,
+        status=202,
+        errors=_CHANGE,
+    ),
+    Route(
+        "GET",
+        _IMPORT,
+        _OPERATOR,
+        "A stream that comes, or came",
+        _import,
+        parameters=ByImport,
+        response=Import,
+        errors=(problem.NOT_FOUND,),
+    ),
+    Route(
+        "PUT",
+        f"{_IMPORT}/stream",
+        _OPERATOR,
+        "Bytes of a stream, from an offset to its end",
+        _feed_import,
+        parameters=ByImportStream,
+        request=Upload,
+        response=Import,
         errors=_CHANGE,
     ),
 )

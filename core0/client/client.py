@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import quote
@@ -35,11 +37,13 @@ from core0.wire.types import (
     Node,
     PowerRequest,
 )
-from core0.wire.volumes import Rollback, Volume, Volumes, VolumeSpec
+from core0.wire.volumes import Import, ImportRequest, Rollback, Volume, Volumes, VolumeSpec
 from corex.http.problem import Problem
 
 T = TypeVar("T")
 _TIMEOUT = 30.0
+# A stream may take as long as it likes, but not a minute without a byte; its first may wait for a check.
+_MOVING = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT, sock_read=600.0)
 _ALERT_TIMEOUT = 5.0
 _ALERTS = {
     "CERTIFICATE_EXPIRED": "the client's certificate is expired; check the clocks of this machine and of the node",
@@ -240,6 +244,57 @@ class NodeClient:
         path, body = f"{_path(volume, 'volumes')}/rollback", Rollback(snapshot)
         return await self._call("POST", path, Volume, query=_given(pool=pool), body=body)
 
+    async def export_snapshot(
+        self,
+        volume: str,
+        snapshot: str,
+        base: str | None = None,
+        pool: str | None = None,
+        *,
+        offset: int = 0,
+        sha256: str = "",
+    ) -> AsyncIterator[bytes]:
+        """A snapshot as a btrfs stream, piece by piece.
+
+        Args:
+            volume: its volume.
+            snapshot: its name.
+            base: an earlier snapshot that the receiver has: only what differs comes.
+            pool: which of two volumes of one name.
+            offset: bytes of the stream that the caller has.
+            sha256: of those bytes.
+
+        Raises:
+            UnreachableError: the stream was cut; go on by `offset`.
+        """
+        given = {"offset": str(offset), "sha256": sha256} if offset else {}
+        query = {**_given(base=base, pool=pool), **given}
+        path = f"{_snapshot(volume, snapshot)}/stream"
+        async with self._open("GET", path, query=query, patience=_MOVING) as response:
+            try:
+                async for piece in response.content.iter_any():
+                    yield piece
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise await self._explain(error) from error
+
+    async def begin_import(self, volume: str, request: ImportRequest, pool: str | None = None) -> Import:
+        """Get the node ready for a stream; the same again finds where to go on."""
+        path = f"{_path(volume, 'volumes')}/import"
+        return await self._call("POST", path, Import, query=_given(pool=pool), body=request)
+
+    async def imported(self, operation: str, wait: float = 0.0) -> Import:
+        """A stream that comes, waiting up to so many seconds (60 at most) for its end."""
+        return await self._call("GET", _path(operation, "imports"), Import, query={"wait": str(wait)})
+
+    async def feed_import(self, operation: str, offset: int, data: AsyncIterator[bytes]) -> Import:
+        """Send a stream from an offset to its end."""
+        path = f"{_path(operation, 'imports')}/stream"
+        query, headers = {"offset": str(offset)}, {"Content-Type": "application/octet-stream"}
+        async with self._open(
+            "PUT", path, query=query, data=data, headers=headers, patience=_MOVING
+        ) as response:
+            return msgspec.json.decode(await response.read(), type=Import)
+
     async def config(self) -> ConfigStatus:
         """The config in force."""
         return await self._call("GET", "/v1/config", ConfigStatus)
@@ -267,22 +322,43 @@ class NodeClient:
     ) -> T:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         wait = float((query or {}).get("wait", "0"))
+        async with self._open(
+            method,
+            path,
+            query=query,
+            data=msgspec.json.encode(body) if body is not None else None,
+            headers=headers,
+            patience=aiohttp.ClientTimeout(total=_TIMEOUT + wait),
+        ) as response:
+            return msgspec.json.decode(await response.read() or b"null", type=kind)
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        data: bytes | AsyncIterator[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        patience: aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A good answer, to be read in the block. Raises NodeError for any other, and for a lost connection."""
         try:
             async with self._session.request(
                 method,
                 f"https://{self._address}{path}",
                 params=query,
-                data=msgspec.json.encode(body) if body is not None else None,
+                data=data,
                 headers=headers,
                 ssl=self._context,
-                timeout=aiohttp.ClientTimeout(total=_TIMEOUT + wait),
+                timeout=patience,
             ) as response:
-                data = await response.read()
+                if response.status >= 400:
+                    raise RefusedError(_decode_problem(await response.read(), response.status))
+                yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise await self._explain(error) from error
-        if response.status >= 400:
-            raise RefusedError(_decode_problem(data, response.status))
-        return msgspec.json.decode(data or b"null", type=kind)
 
     async def _explain(self, error: BaseException) -> NodeError:
         """The error of our tree for one of the transport."""

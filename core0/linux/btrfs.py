@@ -386,6 +386,12 @@ def assign_group(descriptor: int, member: int, group: int) -> None:
     _ioctl(descriptor, _GROUP_ASSIGN, what, f"cannot add group {member:#x} to {group:#x}")
 
 
+def unassign_group(descriptor: int, member: int, group: int) -> None:
+    """End a quota group's membership in one of a higher level."""
+    what = bytearray(struct.pack("=QQQ", 0, member, group))
+    _ioctl(descriptor, _GROUP_ASSIGN, what, f"cannot take group {member:#x} out of {group:#x}")
+
+
 def limit_group(descriptor: int, group: int, limit: int | None) -> None:
     """Let a quota group lead to so many bytes at most; None takes the limit away."""
     what = bytearray(

@@ -82,6 +82,11 @@ def open_namespace(pid: int, kind: str) -> int:
     return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def leave(kinds: int) -> None:
+    """Give this process namespaces of its own (unshare(2)); kinds are NEW* flags."""
+    syscall("unshare", kinds, doing="cannot leave the namespaces")
+
+
 def enter(namespace: int, kind: int) -> None:
     """Move the calling thread into a namespace (setns(2)); kind is its NEW* flag."""
     syscall("setns", namespace, kind, doing="cannot enter the namespace")

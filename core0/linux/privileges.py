@@ -27,6 +27,8 @@ CAPABILITIES = {
     "SETPCAP": 8,
     "NET_BIND_SERVICE": 10,
     "SYS_CHROOT": 18,
+    "SYS_ADMIN": 21,
+    "MKNOD": 27,
     "SETFCAP": 31,
 }
 

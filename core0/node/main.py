@@ -94,7 +94,7 @@ def _volumes(state: NodeState, worker: Worker) -> "Volumes":
     from core0.volumes.memory import Memory
 
     memory = Memory(paths.MEMORY_VOLUMES)
-    return Volumes(state.disks.book, worker, state.events, memory, state.users_of)
+    return Volumes(state.disks.book, worker, state.events, memory, state.users_of, state.operations)
 
 
 def _configs(state: NodeState, keep: "_Memory") -> "Configs":
@@ -189,11 +189,40 @@ async def talk(state: NodeState, reader: asyncio.StreamReader, writer: asyncio.S
             return
         while True:
             call = msgspec.json.decode(await receive(reader), type=Call)
-            await send(writer, await _answer(state, call))
+            reply = await (_hand_over(state, call, writer) if call.verb in _MOVING else _answer(state, call))
+            if reply is None:
+                return
+            await send(writer, reply)
     except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError, RecursionError):
         return
     finally:
         writer.close()
+
+
+# Verbs whose connection goes to the process that moves their bytes.
+_MOVING = ("feed_import", "export_snapshot")
+
+
+async def _hand_over(state: NodeState, call: Call, writer: asyncio.StreamWriter) -> Reply | None:
+    """Give a call's connection away; None if it is another's now."""
+    from core0.node.verbs import refused
+    from core0.node.volume_verbs import CONNECTION_VERBS
+
+    transport: asyncio.Transport = writer.transport  # type: ignore[assignment]  # StreamWriter knows less of it
+    transport.pause_reading()  # what comes next is for who gets it
+    own: socket.socket = writer.get_extra_info("socket")
+    connection = os.dup(own.fileno())
+    try:
+        os.set_blocking(connection, True)
+        refusal = refused(CONNECTION_VERBS[call.verb], state, call, connection)
+        if refusal is None:
+            transport.abort()
+            return None
+        os.set_blocking(connection, False)
+        transport.resume_reading()
+        return Reply(refusal=refusal)
+    finally:
+        os.close(connection)
 
 
 async def _answer(state: NodeState, call: Call) -> Reply:

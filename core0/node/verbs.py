@@ -98,6 +98,17 @@ async def answer(state: NodeState, call: Call) -> Reply:
     return Reply(result=msgspec.Raw(msgspec.json.encode(result)))
 
 
+def refused(work: "Callable[..., None]", *arguments: object) -> Refusal | None:
+    """Do something that may be refused; why it was."""
+    try:
+        work(*arguments)
+    except RefusedError as error:
+        return error.refusal
+    except msgspec.ValidationError as error:
+        return Refusal(422, "invalid", f"cannot accept the request: {error}")
+    return None
+
+
 def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]":
     """Those that no boot waits for."""
     from core0.node.storage_verbs import STORAGE_VERBS

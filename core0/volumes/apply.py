@@ -20,6 +20,7 @@ from core0.volumes.model import (
     SNAPSHOTS,
     VOLUMES,
     Action,
+    AdoptImport,
     Clone,
     Create,
     DeleteSnapshot,
@@ -70,6 +71,25 @@ def hand_out(root: str, name: str, answer: int) -> None:
         socket.send_fds(way, [b"mount"], [mount])
 
 
+def stage(root: str, entry: str, group: int, size: int) -> None:
+    """Make the subvolume `entry` of `incoming` that something is received in.
+
+    Args:
+        root: where the pool is mounted.
+        entry: its name.
+        group: number of the quota group that it counts to; 0 makes one of its own.
+        size: limit of that one.
+    """
+    with opened(root) as pool, opened(INCOMING, pool) as incoming:
+        btrfs.create_subvolume(incoming, entry)
+        with opened(entry, incoming) as made:
+            own = btrfs.subvolume(made).id
+            if not group:
+                _make_group(pool, Record(size, own))
+            btrfs.assign_group(pool, own, btrfs.group_id(1, group or own))
+        btrfs.commit(pool)
+
+
 def _carry_out(root: str, actions: tuple[Action, ...]) -> None:
     with opened(root) as pool:
         for action in actions:
@@ -91,6 +111,8 @@ def _do(pool: int, action: Action) -> None:
             _delete_volume(pool, name)
         case RollBack(volume, snapshot):
             _roll_back(pool, volume, snapshot)
+        case AdoptImport():
+            _adopt_import(pool, action)
         case _:
             _put_in_order(pool, action)
 
@@ -166,6 +188,43 @@ def _roll_back(pool: int, volume: str, snapshot: str) -> None:
             write_record(made, record)
             btrfs.assign_group(pool, btrfs.subvolume(made).id, group)  # last: the group may be full
         files.exchange(incoming, name, volumes, volume)
+
+
+def _adopt_import(pool: int, action: AdoptImport) -> None:
+    """The snapshot first: without its volume it is nobody's, and swept away."""
+    with (
+        opened(INCOMING, pool) as incoming,
+        opened(action.entry, incoming) as place,
+        opened(action.received, place) as source,
+    ):
+        if not (is_subvolume(source) and btrfs.is_read_only(source) and btrfs.subvolume(source).received):
+            raise OSError(errno.EINVAL, "what was received is no whole snapshot")
+        if action.spec is None:
+            _keep_snapshot(pool, action, source, _group_of(pool, action.volume))
+            return
+        record = Record(action.spec.size, btrfs.subvolume(place).id, action.spec.io)
+        with opened(VOLUMES, pool) as volumes, _staged(pool) as (_, name):
+            _refuse_existing(volumes, action.volume)
+            group = btrfs.group_id(1, record.group)
+            btrfs.create_snapshot(incoming, name, source, read_only=False, groups=[group])
+            with opened(name, incoming) as made:
+                write_record(made, record)
+            _keep_snapshot(pool, action, source, group)
+            os.rename(name, action.volume, src_dir_fd=incoming, dst_dir_fd=volumes)
+
+
+def _group_of(pool: int, volume: str) -> int:
+    with opened(VOLUMES, pool) as volumes, opened(volume, volumes) as one:
+        return btrfs.group_id(1, _record_of(volume, one).group)
+
+
+def _keep_snapshot(pool: int, action: AdoptImport, source: int, group: int) -> None:
+    """A read-only subvolume cannot be moved to another folder; a snapshot of it keeps where it came from."""
+    with opened(SNAPSHOTS, pool) as all_:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(action.volume, 0o700, dir_fd=all_)
+        with opened(action.volume, all_) as folder:
+            btrfs.create_snapshot(folder, action.snapshot, source, read_only=True, groups=[group])
 
 
 @contextlib.contextmanager
@@ -325,9 +384,18 @@ def _delete_tree(pool: int, folder: int, name: str) -> None:
     if not number:
         os.rmdir(name, dir_fd=folder)
         return
-    for inside in _inside(btrfs.subvolumes(pool), number):
+    inner = tuple(_inside(btrfs.subvolumes(pool), number))
+    if inner:
+        _free_of_limits(pool, number)
+    for inside in inner:
         btrfs.delete_subvolume_by_number(pool, inside)
     btrfs.delete_subvolume(folder, name)
+
+
+def _free_of_limits(pool: int, number: int) -> None:
+    """Taking an entry out of a subvolume needs a little of its quota, which may be used up."""
+    for group in btrfs.groups(pool, {number}).get(number, btrfs.Group()).parents:
+        btrfs.unassign_group(pool, number, group)
 
 
 def _inside(subvolumes: dict[int, tuple[int, str]], number: int) -> Iterator[int]:

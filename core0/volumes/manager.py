@@ -23,6 +23,8 @@ from core0.volumes.checks import (
 )
 from core0.volumes.clones import Clones
 from core0.volumes.explain import conflict, in_words, no_volume, refusal_of, shown, shown_of_memory
+from core0.volumes.exports import Exports
+from core0.volumes.imports import Imports, Operations
 from core0.volumes.memory import Memory
 from core0.volumes.model import DeleteSnapshot, DeleteVolume, RollBack, SeenVolume, TakeSnapshot
 from core0.volumes.places import CHANGE, LOOK, Place, Places, Pools
@@ -40,6 +42,8 @@ class Volumes:
 
     Attributes:
         use: what containers get of them.
+        imports: the streams that come.
+        exports: the streams that go out.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Volumes:
         report: Report,
         memory: Memory,
         users: Callable[[str], tuple[str, ...]],
+        operations: Operations,
     ) -> None:
         """A manager that has not looked at any pool yet.
 
@@ -58,6 +63,7 @@ class Volumes:
             report: where to tell what happened.
             memory: the volumes that lie nowhere else.
             users: the containers that have a volume in their spec.
+            operations: where long work is started.
         """
         self._report = report
         self._memory = memory
@@ -65,6 +71,8 @@ class Volumes:
         self._places = Places(pools, worker, report)
         self._clones = Clones(self._places)
         self.use = VolumeUse(self._places, memory)
+        self.imports = Imports(self._places, operations)
+        self.exports = Exports(self._places, worker, operations)
         memory.settle()
 
     async def run(self) -> None:

@@ -13,7 +13,7 @@ it is counted apart (`shared`) and taken off the limit.
 
 import msgspec
 
-from core0.wire.volumes import IoLimits, Origin
+from core0.wire.volumes import IoLimits, Origin, VolumeSpec
 
 VOLUMES, SNAPSHOTS, INCOMING = "volumes", "snapshots", "incoming"
 FOLDERS = (VOLUMES, SNAPSHOTS, INCOMING)
@@ -237,5 +237,18 @@ class RollBack(msgspec.Struct, frozen=True, tag=True):
         return f"roll volume {self.volume} back to {self.snapshot}"
 
 
+class AdoptImport(msgspec.Struct, frozen=True, tag=True):
+    """Make what was received a snapshot; with a spec, its volume, too. Asked for by a verb, never planned."""
+
+    entry: str
+    received: str
+    volume: str
+    snapshot: str
+    spec: VolumeSpec | None = None
+
+    def __str__(self) -> str:
+        return f"import snapshot {self.snapshot} of volume {self.volume}"
+
+
 Repair = MakeFolders | EnableQuota | Regroup | SetRecord | Sweep | DropGroup
-Action = Repair | Create | Clone | TakeSnapshot | DeleteSnapshot | DeleteVolume | RollBack
+Action = Repair | Create | Clone | TakeSnapshot | DeleteSnapshot | DeleteVolume | RollBack | AdoptImport

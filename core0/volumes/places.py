@@ -5,6 +5,7 @@ A pool is known as long as this daemon lives: what it brought is shown as offlin
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -152,8 +153,15 @@ class Places:
                 break
             for action in actions if tell else ():
                 self.report("volume", f"pool {place.name}", str(action).capitalize())
-            seen = await self.worker.call(apply.repair, place.root, actions, deadline=CHANGE)
-            before = actions
+            before, place.seen = actions, seen
+            try:
+                seen = await self.worker.call(apply.repair, place.root, actions, deadline=CHANGE)
+            except OSError as error:
+                if not (seen.ready and seen.simple and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+                    raise
+                # what is full can be used: deleting is what it needs
+                self.report("volume", f"pool {place.name}", f"Cannot be brought in order yet: {error}")
+                return
         place.seen = seen
 
     def _note_trouble(self, place: Place, error: OSError) -> None:

@@ -53,6 +53,10 @@ Verb = Literal[
     "take_snapshot",
     "delete_snapshot",
     "roll_back_volume",
+    "begin_import",
+    "import",
+    "feed_import",
+    "export_snapshot",
 ]
 
 

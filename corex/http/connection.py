@@ -124,8 +124,6 @@ class Connection:
         self.idle = False
         self._body_ended.clear()
         await self._answer(RawRequest(self, head))
-        if self._http.their_state is h11.SEND_BODY:
-            self._http.next_event()  # an answer that read no body ends the request if there was none
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
@@ -178,11 +176,22 @@ class Connection:
 
     async def _send(self, response: Response, *, head_only: bool) -> None:
         headers = [*response.headers.items(), *_framing(response)]
+        if self._leaves_body() and "Connection" not in response.headers:
+            headers.append(
+                ("Connection", "close")
+            )  # the client must not send another request behind its body
         await self._write(h11.Response(status_code=response.status, headers=headers))
         if not head_only:
             async for piece in response.pieces or _whole(response.body):
                 await self._write(h11.Data(data=piece))
         await self._write(h11.EndOfMessage())
+
+    def _leaves_body(self) -> bool:
+        """Whether some of the request's body was not read."""
+        if self._http.their_state is h11.SEND_BODY:
+            with contextlib.suppress(h11.RemoteProtocolError):
+                self._http.next_event()  # the end of the request, if it has no body
+        return self._http.their_state is h11.SEND_BODY
 
     async def _write(self, event: h11.Event) -> None:
         self._writer.write(self._http.send(event) or b"")
@@ -190,9 +199,10 @@ class Connection:
 
     async def _linger(self) -> None:
         """Let a client that still sends see the answer: closing on unread bytes would reset the connection."""
-        if self._http.their_state is not h11.SEND_BODY or not self._writer.can_write_eof():
+        if self._http.their_state is not h11.SEND_BODY:
             return
-        self._writer.write_eof()
+        if self._writer.can_write_eof():  # TLS has no half-closed connections
+            self._writer.write_eof()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER):
                 while await self._reader.read(_PIECE):

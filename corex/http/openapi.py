@@ -8,7 +8,7 @@ import msgspec
 
 from corex.http import problem
 from corex.http.problem import Problem, ProblemType
-from corex.http.routes import PUBLIC, NoParameters, Request, Route
+from corex.http.routes import OCTETS, PUBLIC, NoParameters, Request, Route, Upload
 
 _REF = "#/components/schemas/{name}"
 # What each route can answer, whatever it does.
@@ -69,7 +69,7 @@ def document(routes: Sequence[Route], title: str, version: str, security: dict[s
 def _types_of(route: Route) -> list[Any]:
     fields = [field.encode_name for field in msgspec.structs.fields(route.parameters)]
     parameters = [route.parameters] if fields else []
-    return parameters + [kind for kind in (route.request, route.response) if kind is not None]
+    return parameters + [kind for kind in (route.request, route.response) if kind not in (None, Upload)]
 
 
 def _operation(route: Route, schemas: dict[int, dict[str, Any]]) -> dict[str, Any]:
@@ -82,7 +82,12 @@ def _operation(route: Route, schemas: dict[int, dict[str, Any]]) -> dict[str, An
         "responses": _responses(route, schemas),
     }
     if route.request is not None:
-        content = {"application/json": {"schema": schemas[id(route.request)]}}
+        upload: dict[str, Any] = {OCTETS: {}}
+        content = (
+            upload
+            if route.request is Upload
+            else {"application/json": {"schema": schemas[id(route.request)]}}
+        )
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 

@@ -44,6 +44,13 @@ class NoBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `Request.body` is where the route takes none."""
 
 
+class Upload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `Request.body` is where the route takes bytes of any length: the handler reads them from `raw`."""
+
+
+OCTETS = "application/octet-stream"
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Who asks: a name for the log and the roles held."""
 
@@ -93,7 +100,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
         summary: one line for the OpenAPI document.
         handler: called with a `Request`; returns the response type, a `Reply` or a `Stream`.
         parameters: struct of the path's and the query's parameters.
-        request: type of the JSON body, None for none.
+        request: type of the JSON body, None for none, `Upload` for bytes.
         response: type of the JSON answer, None for an empty one.
         status: of an ordinary answer.
         other_statuses: of answers of the same type with another meaning, which the summary explains.
@@ -163,15 +170,13 @@ class App(msgspec.Struct, frozen=True):
         return _encode(route, result)
 
     async def _decode_body(self, route: Route, raw: RawRequest) -> object:
+        if route.request is Upload:
+            _check_media_type(raw, OCTETS)
+            return Upload()
         data = await read_body(raw, self.max_body if route.request is not None else 0)
         if route.request is None:
             return NoBody()
-        media_type = raw.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json" or "content-encoding" in raw.headers:
-            raise problem.UNSUPPORTED_TYPE(
-                f"cannot read a body of type {media_type[:80] or 'unknown'!a}",
-                remedy="send application/json without a content encoding",
-            )
+        _check_media_type(raw, "application/json")
         try:
             return self.decoders[route].decode(data)
         except msgspec.ValidationError as error:
@@ -180,6 +185,15 @@ class App(msgspec.Struct, frozen=True):
             raise problem.MALFORMED_JSON(
                 f"cannot read the body: {error}", remedy="send one JSON document in UTF-8"
             ) from None
+
+
+def _check_media_type(raw: RawRequest, wanted: str) -> None:
+    media_type = raw.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != wanted or "content-encoding" in raw.headers:
+        raise problem.UNSUPPORTED_TYPE(
+            f"cannot read a body of type {media_type[:80] or 'unknown'!a}",
+            remedy=f"send {wanted} without a content encoding",
+        )
 
 
 def build_app(

@@ -1,5 +1,6 @@
 """`zn volume` against a node's real API and a real btrfs."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,3 +106,64 @@ def test_what_is_wrong_is_told(pooled: HostNode, zn: Zn, words: list[str], code:
     said = zn("volume", *words)
     assert (said.code, said.out) == (code, "")
     assert says in said.err
+
+
+def test_a_snapshot_goes_through_a_file_to_another_volume(pooled: HostNode, zn: Zn, tmp_path: Path) -> None:
+    zn("volume", "create", "data", "64M", "--pool", "fast")
+    content = os.urandom(5 * MIB)
+    (pooled.pools["fast"] / "volumes" / "data" / "file").write_bytes(content)
+    zn("volume", "snapshot", "data", "monday")
+    file = tmp_path / "stream"
+    assert zn("volume", "export", "data", "monday", str(file)).code == 0
+    assert file.stat().st_size > 5 * MIB
+    words = ("--size", "64M", "--pool", "fast", "--json")
+    copy = volume(zn("volume", "import", "copy", "first", str(file), *words))
+    assert [one.name for one in copy.snapshots] == ["first"]
+    assert (pooled.pools["fast"] / "volumes" / "copy" / "file").read_bytes() == content
+    (pooled.pools["fast"] / "volumes" / "data" / "more").write_text("tuesday")
+    zn("volume", "snapshot", "data", "tuesday")
+    changes = tmp_path / "changes"
+    assert zn("volume", "export", "data", "tuesday", str(changes), "--base", "monday").code == 0
+    copy = volume(zn("volume", "import", "copy", "second", str(changes), "--json"))
+    assert [one.name for one in copy.snapshots] == ["first", "second"]
+    said = zn("volume", "export", "data", "monday", str(file))
+    assert (said.code, "there is one" in said.err) == (1, True)
+
+
+def test_an_export_goes_on_with_what_is_there_of_it(pooled: HostNode, zn: Zn, tmp_path: Path) -> None:
+    zn("volume", "create", "data", "64M", "--pool", "fast")
+    (pooled.pools["fast"] / "volumes" / "data" / "file").write_bytes(os.urandom(5 * MIB))
+    zn("volume", "snapshot", "data", "monday")
+    whole, file = tmp_path / "whole", tmp_path / "again"
+    zn("volume", "export", "data", "monday", str(whole))
+    part = tmp_path / "again.part"
+    part.write_bytes(whole.read_bytes()[: 3 * MIB])
+    assert zn("volume", "export", "data", "monday", str(file)).code == 0
+    assert file.read_bytes() == whole.read_bytes()
+    part.write_bytes(b"something else")
+    said = zn("volume", "export", "data", "monday", str(tmp_path / "again2"))
+    assert said.code == 0
+    (tmp_path / "other.part").write_bytes(b"something else")
+    said = zn("volume", "export", "data", "monday", str(tmp_path / "other"))
+    assert (said.code, "what came before is not its beginning" in said.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(lambda data: data[:-100], "it is cut", id="cut"),
+        pytest.param(lambda data: b"#!/bin/sh\n", "it is no btrfs stream", id="foreign"),
+    ],
+)
+def test_a_stream_that_is_not_whole_is_refused(
+    pooled: HostNode, zn: Zn, tmp_path: Path, change: Callable[[bytes], bytes], says: str
+) -> None:
+    zn("volume", "create", "data", "64M", "--pool", "fast")
+    (pooled.pools["fast"] / "volumes" / "data" / "file").write_bytes(os.urandom(MIB))
+    zn("volume", "snapshot", "data", "monday")
+    file = tmp_path / "stream"
+    zn("volume", "export", "data", "monday", str(file))
+    file.write_bytes(change(file.read_bytes()))
+    said = zn("volume", "import", "copy", "first", str(file), "--size", "64M", "--pool", "fast")
+    assert (said.code, says in said.err) == (3, True), said
+    assert [one["name"] for one in zn("volume", "ls", "--json").json()] == ["data"]

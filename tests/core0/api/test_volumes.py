@@ -10,10 +10,10 @@ import aiohttp
 import msgspec
 import pytest
 
-from core0.client.client import NodeClient, RefusedError
+from core0.client.client import NodeClient, NodeError, RefusedError
 from core0.client.credentials import client_context
 from core0.wire.types import ContainerSpec
-from core0.wire.volumes import IoLimits, Origin, Volume, VolumeSpec
+from core0.wire.volumes import ImportRequest, IoLimits, Origin, Volume, VolumeSpec
 from corex.http.problem import CONTENT_TYPE, Problem
 from tests.core0.conftest import Loop
 from tests.host_node import HostNode
@@ -283,6 +283,66 @@ async def test_a_volume_that_a_container_has_stays(client: NodeClient, node: Hos
         while await client.containers():
             await client.events((await client.events()).cursor, wait=0.5)
     await client.delete_volume("data", snapshots=True)
+
+
+async def stream_of(client: NodeClient, snapshot: str) -> bytes:
+    return b"".join([piece async for piece in client.export_snapshot("data", snapshot)])
+
+
+async def in_pieces(data: bytes, lost: Exception | None = None) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), MIB):
+        yield data[at : at + MIB]
+    if lost:
+        raise lost
+
+
+async def test_a_stream_goes_over_the_api_and_on_after_a_lost_connection(
+    client: NodeClient, btrfs_disk: Loop
+) -> None:
+    await client.put_volume("data", SPEC)
+    content = os.urandom(20 * MIB)
+    (btrfs_disk.place / "volumes" / "data" / "file").write_bytes(content)
+    await client.take_snapshot("data", "monday")
+    stream = await stream_of(client, "monday")
+    request = ImportRequest("first", SPEC, len(stream))
+    begun = await client.begin_import("copy", request)
+    assert (begun.state, begun.offset) == ("receiving", 0)
+    with pytest.raises(NodeError):
+        await client.feed_import(
+            begun.operation, 0, in_pieces(stream[: 7 * MIB], ConnectionResetError("lost"))
+        )
+    async with asyncio.timeout(30):
+        while not (found := await client.begin_import("copy", request)).offset:
+            await client.operation(begun.operation, 0.1)
+    assert found.operation == begun.operation
+    with pytest.raises(RefusedError, match="go on at byte"):
+        await client.feed_import(begun.operation, 5, in_pieces(b"x"))
+    ended = await client.feed_import(begun.operation, found.offset, in_pieces(stream[found.offset :]))
+    assert (ended.state, ended.offset) == ("done", len(stream)), ended.why
+    assert (btrfs_disk.place / "volumes" / "copy" / "file").read_bytes() == content
+    done = await client.operation(begun.operation)
+    assert (done.state, done.progress) == ("done", 1.0)
+    with pytest.raises(RefusedError, match="cannot go on with the stream: 20"):
+        await client.feed_import(begun.operation, 0, in_pieces(b"x"))
+
+
+async def test_an_upload_that_is_refused_is_told_while_it_comes(client: NodeClient) -> None:
+    begun = await client.begin_import("copy", ImportRequest("first", SPEC))
+    with pytest.raises(RefusedError, match="cannot import the stream: it is no btrfs stream") as caught:
+        await client.feed_import(begun.operation, 0, in_pieces(bytes(64 * MIB)))
+    assert caught.value.problem.status == 422
+    assert (await client.imported(begun.operation, 30)).state == "failed"
+    assert await client.volumes() == ()
+
+
+async def test_what_is_no_upload_is_refused(client: NodeClient, node: HostNode) -> None:
+    begun = await client.begin_import("copy", ImportRequest("first", SPEC))
+    await asked(node, "PUT", f"/v1/imports/{begun.operation}/stream", {"no": "bytes"}, 415)
+    problem = await asked(node, "GET", "/v1/imports/none", None, 404)
+    assert "cannot find import 'none'" in problem.detail
+    await client.cancel_operation(begun.operation)
+    with pytest.raises(RefusedError, match="it was cancelled"):
+        await client.feed_import(begun.operation, 0, in_pieces(b"x"))
 
 
 def names(folder: Path) -> list[str]:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from core0.linux.worker import Worker
+from core0.node.operations import OperationTable
 from core0.volumes.manager import Volumes
 from core0.volumes.memory import Memory
+from core0.wire import paths
 from core0.wire.volumes import Volume
 from tests.core0.conftest import Loop
 
@@ -43,6 +45,7 @@ class Node:
         self.pools = Pools()
         self.said: list[tuple[str, str, str]] = []
         self.users: dict[str, tuple[str, ...]] = {}
+        self.operations = OperationTable(lambda *event: self.said.append(event))
         self.worker = worker
         self.folder = folder
         self.volumes = self.make()
@@ -57,6 +60,7 @@ class Node:
             lambda *event: report(event),
             memory,
             lambda name: self.users.get(name, ()),
+            self.operations,
         )
 
     @contextlib.asynccontextmanager
@@ -89,7 +93,8 @@ class Node:
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    monkeypatch.setattr(paths, "STORAGE", "")  # the programs of this machine
     made = Worker()
     yield made
     made.close()
