@@ -19,6 +19,7 @@ sys.path += ["/usr/lib/zeronode/site", "/usr/lib/zeronode"]
 
 from core0.linux import mounts, tools, uevents
 from core0.linux.worker import Worker
+from core0.node.operations import OperationTable
 from core0.volumes.manager import Volumes
 from core0.volumes.memory import Memory
 from core0.wire.volumes import Origin, VolumeSpec
@@ -78,7 +79,8 @@ async def volumes(worker: Worker, runs: int) -> dict[str, list[float]]:
         if message.startswith("Its volumes"):
             taken.set()
 
-    manager = Volumes(_Pools(), worker, report, Memory("/run/volumes"), lambda _: ())
+    operations = OperationTable(report)
+    manager = Volumes(_Pools(), worker, report, Memory("/run/volumes"), lambda _: (), operations)
     running = asyncio.create_task(manager.run())
     await taken.wait()
     found: dict[str, list[float]] = {"bare": [], "create": [], "snapshot": [], "clone": []}
