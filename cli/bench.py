@@ -74,6 +74,17 @@ def image_size(image: Image = _IMAGE, as_json: Json = False) -> None:
 
 
 @app.command()
+def quota(runs: Runs = measure.RUNS, as_json: Json = False) -> None:
+    """Btrfs's two kinds of quota against none, on file systems in files of this machine. Needs root.
+
+    Example: zn bench quota
+    """
+    from cli.bench_quota import measure_quota
+
+    measure.report(measure_quota(runs), as_json)
+
+
+@app.command()
 def disks(
     ctx: typer.Context, image: Image = _IMAGE, runs: Runs = measure.RUNS, as_json: Json = False
 ) -> None:

@@ -79,8 +79,8 @@ async def volumes(worker: Worker, runs: int) -> dict[str, list[float]]:
         if message.startswith("Its volumes"):
             taken.set()
 
-    memory, operations = Memory("/run/volumes"), OperationTable(report)
-    manager = Volumes(_Pools(), worker, report, memory, lambda _: (), operations)
+    operations = OperationTable(report)
+    manager = Volumes(_Pools(), worker, report, Memory("/run/volumes"), lambda _: (), operations)
     running = asyncio.create_task(manager.run())
     await taken.wait()
     found: dict[str, list[float]] = {"bare": [], "create": [], "snapshot": [], "clone": []}

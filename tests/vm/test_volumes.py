@@ -13,7 +13,7 @@ from ci.qemu.spec import DirectBoot, MachineSpec
 from core0.client.client import NodeClient, RefusedError
 from core0.wire.storage import PoolSpec, Selector
 from core0.wire.types import Container, ContainerSpec, Limits, VolumeMount
-from core0.wire.volumes import IoLimits, Origin, VolumeSpec
+from core0.wire.volumes import ImportRequest, IoLimits, Origin, VolumeSpec
 from corex.wire.api import ExecRequest
 from tests.vm.inside import gone, inside, running, until
 from tests.vm.test_disks import disk, settled
@@ -80,6 +80,20 @@ async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
         with pytest.raises(RefusedError, match="container web has it"):
             await client.roll_back("data", "monday") if await taken(client) else None
         await client.put_volume("copy", VolumeSpec(SIZE, "fast", origin=Origin("data", "monday")))
+        stream = b"".join([piece async for piece in client.export_snapshot("data", "monday")])
+        request = ImportRequest("first", VolumeSpec(SIZE, "fast"), len(stream))
+        begun = await client.begin_import("moved", request)
+        cut = await client.begin_import("cut", request)
+        with pytest.raises(RefusedError, match="cannot import the stream: it is cut"):
+            await client.feed_import(cut.operation, 0, once(stream[:-1]))
+        ended = await client.feed_import(begun.operation, 0, once(stream))
+        assert ended.state == "done", ended.why
+        moved = await running(client, "moved", spec(argv=IDLE, mounts=(VolumeMount("moved", "/data"),)))
+        async with shell(machine, moved) as run:
+            assert await run("cat /data/day; busybox stat -c %u /data/day") == "monday\n0\n"
+        await client.delete_container("moved")
+        await until(gone(client, "moved"))
+        await client.delete_volume("moved", snapshots=True)
         await client.delete_container("web")
         await until(gone(client, "web"))
         await client.roll_back("data", "monday")
@@ -97,6 +111,10 @@ async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
         container = await running(client, "again", spec(argv=IDLE, mounts=(VolumeMount("data", "/data"),)))
         async with shell(machine, container) as run:
             assert await run("cat /data/day") == "monday\n"
+
+
+async def once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def usable(client: NodeClient) -> bool:
