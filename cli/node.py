@@ -11,6 +11,7 @@ from cli.connect import call
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
 from core0.client.client import NodeClient
+from core0.wire.state import StateStatus
 from core0.wire.storage import Reset
 from core0.wire.types import Events, PowerRequest
 
@@ -79,6 +80,35 @@ def boot(ctx: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command()
+def state(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show whether the node remembers what it is told, and which of its disks hold that.
+
+    Example: zn node state
+    """
+    _print_state(call(ctx.obj, lambda client: client.state()), as_json)
+
+
+@app.command()
+def adopt(
+    ctx: typer.Context,
+    disk: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let the machine be the node that a disk remembers: with its certificate, containers, pools and config.
+
+    Example: zn node adopt nvme-S4EWNX0N123456
+    """
+    node = call(ctx.obj, lambda client: client.node())
+    question = f"Let node {node.hostname} forget who it is, and be the node that {disk} remembers?"
+    if not yes and not typer.confirm(question):
+        raise Failure("the node was left as it is", ExitCode.REFUSED)
+    _print_state(call(ctx.obj, lambda client: client.adopt_state(disk)), as_json)
+    if not as_json:
+        print_line("the node starts again and shows the certificate of the node that it is now")
+
+
+@app.command()
 def events(
     ctx: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more; Ctrl-C ends.")] = False,
@@ -98,6 +128,21 @@ def events(
         cursor = found.cursor
         if not follow:
             return
+
+
+def _print_state(found: StateStatus, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    kept = "on its disks" if found.durable else "in memory only: what the node is told ends with this boot"
+    if found.copies and not found.durable:
+        kept = "nowhere: none of its disks is left"
+    print_table(("state", ""), [("node", found.node), ("kept", kept), ("bytes", found.bytes)])
+    if found.copies:
+        rows = [(one.disk, one.path, "ok" if one.ok else "FAILED", one.why) for one in found.copies]
+        print_table(("copy", "place", "state", "why"), rows)
+    for warning in found.warnings:
+        print_line(f"warning: {warning}")
 
 
 def _mebibytes(count: int) -> str:
@@ -121,7 +166,7 @@ def _print_events(found: Events, as_json: bool) -> None:
 
 @app.command()
 def reboot(ctx: typer.Context) -> None:
-    """Reboot the node: its containers stop in order, its identity ends.
+    """Reboot the node: its containers stop in order. Without disks its identity and all that it was told end.
 
     Example: zn node reboot
     """

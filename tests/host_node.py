@@ -39,38 +39,28 @@ from core0.networks.manager import Networks
 from core0.node import identity, openssl
 from core0.node.events import EventRing
 from core0.node.main import talk
+from core0.node.remembered import Remembered
 from core0.node.verbs import NodeState
+from core0.state.disk import Areas
+from core0.state.model import Machine
+from core0.state.store import StateStore
 from core0.volumes.manager import Volumes
 from core0.volumes.memory import Memory
 from core0.wire import paths, ports
 from core0.wire.config import NodeConfig
-from core0.wire.control import Identity
+from core0.wire.control import Identity, Report
 from core0.wire.storage import MountOptions
 from core0.wire.types import ContainerSpec, CoreX
 from corex.http.server import listen, serve
 
 MAX_BODY = 1 << 20
 TOKEN = "ab" * 32
+HERE = "e2b1c3d4-1111-4222-8333-444455556666"
 
 
-class KeptInMemory:
-    """The node's state without disks to keep it, and the copies that there would be."""
-
-    def __init__(self) -> None:
-        self.sections: dict[str, bytes] = {}
-        self.copies: dict[str, str] = {}
-
-    def get(self, section: str) -> bytes | None:
-        return self.sections.get(section)
-
-    async def put(self, section: str, value: bytes) -> None:
-        self.sections[section] = value
-
-    async def join(self, disk: str, device: str) -> None:
-        self.copies[disk] = device
-
-    async def leave(self, disk: str) -> None:
-        del self.copies[disk]
+def remembered(folder: Path, worker: Worker, report: Report, uuid: str = HERE) -> StateStore:
+    """The node's state, kept in a file below a folder until disks join."""
+    return StateStore(Areas(worker), Machine(uuid), report, str(folder / "state.json"))
 
 
 @dataclass
@@ -80,8 +70,10 @@ class HostNode:
     folder: Path
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     lives: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    wanted: dict[str, Wanted] = field(default_factory=dict)
     port: int = 0
     fingerprint: str = ""
+    keeps_identity: bool = False
     identity: Identity | None = None
     state: NodeState | None = None
     worker: Worker | None = None
@@ -125,21 +117,27 @@ class HostNode:
         folder = self.folder / "containers" / name
         folder.mkdir()
         (folder / "record.json").write_bytes(msgspec.json.encode(record))
-        (folder / "wanted.json").write_bytes(msgspec.json.encode(Wanted(spec)))
+        self.wanted[name] = Wanted(spec)
         return record
 
     @contextlib.asynccontextmanager
     async def daemon(self) -> AsyncIterator[NodeState]:
         """Run the node daemon."""
-        certificate, key, self.fingerprint = identity.make_certificate("host")
-        self.identity = Identity(certificate, key, self._anchor())
+        if not (self.identity and self.keeps_identity):
+            certificate, key, self.fingerprint = identity.make_certificate("host")
+            self.identity = Identity(certificate, key, self._anchor())
         events = EventRing()
         networks = Networks(events, lambda lease: None, self.folder / "leases.json")
+        assert self.worker
+        kept = Remembered(self.worker, events, tuple, str(self.folder / "state.json"))
+        for name, wanted in self.wanted.items():
+            await kept.store.put(f"container/{name}", msgspec.json.encode(wanted))
         self.state = NodeState(
             self.identity,
             self.fingerprint,
             events,
             networks,
+            kept,
             self.containers,
             self.disks,
             self.configs,
@@ -184,7 +182,7 @@ class HostNode:
             self.folder / "containers",
             self.folder / "cgroup",
         )
-        return Containers(world, state.events)
+        return Containers(world, state.remembered.store, state.events)
 
     def configs(self, state: NodeState) -> Configs:
         """A keeper of the config, which comes over the API."""
@@ -192,7 +190,7 @@ class HostNode:
         def apply(config: NodeConfig) -> None:
             state.disks.configure(config.storage)
 
-        return Configs(KeptInMemory(), state.events, apply, openssl.verify, fetch, None, None)
+        return Configs(state.remembered.store, state.events, apply, openssl.verify, fetch, None, None)
 
     def disks(self, state: NodeState) -> Disks:
         """A disk manager that sees the disks of the test: those of this machine are nobody's; it has the `pools`."""
@@ -203,7 +201,7 @@ class HostNode:
         mounted.write_bytes(msgspec.json.encode(serving))
         return Disks(
             self.worker,
-            KeptInMemory(),
+            state.remembered.store,
             state.events,
             state.operations,
             self.observe,

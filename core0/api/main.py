@@ -1,6 +1,7 @@
 """The API process: TLS, authentication, REST. PID 1 has confined it before."""
 
 import asyncio
+import contextlib
 import gc
 import signal
 import socket
@@ -8,6 +9,7 @@ import ssl
 
 from core0.api.app import Api
 from core0.api.daemon import Daemon
+from core0.wire import paths
 from core0.wire.control import Identity
 from corex.http import problem
 from corex.http.server import serve
@@ -23,15 +25,56 @@ def main(listener: socket.socket) -> None:
 
 
 async def _run(listener: socket.socket) -> None:
-    daemon = Daemon()
+    daemon, life = Daemon(), await _Life.begin()
     identity = await _identity(daemon)
     context = tls_context(identity)
     serving = await serve(Api(daemon), [listener], context)
-    await daemon.call("serving", type(None))
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    await stopped.wait()
+    ends = {asyncio.create_task(stopped.wait()), asyncio.create_task(_stay(daemon, identity, life))}
+    done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     await serving.stop(1.0)
+    for end in done:
+        end.result()
+
+
+async def _stay(daemon: Daemon, identity: Identity, life: "_Life") -> None:
+    """Tell each node daemon that the API serves. Ends when one has another identity: the next process shows that."""
+    while True:
+        with contextlib.suppress(problem.ProblemError):  # it has ended again: so has its life
+            await daemon.call("serving", type(None))
+        await life.wait_ended()
+        life = await _Life.begin()
+        if (await _identity(daemon)).certificate != identity.certificate:
+            life.close()
+            return
+
+
+class _Life:
+    """The life of a node daemon: a connection that ends with it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def begin(cls) -> "_Life":
+        """Connect to the node daemon that is there, or the next one."""
+        while True:
+            try:
+                return cls(*await asyncio.open_unix_connection(paths.NODE_SOCKET))
+            except OSError:
+                await asyncio.sleep(_RETRY)
+
+    async def wait_ended(self) -> None:
+        """Wait until it ends."""
+        with contextlib.suppress(ConnectionError):
+            await self._reader.read()
+        self.close()
+
+    def close(self) -> None:
+        """Look at it no more."""
+        self._writer.close()
 
 
 async def _identity(daemon: Daemon) -> Identity:

@@ -13,6 +13,7 @@ import msgspec
 
 from core0.wire.config import ConfigStatus, NodeConfig
 from core0.wire.operations import Operation, Operations
+from core0.wire.state import Adoption, StateStatus
 from core0.wire.storage import (
     Claim,
     Destruction,
@@ -156,6 +157,14 @@ class NodeClient:
     async def cancel_operation(self, name: str) -> Operation:
         """Ask long work to end."""
         return await self._call("DELETE", _path(name, "operations"), Operation)
+
+    async def state(self) -> StateStatus:
+        """What the node remembers, and which of its disks hold it."""
+        return await self._call("GET", "/v1/state", StateStatus)
+
+    async def adopt_state(self, disk: str) -> StateStatus:
+        """Have the machine be the node that a disk remembers: its certificate is that node's some seconds later."""
+        return await self._call("POST", "/v1/state/adopt", StateStatus, body=Adoption(disk))
 
     async def disks(self) -> tuple[Disk, ...]:
         """All disks."""

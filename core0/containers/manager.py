@@ -1,30 +1,34 @@
 """The container manager: one loop per container brings it to what is wanted, and again when it ends.
 
-What was acknowledged is on disk first; a new node daemon reads it, sees which containers live, and goes on.
+What was acknowledged is in the node's state first; a new node daemon reads it, sees which containers live, and goes
+on. So does the next boot, where none lives: each is made anew.
 """
 
 import asyncio
 import os
 import shutil
 import traceback
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 
 from core0.containers import apply, rootfs
 from core0.containers.apply import ContainerError, Slot, World
 from core0.containers.model import Action, Create, Pull, Record, Remove, Seen, Stop, Wanted
-from core0.containers.observe import is_alive, observe_record, observe_wanted
+from core0.containers.observe import is_alive, observe_record
 from core0.containers.plan import plan
 from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
 from core0.wire import ports
 from core0.wire.control import Refusal, RefusedError, Report
-from core0.wire.types import Container, ContainerSpec, ContainerState
+from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
 _EXIT_LOOKS, _EXIT_LOOK_EVERY = 20, 0.05
 _SETTLED = ("running", "stopped", "failed")
+# Sections of the node's state: a wish each, and the digests of the images that are used, by their references.
+_WISH, _IMAGES = "container/", "images"
 
 
 _STOPPED: tuple[ContainerState, str] = ("stopped", "it was stopped as asked")
@@ -47,22 +51,43 @@ class _Life(msgspec.Struct, eq=False):
     task: asyncio.Task[None] | None = None
 
 
+class Keep(Protocol):
+    """Where the node's state is kept."""
+
+    def get(self, section: str) -> bytes | None:
+        """A section of the state."""
+
+    def names(self, prefix: str = "") -> tuple[str, ...]:
+        """The sections whose names begin so."""
+
+    async def put(self, section: str, value: bytes) -> None:
+        """Write a section; returns when every copy has it."""
+
+    async def remove(self, section: str) -> None:
+        """Take a section away; returns when no copy has it."""
+
+
 class Containers:
     """All containers of the node."""
 
-    def __init__(self, world: World, report: Report) -> None:
+    def __init__(self, world: World, keep: Keep, report: Report) -> None:
         self._world = world
+        self._keep = keep
         self._report = report
         self._lives: dict[str, _Life] = {}
+        self._changing = asyncio.Lock()
 
     def resume(self) -> None:
-        """Take over what an earlier node daemon left: containers that live go on, the others start again."""
+        """Take over what is wanted, and what an earlier node daemon left: containers that live go on."""
         left: list[tuple[str, ContainerSpec, Wanted | None, Record | None]] = []
-        for folder in sorted(self._world.folder.iterdir()):
-            wanted, record = observe_wanted(folder), observe_record(folder)
+        wishes = dict(self._wishes())
+        for name in sorted({*wishes, *(folder.name for folder in self._world.folder.iterdir())}):
+            folder = self._world.folder / name
+            wanted, record = wishes.get(name), observe_record(folder)
             known = wanted or record
             if known:
-                left.append((folder.name, known.spec, wanted, record))
+                folder.mkdir(mode=0o700, exist_ok=True)
+                left.append((name, known.spec, wanted, record))
             else:
                 shutil.rmtree(folder, ignore_errors=True)
         # those that have a number first: the others get one that is free
@@ -72,6 +97,16 @@ class Containers:
                 # the packet filter is a new one, too
                 self._world.network.publish(record.address, apply.ports_of(record.spec))
             self._begin(name, _Life(wanted, spec, number))
+
+    def _wishes(self) -> Iterator[tuple[str, Wanted]]:
+        for section in self._keep.names(_WISH):
+            name = section.removeprefix(_WISH)
+            try:
+                msgspec.convert(name, ContainerName)  # it becomes a path
+                yield name, msgspec.json.decode(self._keep.get(section) or b"", type=Wanted)
+            except msgspec.ValidationError as error:
+                said = f"it is not started: this image does not understand what is wanted: {error}"
+                self._report("container", name, f"Warning: {said}; put it again, or boot a newer image")
 
     def list(self) -> tuple[Container, ...]:
         """All containers, by name."""
@@ -121,43 +156,50 @@ class Containers:
             pass
         return self.get(name)
 
-    def put(self, name: str, spec: ContainerSpec) -> Container:
+    async def put(self, name: str, spec: ContainerSpec) -> Container:
         """Want a container to be as the spec says and run. Idempotent; another spec makes it anew.
 
         Raises:
             RefusedError: for a reference that is none, or a port that is taken (named by its owner).
         """
-        self._check(name, spec)
-        life = self._lives.get(name)
-        wanted = Wanted(spec)
-        if life and life.wanted == wanted:
+        async with self._changing:
+            self._check(name, spec)
+            known, wanted = self._lives.get(name), Wanted(spec)
+            if known and known.wanted == wanted:
+                return self.get(name)
+            number = known.number if known else self._free_number()
+            await self._remember(name, wanted)
+            life = self._lives.get(name)  # it may have ended meanwhile, if it was being removed
+            if life:
+                life.spec = spec
+                self._want(life, wanted)
+            else:
+                (self._world.folder / name).mkdir(mode=0o700, exist_ok=True)
+                self._begin(name, _Life(wanted, spec, number))
             return self.get(name)
-        folder = self._world.folder / name
-        folder.mkdir(mode=0o700, exist_ok=True)
-        apply.write_whole(folder / "wanted.json", wanted)
-        if life:
-            life.spec = spec
-            self._want(life, wanted)
-        else:
-            self._begin(name, _Life(wanted, spec, self._free_number()))
-        return self.get(name)
 
-    def set_running(self, name: str, run: bool) -> Container:
+    async def set_running(self, name: str, run: bool) -> Container:
         """Want a container to run or not. Raises RefusedError (404)."""
-        life = self._life(name)
-        if life.wanted is None:
-            raise _not_found(name)
-        wanted = Wanted(life.wanted.spec, run)
-        apply.write_whole(self._world.folder / name / "wanted.json", wanted)
-        self._want(life, wanted)
-        return self.get(name)
+        async with self._changing:
+            life = self._life(name)
+            if life.wanted is None:
+                raise _not_found(name)
+            wanted = Wanted(life.wanted.spec, run)
+            await self._remember(name, wanted)
+            self._want(life, wanted)
+            return self.get(name)
 
-    def delete(self, name: str) -> None:
+    async def delete(self, name: str) -> None:
         """Want a container to be gone. Raises RefusedError (404)."""
-        life = self._life(name)
-        (self._world.folder / name / "wanted.json").unlink(missing_ok=True)
-        self._want(life, None)
-        self._say(name, life, "removing", "it is being removed")
+        async with self._changing:
+            life = self._life(name)
+            await self._keep.remove(_WISH + name)
+            self._want(life, None)
+            self._say(name, life, "removing", "it is being removed")
+
+    async def _remember(self, name: str, wanted: Wanted) -> None:
+        """Have a wish in the node's state, from where it is not lost any more."""
+        await self._keep.put(_WISH + name, msgspec.json.encode(wanted))
 
     def _check(self, name: str, spec: ContainerSpec) -> None:
         try:
@@ -241,7 +283,7 @@ class Containers:
             seen = self._see(name, life)
             if seen.record and not seen.alive:
                 how, clean = await _exit_of(seen.record)
-                self._ended(name, life, seen.record, how, clean)
+                await self._ended(name, life, seen.record, how, clean)
             if life.wanted is None and seen.record is None:
                 break
             settled = await self._reconcile(name, life, seen)
@@ -279,6 +321,7 @@ class Containers:
                 image = await world.store.pull(spec.image)
                 slot = Slot(name, life.number, ports.COREX_FIRST + life.number - 1)
                 await apply.create(world, slot, spec, image)
+                await self._note_image(spec.image, image.digest)
                 life.created = asyncio.get_running_loop().time()
             case Stop(record):
                 self._say(name, life, "stopping", "its processes are being stopped")
@@ -299,20 +342,43 @@ class Containers:
         life.due = asyncio.get_running_loop().time() + delay
         self._say(name, life, "failed", f"{cause}; trying again in {delay:.1f} s")
 
-    def _ended(self, name: str, life: _Life, record: Record, how: str, clean: bool) -> None:
+    async def _ended(self, name: str, life: _Life, record: Record, how: str, clean: bool) -> None:
         """A container that ended by itself: by its restart policy it starts again, later each time, or stays."""
-        if life.wanted is None or not life.wanted.run or life.wanted.spec != record.spec:
-            return
-        policy = life.wanted.spec.restart
-        if policy == "never" or (policy == "on-failure" and clean):
-            life.wanted = Wanted(life.wanted.spec, run=False)
-            apply.write_whole(self._world.folder / name / "wanted.json", life.wanted)
-            life.end = ("stopped" if clean else "failed", f"it ended: {how}")
-            return
+        async with self._changing:
+            if life.wanted is None or not life.wanted.run or life.wanted.spec != record.spec:
+                return
+            policy = life.wanted.spec.restart
+            if policy == "never" or (policy == "on-failure" and clean):
+                life.wanted = Wanted(life.wanted.spec, run=False)
+                life.end = ("stopped" if clean else "failed", f"it ended: {how}")
+                try:
+                    await self._remember(name, life.wanted)
+                except RefusedError as error:
+                    said = f"cannot remember that it ended: {error}; the next boot starts it again"
+                    self._report("container", name, f"Warning: {said}")
+                return
         if asyncio.get_running_loop().time() - life.created >= _STABLE:
             life.failures = 0
         said = apply.last_words(self._world, name)
         self._failed(name, life, f"it ended: {how}{'; Core-X: ' + said if said else ''}")
+
+    async def _note_image(self, reference: str, digest: str) -> None:
+        """Remember what an image turned out to be: after a reboot it may be another one by the same name."""
+        async with self._changing:
+            known = msgspec.json.decode(self._keep.get(_IMAGES) or b"{}", type=dict[str, str])
+            if known.get(reference) == digest:
+                return
+            if reference in known:
+                said = f"it is another one than before, by the same name: it was {known[reference]}"
+                self._report("image", reference, f"Warning: {said}, it is {digest}")
+            try:
+                await self._keep.put(_IMAGES, msgspec.json.encode(self._used({**known, reference: digest})))
+            except RefusedError as error:
+                self._report("image", reference, f"Warning: cannot remember its digest: {error}")
+
+    def _used(self, images: Mapping[str, str]) -> dict[str, str]:
+        used = {life.wanted.spec.image for life in self._lives.values() if life.wanted}
+        return {reference: digest for reference, digest in images.items() if reference in used}
 
     async def _wait_for_reason(self, name: str, life: _Life, settled: bool) -> None:
         """Wait for another wish, the container's end, or the time of the next try."""

@@ -1,28 +1,16 @@
 """Containers as they are: their records, and their first processes. Reads, never changes."""
 
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from core0.containers.model import Record, Wanted
-
-T = TypeVar("T")
+from core0.containers.model import Record
 
 
 def observe_record(folder: Path) -> Record | None:
     """What was made of a container; None if nothing was."""
-    return _read(folder / "record.json", Record)
-
-
-def observe_wanted(folder: Path) -> Wanted | None:
-    """What the operator wants of a container, as last acknowledged."""
-    return _read(folder / "wanted.json", Wanted)
-
-
-def _read(path: Path, kind: type[T]) -> T | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode((folder / "record.json").read_bytes(), type=Record)
     except FileNotFoundError:
         return None
 

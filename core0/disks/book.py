@@ -34,7 +34,13 @@ _SECTION, _WISHES = "disks", "pools"
 
 
 class Keep(Protocol):
-    """Where the node's state is kept."""
+    """Where the node's state is kept.
+
+    Attributes:
+        superseded: set when a disk remembers more than the node daemon began with, which starts again then.
+    """
+
+    superseded: asyncio.Event
 
     def get(self, section: str) -> bytes | None:
         """A section of the state."""
@@ -42,11 +48,20 @@ class Keep(Protocol):
     async def put(self, section: str, value: bytes) -> None:
         """Write a section; returns when every copy has it."""
 
-    async def join(self, disk: str, device: str) -> None:
-        """Keep a copy on a disk: its claim, its state partition."""
+    def joined(self) -> Mapping[str, str]:
+        """The disks that have a copy, by claim: their state partitions."""
+
+    async def join(self, disk: str, path: str, *, overwrite: bool = False) -> None:
+        """Keep a copy on a disk: its claim, its state partition. Raises RefusedError if that cannot be."""
+
+    async def meet(self, path: str) -> None:
+        """Look at the state partition of a disk that is not known to be this node's: it may know better."""
+
+    async def lose(self, disk: str, why: str) -> None:
+        """The disk is gone."""
 
     async def leave(self, disk: str) -> None:
-        """The disk is gone, or shall have no copy any more."""
+        """The disk shall have no copy any more."""
 
 
 class Failure(msgspec.Struct):
@@ -73,7 +88,6 @@ class Book:
         looks: what was found on them, by device.
         looking: the looks under way.
         failures: what went wrong, by pool or disk.
-        joined: the state partitions that hold a copy of the state, by claim.
         figures: of the pools that serve.
         health: of the disks that tell it, by device.
         changing: the turn to change disks or pools.
@@ -96,7 +110,6 @@ class Book:
         self.looks: dict[str, Look] = {}
         self.looking: dict[str, asyncio.Task[None]] = {}
         self.failures: dict[str, Failure] = {}
-        self.joined: dict[str, str] = {}
         self.figures: dict[str, Figures] = {}
         self.health: dict[str, Health | None] = {}
         self.changing = asyncio.Lock()
@@ -168,6 +181,11 @@ class Book:
         """Write down the pools that the API asked for."""
         await self.keep.put(_WISHES, msgspec.json.encode(wishes))
         self.wishes = wishes
+
+    def is_due(self, subject: str) -> bool:
+        """Whether what failed may be tried again; what has not failed may."""
+        failure = self.failures.get(subject)
+        return failure is None or failure.due <= time.monotonic()
 
     def wanted(self) -> Wanted:
         """Of two pools of one name the config's counts; the API refuses to make the other."""

@@ -1,6 +1,7 @@
 """Whose disks are: claims and adopts them, lets them go, and keeps a copy of the node's state on each."""
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -20,6 +21,7 @@ class Claims:
         """Claims of what `book` knows; `observe` sees the disks as sysfs shows them."""
         self._book = book
         self._observe = observe
+        self._met: set[tuple[str, str]] = set()
 
     async def claim(self, name: str, claim: Claim) -> Disk:
         """Give a disk to the node.
@@ -43,6 +45,8 @@ class Claims:
                     f"cannot adopt {disk.id}: it carries no other node's claim",
                     "see 'zn disk ls' for what it is",
                 )
+            # the other node's state goes, as the operator wants it: the disk is this node's now
+            await self._book.keep.join(content.claim, content.state, overwrite=True)
             await self._book.remember(apply.adopted(self._book.known, disk))
         self._book.wake.set()
         return self._book.disk(name)
@@ -51,21 +55,38 @@ class Claims:
         """Take the node's own claim off a disk."""
         claim = disk.content.claim if disk.content else ""
         await self._book.keep.leave(claim)
-        self._book.joined.pop(claim, None)
         await self._book.remember(apply.without_disk(self._book.known, claim))
         await apply.clear_table(self._book.world, disk.facts)
         self._book.looks.pop(disk.facts.device, None)
 
-    async def join_copies(self) -> None:
-        """Keep a copy of the state on every own disk that is there."""
-        there = {claim: disk.content.state for claim, disk in self._book.own().items() if disk.content}
-        for claim in self._book.joined.keys() - there.keys():
-            del self._book.joined[claim]
-            await self._book.keep.leave(claim)
-        for claim, device in there.items():
-            if self._book.joined.get(claim) != device:
-                await self._book.keep.join(claim, device)
-                self._book.joined[claim] = device
+    async def join_copies(self, trying: Callable[[str], AbstractContextManager[None]]) -> None:
+        """Keep a copy of the state on every own disk that is there, and see whether other claimed ones know better.
+
+        Args:
+            trying: notes what fails, by claim; what it has noted is tried again when its time has come.
+        """
+        keep, there = self._book.keep, self._areas()
+        for claim, path in keep.joined().items():
+            if there.get(path, claim) != claim or not self._is_present(path):
+                await keep.lose(claim, "it is gone")
+        own = {disk.content.state: claim for claim, disk in self._book.own().items() if disk.content}
+        self._met &= there.items()
+        for path, claim in there.items():
+            if path in own and keep.joined().get(claim) != path and self._book.is_due(claim):
+                with trying(claim):
+                    await keep.join(claim, path)
+            elif claim not in self._book.known.disks and (path, claim) not in self._met:
+                self._met.add((path, claim))
+                await keep.meet(path)
+
+    def _areas(self) -> dict[str, str]:
+        """The claims of the disks that are there and can be read, by their state partitions."""
+        contents = [disk.content for disk in self._book.seen().disks if disk.content]
+        return {content.state: content.claim for content in contents if content.claim}
+
+    def _is_present(self, path: str) -> bool:
+        partitions = (name for facts in self._book.facts for name in facts.partitions.values())
+        return path.removeprefix("/dev/") in partitions
 
     async def note_stale(self, name: str, serving: Collection[str]) -> None:
         """Write down that a pool goes on with these disks only: what its others hold is old from now on."""
@@ -86,5 +107,4 @@ class Claims:
         self._book.looks[facts.device] = look
         # the new disk's copy first: what it is known for shall be on it, too
         await self._book.keep.join(claim, look.content.state)
-        self._book.joined[claim] = look.content.state
         await self._book.remember(known)

@@ -38,7 +38,8 @@ def _explain_content(disk: SeenDisk, content: Content, known: Known, seen: Seen)
     if content.claim:
         said = "it was claimed by another node, or by this one before it lost its state"
         remedy = (
-            f"'zn disk adopt {disk.id}' takes it over as it is, 'zn disk claim {disk.id} --wipe' destroys it"
+            f"'zn node adopt {disk.id}' makes this machine that node, 'zn disk adopt {disk.id}' takes the disk over "
+            f"as it is, 'zn disk claim {disk.id} --wipe' destroys it"
         )
         return "foreign", f"it is not touched: {said}; {remedy}", None
     if content.blank:

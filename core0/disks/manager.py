@@ -35,7 +35,7 @@ from core0.disks.works import Operations, Works
 from core0.linux import device_nodes, tpm2
 from core0.linux.uevents import UeventSocket
 from core0.linux.worker import HungError, Worker
-from core0.wire.control import Report
+from core0.wire.control import RefusedError, Report
 from core0.wire.storage import MountOptions, Pool, PoolSpec, StorageConfig
 
 # Announcements come in bursts.
@@ -209,8 +209,10 @@ class Disks:
                 task.add_done_callback(self._ended)
                 self.book.looking[facts.device] = task
         async with self.book.changing:
+            await self.claims.join_copies(self._trying)
+            if self.book.keep.superseded.is_set():
+                return  # the daemon starts again, knowing more: what it does not know is nobody's to act on
             await self._note_lost()
-            await self.claims.join_copies()
             await self._ask_keys()
             await self._act()
         self.book.tell_changed()
@@ -223,7 +225,8 @@ class Disks:
             left = {claim: device for claim, device in pool.devices.items() if device in there}
             if len(left) < len(pool.devices):
                 claims = pool.claims & left.keys()
-                await self.claims.note_stale(name, claims)
+                with self._trying(name):  # it may have been the last one that kept the node's state
+                    await self.claims.note_stale(name, claims)
                 self.book.note_mount(name, SeenPool(claims, pool.options, left))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -280,7 +283,7 @@ class Disks:
             needed = (
                 pool.sealed and self.book.key(name) is None and self.book.own().keys() & set(pool.members)
             )
-            if needed and self._is_due(name, time.monotonic()):
+            if needed and self.book.is_due(name):
                 with self._trying(name):
                     self.book.keys[name] = (await keys.ask_key(self.book.world, name, pool.sealed)).encode()
 
@@ -288,17 +291,12 @@ class Disks:
         """Carry out what is planned and not waiting for another try; plan again after each action."""
         done: set[str] = set()
         while True:
-            now = time.monotonic()
             actions = plan(self.book.wanted(), self.book.known, self.book.seen())
-            action = next((one for one in actions if self._is_due(_subject(one), now)), None)
+            action = next((one for one in actions if self.book.is_due(_subject(one))), None)
             if action is None or str(action) in done:
                 return
             done.add(str(action))
             await self._do(action)
-
-    def _is_due(self, subject: str, now: float) -> bool:
-        failure = self.book.failures.get(subject)
-        return failure is None or failure.due <= now
 
     async def _do(self, action: Action) -> None:
         subject = _subject(action)
@@ -312,7 +310,7 @@ class Disks:
         """Note that something failed, so that it is tried again later, less and less often."""
         try:
             yield
-        except OSError as error:
+        except (OSError, RefusedError) as error:
             before = self.book.failures.get(subject)
             delay = min(before.delay * 2, _LONGEST_DELAY) if before else _FIRST_DELAY
             self.book.failures[subject] = Failure(str(error), delay, time.monotonic() + delay)

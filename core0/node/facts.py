@@ -16,14 +16,14 @@ from core0.wire.types import Address, Boot, BootPhase, Check, Health, Node, Proc
 _LEAST_MEMORY = 16 << 20
 
 
-def describe_node(fingerprint: str, links: tuple[SeenLink, ...]) -> Node:
-    """What this node is."""
+def describe_node(fingerprint: str, links: tuple[SeenLink, ...], ephemeral: bool) -> Node:
+    """What this node is; `ephemeral` if that ends with this boot."""
     image = msgspec.json.decode(files.read(paths.IMAGE))
     system = os.uname()
     return Node(
         hostname=socket.gethostname(),
         fingerprint=fingerprint,
-        ephemeral=True,
+        ephemeral=ephemeral,
         version=image["version"],
         build=image["build_id"],
         kernel=system.release,
@@ -37,24 +37,24 @@ def describe_node(fingerprint: str, links: tuple[SeenLink, ...]) -> Node:
     )
 
 
-def describe_health(links: tuple[SeenLink, ...], storage: tuple[Check, ...] = ()) -> Health:
+def describe_health(links: tuple[SeenLink, ...], checks: tuple[Check, ...] = ()) -> Health:
     """Whether the node can do its work, and how much memory its own processes take.
 
     Args:
         links: the node's links.
-        storage: what the disk manager says, once there is one.
+        checks: what others say: how what the node is told is kept, and the disk manager, once there is one.
     """
     available = _memory("MemAvailable")
     addressed = [link.name for link in links if link.addresses]
     failed = [phase.name for phase in _phases() if phase.state == "failed"]
-    checks = (
+    every = (
         Check("memory", available >= _LEAST_MEMORY, f"{available >> 20} MiB are available"),
         Check("network", bool(addressed), f"links with an address: {', '.join(addressed) or 'none'}"),
         Check("boot", not failed, f"phases that failed: {', '.join(failed) or 'none'}"),
-        *storage,
+        *checks,
     )
     processes = tuple(sorted(_processes(), key=lambda process: process.pid))
-    return Health(all(check.ok for check in checks), checks, available, processes)
+    return Health(all(check.ok for check in every), every, available, processes)
 
 
 def describe_boot() -> Boot:

@@ -1,6 +1,7 @@
 """The node daemon: root, no network-facing code. It owns the state, runs the managers, answers the API process."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -18,6 +19,7 @@ from core0.networks.manager import Networks
 from core0.networks.model import Lease, SeenLink
 from core0.node import identity
 from core0.node.events import EventRing
+from core0.node.remembered import Certificate, Remembered
 from core0.node.verbs import NodeState, answer
 from core0.wire import cmdline, paths
 from core0.wire.console import announce
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from core0.disks.manager import Disks
     from core0.volumes.manager import Volumes
     from core0.wire.config import NodeConfig
+
+_LATEST = 30.0
 
 
 def main(listener: socket.socket) -> None:
@@ -43,30 +47,43 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
     networks = Networks(events, _announce_lease)
     _name_node(networks.links())
     keeping = asyncio.create_task(networks.run(), name="networks")
-    own, fingerprint = _identity()
-    announce("identity", detail=f"sha256:{fingerprint}")
-    keep = _Memory()
+    remembered = Remembered(worker, events, lambda: [link.name for link in networks.links()])
+    own = await remembered.begin(_certificate_of_boot)
+    announce("identity", detail=f"sha256:{own.fingerprint}")
     state = NodeState(
-        own,
-        fingerprint,
+        _identity(own),
+        own.fingerprint,
         events,
         networks,
-        lambda state: _containers(state, networks),
-        lambda state: _disks(state, worker, keep),
-        lambda state: _configs(state, keep),
+        remembered,
+        _containers,
+        lambda state: _disks(state, worker),
+        _configs,
         lambda state: _volumes(state, worker),
     )
-    _resume(state)
+    if os.listdir(paths.CONTAINERS):  # an earlier daemon left them
+        _ = state.containers
     # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.
     server = await asyncio.start_server(lambda r, w: talk(state, r, w), sock=listener)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     ended = asyncio.create_task(stopped.wait())
-    managers = {keeping, asyncio.create_task(_keep_disks(state)), asyncio.create_task(worker.wait_ended())}
+    later = (_keep_disks(state), _keep_state(state), worker.wait_ended())
+    managers = {keeping, *map(asyncio.create_task, later)}
     done, _ = await asyncio.wait({ended, *managers}, return_when=asyncio.FIRST_COMPLETED)
     server.close()
     for manager in managers & done:
         manager.result()
+
+
+async def _keep_state(state: NodeState) -> None:
+    """Run what the node remembers, once the API serves; ends when the daemon must start again."""
+    with contextlib.suppress(TimeoutError):  # what is wanted runs also where the API does not come up
+        async with asyncio.timeout(_LATEST):
+            await state.serving.wait()
+    if state.remembered.store.names("container/"):
+        _ = state.containers
+    await state.remembered.run()
 
 
 async def _keep_disks(state: NodeState) -> None:
@@ -78,14 +95,21 @@ async def _keep_disks(state: NodeState) -> None:
         managers.create_task(state.volumes.run())
 
 
-def _disks(state: NodeState, worker: Worker, keep: "_Memory") -> "Disks":
+def _disks(state: NodeState, worker: Worker) -> "Disks":
     from core0.disks import sysfs
     from core0.disks.manager import Disks
     from core0.linux.tools import mount_tools
 
     mounted = f"{paths.RUN}/pools.json"
     return Disks(
-        worker, keep, state.events, state.operations, sysfs.observe, mount_tools, paths.POOLS, mounted
+        worker,
+        state.remembered.store,
+        state.events,
+        state.operations,
+        sysfs.observe,
+        mount_tools,
+        paths.POOLS,
+        mounted,
     )
 
 
@@ -97,7 +121,7 @@ def _volumes(state: NodeState, worker: Worker) -> "Volumes":
     return Volumes(state.disks.book, worker, state.events, memory, state.users_of, state.operations)
 
 
-def _configs(state: NodeState, keep: "_Memory") -> "Configs":
+def _configs(state: NodeState) -> "Configs":
     from core0.config.manager import Configs, fetch
     from core0.node.openssl import verify
 
@@ -106,42 +130,20 @@ def _configs(state: NodeState, keep: "_Memory") -> "Configs":
     def apply(config: "NodeConfig") -> None:
         state.disks.configure(config.storage)
 
+    keep = state.remembered.store
     return Configs(keep, state.events, apply, verify, fetch, line.config, line.operator)
 
 
-class _Memory:
-    """The node's state until its disks keep it."""
-
-    def __init__(self) -> None:
-        self._sections: dict[str, bytes] = {}
-
-    def get(self, section: str) -> bytes | None:
-        return self._sections.get(section)
-
-    async def put(self, section: str, value: bytes) -> None:
-        self._sections[section] = value
-
-    async def join(self, disk: str, device: str) -> None: ...
-
-    async def leave(self, disk: str) -> None: ...
-
-
-def _containers(state: NodeState, networks: Networks) -> "Containers":
+def _containers(state: NodeState) -> "Containers":
     """The container manager, which has taken over what an earlier daemon left."""
     from core0.containers.apply import World
     from core0.containers.manager import Containers
     from core0.images.store import Store
 
-    world = World(Store(), networks, identity.make_certificate, state.volumes.use)
-    containers = Containers(world, state.events)
+    world = World(Store(), state.networks, identity.make_certificate, state.volumes.use)
+    containers = Containers(world, state.remembered.store, state.events)
     containers.resume()
     return containers
-
-
-def _resume(state: NodeState) -> None:
-    """Make the container manager at once if an earlier daemon left containers."""
-    if os.listdir(paths.CONTAINERS):
-        _ = state.containers
 
 
 def _name_node(links: Sequence[SeenLink]) -> None:
@@ -154,28 +156,24 @@ def _command_line() -> cmdline.CommandLine:
     return cmdline.parse(files.read_text("/proc/cmdline"))
 
 
-def _identity() -> tuple[Identity, str]:
-    """The node's identity of this boot: made once, kept in memory for the daemon's next start."""
+def _identity(own: Certificate) -> Identity:
+    """What the API process needs."""
     operator = _command_line().operator
-    certificate, key, fingerprint = _kept_certificate() or _fresh_certificate()
     anchor = identity.trust_anchor(operator) if operator else None
-    return Identity(certificate, key, anchor), fingerprint
+    return Identity(own.certificate, own.key, anchor)
 
 
 _KEPT = f"{paths.RUN}/identity.json"
 
 
-def _kept_certificate() -> tuple[str, str, str] | None:
+def _certificate_of_boot() -> Certificate:
+    """The identity of a node that remembers none: made once, kept in memory for the daemon's next start."""
     try:
-        return msgspec.json.decode(files.read(_KEPT), type=tuple[str, str, str])
+        return msgspec.json.decode(files.read(_KEPT), type=Certificate)
     except FileNotFoundError:
-        return None
-
-
-def _fresh_certificate() -> tuple[str, str, str]:
-    made = identity.make_certificate(socket.gethostname())
-    files.replace(_KEPT, msgspec.json.encode(made), 0o600)
-    return made
+        made = Certificate(*identity.make_certificate(socket.gethostname()))
+        files.replace(_KEPT, msgspec.json.encode(made), 0o600)
+        return made
 
 
 def _announce_lease(lease: Lease) -> None:

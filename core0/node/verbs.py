@@ -11,10 +11,11 @@ import msgspec
 from core0.networks.manager import Networks
 from core0.node import facts
 from core0.node.events import EventRing
+from core0.node.remembered import Remembered
 from core0.wire import paths
 from core0.wire.console import announce
 from core0.wire.control import Call, ContainerQuery, EventsQuery, Identity, Refusal, RefusedError, Reply
-from core0.wire.types import Container, ContainerSpec, Events, PowerRequest
+from core0.wire.types import Check, Container, ContainerSpec, Events, PowerRequest
 from core0.wire.types import Containers as ContainerList
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class NodeState(msgspec.Struct, dict=True):
         fingerprint: of the node's certificate.
         events: what happened.
         networks: the network manager.
+        remembered: what the node remembers.
         make_containers: makes the container manager when it is first used.
         make_disks: makes the disk manager when it is first used.
         make_configs: makes the keeper of the config when it is first used.
@@ -48,6 +50,7 @@ class NodeState(msgspec.Struct, dict=True):
     fingerprint: str
     events: EventRing
     networks: Networks
+    remembered: Remembered
     make_containers: "Callable[[NodeState], Containers]"
     make_disks: "Callable[[NodeState], Disks]"
     make_configs: "Callable[[NodeState], Configs]"
@@ -111,10 +114,11 @@ def refused(work: "Callable[..., None]", *arguments: object) -> Refusal | None:
 
 def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]":
     """Those that no boot waits for."""
+    from core0.node.state_verbs import STATE_VERBS
     from core0.node.storage_verbs import STORAGE_VERBS
     from core0.node.volume_verbs import VOLUME_VERBS
 
-    return {**STORAGE_VERBS, **VOLUME_VERBS}
+    return {**STATE_VERBS, **STORAGE_VERBS, **VOLUME_VERBS}
 
 
 async def _identity(state: NodeState, _: Call) -> Identity:
@@ -122,18 +126,27 @@ async def _identity(state: NodeState, _: Call) -> Identity:
 
 
 async def _serving(state: NodeState, _: Call) -> None:
-    announce("ready")
+    announce("ready", detail="what it is told ends with this boot" if state.remembered.ephemeral else "")
     state.events("node", "api", "Answers authenticated requests")
     state.serving.set()
 
 
 async def _node(state: NodeState, _: Call) -> Any:
-    return facts.describe_node(state.fingerprint, state.networks.links())
+    return facts.describe_node(state.fingerprint, state.networks.links(), state.remembered.ephemeral)
 
 
 async def _health(state: NodeState, _: Call) -> Any:
     storage = state.disks.book.checks() if "disks" in vars(state) else ()
-    return facts.describe_health(state.networks.links(), storage)
+    return facts.describe_health(state.networks.links(), (_remembers(state), *storage))
+
+
+def _remembers(state: NodeState) -> Check:
+    """Whether what the node is told is where it should be."""
+    if state.remembered.ephemeral:
+        return Check("state", ok=True, why="no disk keeps it: what the node is told ends with this boot")
+    copies = state.remembered.store.status().copies
+    there = sum(copy.ok for copy in copies)
+    return Check("state", there > 0, f"{there} of {len(copies)} disks hold all that the node was told")
 
 
 async def _boot(_: NodeState, __: Call) -> Any:
@@ -155,19 +168,19 @@ async def _container(state: NodeState, call: Call) -> Container:
 
 
 async def _put_container(state: NodeState, call: Call) -> Container:
-    return state.containers.put(call.name, msgspec.json.decode(call.body, type=ContainerSpec))
+    return await state.containers.put(call.name, msgspec.json.decode(call.body, type=ContainerSpec))
 
 
 async def _start_container(state: NodeState, call: Call) -> Container:
-    return state.containers.set_running(call.name, True)
+    return await state.containers.set_running(call.name, True)
 
 
 async def _stop_container(state: NodeState, call: Call) -> Container:
-    return state.containers.set_running(call.name, False)
+    return await state.containers.set_running(call.name, False)
 
 
 async def _delete_container(state: NodeState, call: Call) -> None:
-    state.containers.delete(call.name)
+    await state.containers.delete(call.name)
 
 
 async def _power(_: NodeState, call: Call) -> None:

@@ -124,7 +124,7 @@ def _may_be_lost(copy: Copy, state: State, members: Iterable[str]) -> bool:
 
 
 def _is_same(one: State, other: State) -> bool:
-    return one.comes_from(other) and other.comes_from(one) and digest(one) == digest(other)
+    return one is other or (one.comes_from(other) and other.comes_from(one) and digest(one) == digest(other))
 
 
 def _is_after(later: State, earlier: State) -> bool:
@@ -154,7 +154,8 @@ def _own_node(found: dict[str, State], machine: Machine) -> str | None:
 
 def _newest(copies: Sequence[Copy]) -> State:
     """The state that wins among those of one node, and what was made of it, whether or not it was acknowledged."""
-    states = list({digest(copy.state): copy.state for copy in copies}.values())
+    different = {id(copy.state): copy.state for copy in copies}.values()  # equal ones mostly are one object
+    states = list({digest(state): state for state in different}.values())
     acknowledged = [state for state in states if _may_be_acknowledged(state, copies)]
     winner = max(_last(acknowledged or states), key=lambda state: _rank(state, copies))
     made_of_it = [state for state in states if state.comes_from(winner) and state != winner]

@@ -9,6 +9,7 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -16,11 +17,13 @@ import msgspec
 
 from core0.linux.worker import Worker
 from core0.state import area
-from core0.state.model import Copy, Held, Reading
+from core0.state.model import Copy, DiskId, Held, Reading, State
 
 # Seconds. A hard disk that was spun down needs some ten to answer. Changes wait for a write, so a disk that is slower
 # is left out; it is let in again when it answers.
 READ, WRITE = 20.0, 10.0
+# Threads that read many areas, and the seconds without an answer after which there is one more.
+_THREADS, _STALL = 3, 0.05
 
 
 class Device(Protocol):
@@ -173,12 +176,25 @@ def write_area(path: str, kept: bytes, encoded: area.Encoded, alone: bool) -> No
         device.close()
 
 
-def interpret(path: str, contents: Contents) -> Reading:
-    """The copies in an area's slots. What is on a disk may be a stranger's: each is checked."""
+class _Payload(msgspec.Struct):
+    """A copy whose state is not decoded yet: most disks hold the same one."""
+
+    disk: DiskId
+    state: msgspec.Raw
+
+
+def interpret(path: str, contents: Contents, states: dict[bytes, State] | None = None) -> Reading:
+    """The copies in an area's slots. What is on a disk may be a stranger's: each is checked.
+
+    Args:
+        path: the area.
+        contents: what is in it.
+        states: those that were decoded already, by their bytes; equal ones become one object.
+    """
     held, strange = [], contents.strange
     for slot in contents.slots:
         try:
-            copy = msgspec.json.decode(slot.payload, type=Copy)
+            copy = _decode(slot.payload, {} if states is None else states)
         except (msgspec.DecodeError, RecursionError) as error:
             strange = f"this image cannot understand it: {error}"
             continue
@@ -188,47 +204,75 @@ def interpret(path: str, contents: Contents) -> Reading:
     return Reading(path, tuple(held), strange)
 
 
+def _decode(data: bytes, states: dict[bytes, State]) -> Copy:
+    payload = msgspec.json.decode(data, type=_Payload)
+    inner = bytes(payload.state)
+    if inner not in states:
+        states[inner] = msgspec.json.decode(inner, type=State)
+    return Copy(payload.disk, states[inner])
+
+
 def _contradiction(slot: Slot, copy: Copy) -> str:
     """What no node writes: empty if all fits together."""
     if copy.state.sequence != slot.sequence:
         return f"its header says sequence {slot.sequence}, it says {copy.state.sequence}"
     firsts = [term.first for term in copy.state.history]
-    if [*firsts, slot.sequence + 1] != sorted({*firsts, slot.sequence + 1}):
+    names = {term.name for term in copy.state.history}
+    if [*firsts, slot.sequence + 1] != sorted({*firsts, slot.sequence + 1}) or len(names) != len(firsts):
         return f"its history does not lead to sequence {slot.sequence}"
     return ""
 
 
-def read_areas(paths: tuple[str, ...], patience: float) -> dict[str, Contents]:
-    """A job: the valid slots of the areas that answer within so many seconds, side by side in one process.
+class _Reading(msgspec.Struct):
+    """Areas being read side by side: those that nobody has begun yet, what was found, how many have ended."""
 
-    A boot waits for it, and a process for each of many disks would take longer than their answers.
-    """
+    left: list[str]
+    done: threading.Condition = msgspec.field(default_factory=threading.Condition)
     found: dict[str, Contents] = {}
-    failed: list[BaseException] = []
-    left, done = len(paths), threading.Condition()
+    defects: list[BaseException] = []
+    ended: int = 0
 
-    def read(path: str) -> None:
-        nonlocal left
-        contents = None
-        try:
-            contents = read_area(path)
-        except OSError:
-            pass  # read again, by itself, where the cause is told
-        except BaseException as error:  # noqa: BLE001 — raised below
-            failed.append(error)
-        with done:
-            left -= 1
-            if contents is not None:
-                found[path] = contents
-            done.notify()
+    def run(self) -> None:
+        """Read one after the other; a thread whose disk hangs stays with it."""
+        while self.left:
+            try:
+                path = self.left.pop()
+                self.found[path] = read_area(path)
+            except IndexError:
+                return  # another thread was faster
+            except OSError:
+                pass  # it is read again, by itself, where the cause is told
+            except BaseException as error:  # noqa: BLE001 — raised where the threads are waited for
+                self.defects.append(error)
+            with self.done:
+                self.ended += 1
+                self.done.notify()
 
-    for path in paths:
-        threading.Thread(target=read, args=(path,), daemon=True).start()
-    with done:
-        done.wait_for(lambda: left == 0, patience)
-        if failed:
-            raise failed[0]
-        return dict(found)
+
+def read_areas(paths: tuple[str, ...], enough: int, patience: float) -> dict[str, Contents]:
+    """A job: the valid slots of the areas that answer first.
+
+    A boot waits for it, and a process for each of many disks would take longer than their answers. So would a thread
+    for each: there are a few, and one more whenever none of their disks answers.
+
+    Args:
+        paths: the areas.
+        enough: so many answers are enough.
+        patience: seconds to wait for them.
+    """
+    reading, end = _Reading(list(reversed(paths))), time.monotonic() + patience
+    with reading.done:
+        for _ in paths[:_THREADS]:
+            threading.Thread(target=reading.run, daemon=True).start()
+        while (
+            (ended := reading.ended) < len(paths) and len(reading.found) < enough and time.monotonic() < end
+        ):
+            stalled = not reading.done.wait_for(lambda: reading.ended > ended, min(_STALL, patience))
+            if stalled and reading.left:
+                threading.Thread(target=reading.run, daemon=True).start()
+        if reading.defects:
+            raise reading.defects[0]
+        return dict(reading.found)
 
 
 class Areas:
@@ -246,15 +290,16 @@ class Areas:
         except OSError as error:
             return Reading(path, error=str(error))
 
-    async def read_quick(self, paths: Sequence[str], patience: float) -> list[Reading]:
-        """What those areas hold that answer within so many seconds."""
+    async def read_first(self, paths: Sequence[str], enough: int, patience: float) -> list[Reading]:
+        """What those areas hold that answer first: as many as are enough, or within so many seconds."""
         try:
             found = await self._worker.call(
-                read_areas, tuple(paths), patience, deadline=patience + self._read
+                read_areas, tuple(paths), enough, patience, deadline=patience + self._read
             )
         except OSError:
             return []
-        return [interpret(path, contents) for path, contents in found.items()]
+        states: dict[bytes, State] = {}
+        return [interpret(path, contents, states) for path, contents in found.items()]
 
     async def write(self, path: str, kept: bytes, encoded: area.Encoded, alone: bool) -> None:
         """Write a slot beside the one to keep. Raises OSError, HungError among them."""

@@ -12,11 +12,14 @@ NAME = "zeronode-state"
 
 
 def find_areas(root: str = "/sys") -> tuple[str, ...]:
-    """The devices of all state areas, in the order of the kernel's names."""
+    """The devices of all state areas, which are their disks' first partitions, in the order of the kernel's names."""
     try:
-        names = sorted(os.listdir(f"{root}/class/block"), key=lambda name: (len(name), name))
+        names = [
+            name for name in os.listdir(f"{root}/class/block") if name.endswith("1")
+        ]  # the first partition
     except FileNotFoundError:  # a kernel that has not seen any disk
         return ()
+    names.sort(key=lambda name: (len(name), name))
     return tuple(f"/dev/{name}" for name in names if _is_area(f"{root}/class/block/{name}"))
 
 

@@ -197,16 +197,28 @@ class StateStore:
         Raises:
             RefusedError: if it cannot be read or written, or remembers something that would be lost.
         """
+        area = Area(disk, path)
+        if not self._has(area):
+            await self._join(area, await self._access.read(path), overwrite)
+
+    def _has(self, area: Area) -> bool:
+        joined = self._joined.get(area.disk)
+        return joined is not None and joined.area == area
+
+    async def _join(self, area: Area, reading: Reading, overwrite: bool) -> None:
+        """Let a disk take part that was read a moment ago: nobody writes it before it has joined."""
+        disk, path = area.disk, area.path
         async with self._turn:
-            area, joined = Area(disk, path), self._joined.get(disk)
-            if joined and joined.area == area:
+            if self._has(area):
                 return
-            reading = await self._access.read(path)
-            self._check_may_join(area, reading, relation(reading, self._state, self._joined), overwrite)
+            found = relation(reading, self._state, self._joined)
+            self._check_may_join(area, reading, found, overwrite)
             held = _newest_of(reading, self._state)
-            mark = held.mark if held else b""
-            self._joined[disk] = _Joined(area, mark, _must_end(reading, self._state))
+            joined = _Joined(area, held.mark if held else b"", _must_end(reading, self._state))
+            self._joined[disk] = joined
             self._absent.pop(disk, None)
+            if found == "current" and disk in self._state.members and not joined.alone:
+                return
             with contextlib.suppress(RefusedError):  # told below, with what is the matter with this disk
                 await self._commit(self._state.sections)
             if disk not in self._joined:
@@ -248,9 +260,13 @@ class StateStore:
         """Deal with an area that answered after the node went on without it, as `take` would have."""
         for held in reading.held[:1]:
             try:
-                await self.join(held.copy.disk, reading.path)
+                await self._join(Area(held.copy.disk, reading.path), reading, overwrite=False)
             except RefusedError as error:
                 self._report("state", held.copy.disk, f"Warning: {error}; {error.refusal.remedy}")
+
+    async def meet(self, path: str) -> None:
+        """Deal with the area of a disk that is not known to be this node's."""
+        await self.welcome(await self._access.read(path))
 
     async def leave(self, disk: str) -> None:
         """Let a disk go that the operator takes from the node. After the last one the node remembers in memory."""
@@ -273,20 +289,30 @@ class StateStore:
                     with contextlib.suppress(RefusedError):  # reported disk by disk
                         await self._commit(self._state.sections)
 
-    async def adopt(self, *paths: str) -> None:
-        """Be the node that these areas remember: the operator says that this machine is that node now.
+    async def adopt(self, path: str, others: Sequence[str] = ()) -> None:
+        """Be the node that an area remembers: the operator says that this machine is that node now.
 
         A disk of this node's own, if it has any, takes that state, too, so the node must be the same, or have none.
         The node daemon must start again then (`superseded`).
 
+        Args:
+            path: the area.
+            others: areas that may remember the same; not asked if the node is this one.
+
         Raises:
-            RefusedError: if they remember nothing, or this node has disks of its own.
+            RefusedError: if it remembers nothing, or this node has disks of its own.
         """
         async with self._turn:
-            readings = [await self._access.read(path) for path in paths]
-            nodes = sorted({held.copy.state.node for one in readings for held in one.held})
-            self._check_may_adopt(paths, readings, nodes)
-            state = choose(readings, self._machine, nodes[0]).state
+            reading = await self._access.read(path)
+            node = self._check_may_adopt(reading)
+            more = (
+                [] if node == self.node else [await self._access.read(one) for one in others if one != path]
+            )
+            readings = [
+                reading,
+                *(one for one in more if {held.copy.state.node for held in one.held} == {node}),
+            ]
+            state = choose(readings, self._machine, node).state
             assert state  # noqa: S101 — one of the readings has it
             before, self._state = self._state, state
             self._term, self._sequence = _new_term(), max(self._sequence, state.sequence)
@@ -299,26 +325,24 @@ class StateStore:
             except RefusedError:
                 self._state = before
                 raise
-            self._report(
-                "state", state.node, f"Adopted: this machine is the node that {', '.join(paths)} remember"
-            )
+            named = ", ".join(one.path for one in readings)
+            self._report("state", state.node, f"Adopted: this machine is the node that {named} remember")
             self.superseded.set()
 
-    def _check_may_adopt(
-        self, paths: Sequence[str], readings: Sequence[Reading], nodes: Sequence[str]
-    ) -> None:
-        named = ", ".join(paths)
-        for reading in readings:
-            if reading.error or reading.strange:
-                raise RefusedError(_cannot_keep(reading.path, reading.error or reading.strange))
+    def _check_may_adopt(self, reading: Reading) -> str:
+        """Returns the node that it would be."""
+        if reading.error or reading.strange:
+            raise RefusedError(_cannot_keep(reading.path, reading.error or reading.strange))
+        nodes = sorted({held.copy.state.node for held in reading.held})
         if len(nodes) != 1:
-            detail = f"cannot adopt what {named} remember: they are of {len(nodes)} nodes"
-            remedy = "name the disks of one node"
+            detail = f"cannot adopt what {reading.path} remembers: it has states of {len(nodes)} nodes"
+            remedy = "name a disk of one node; 'zn node state' lists them"
             raise RefusedError(Refusal(409, "conflict", detail, remedy))
         if nodes[0] != self.node and not self.ephemeral:
             detail = f"cannot adopt node {nodes[0]}: this node remembers itself on disks of its own"
-            remedy = "take these disks from the node first"
+            remedy = "take these disks from the node first, or claim the other one anew"
             raise RefusedError(Refusal(409, "conflict", detail, remedy))
+        return nodes[0]
 
     def status(self) -> StateStatus:
         """For the API and the node's health."""

@@ -44,6 +44,8 @@ Verb = Literal[
     "destroy_pool",
     "erase_disk",
     "reset",
+    "state",
+    "adopt_state",
     "config",
     "put_config",
     "volumes",

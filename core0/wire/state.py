@@ -2,6 +2,8 @@
 
 import msgspec
 
+from core0.wire.storage import DiskName
+
 
 class StateCopy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A disk that holds the node's state, or should.
@@ -37,3 +39,9 @@ class StateStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: int
     copies: tuple[StateCopy, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+class Adoption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which disk remembers the node that this machine shall be: its id or serial number."""
+
+    disk: DiskName

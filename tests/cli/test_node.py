@@ -41,6 +41,45 @@ def test_health_tells_of_disks_and_pools(disks: LoopDisks, zn: Zn) -> None:
     assert told["pools"] == (True, "pools in trouble: none")
 
 
+def test_a_node_without_disks_says_that_it_forgets(served: HostNode, zn: Zn) -> None:
+    said = zn("node", "state")
+    assert said.code == 0
+    assert "in memory only: what the node is told ends with this boot" in said.out
+    assert "ends with this boot" in zn("node", "show").out
+    state = zn("node", "state", "--json").json()
+    assert isinstance(state, dict)
+    assert (state["durable"], state["copies"]) == (False, [])
+
+
+def test_a_node_with_disks_shows_which_of_them_hold_its_state(disks: LoopDisks, zn: Zn) -> None:
+    disks.plug("one")
+    plugged(zn, "one")
+    assert zn("disk", "claim", "one").code == 0
+    said = zn("node", "state")
+    assert "on its disks" in said.out
+    assert "it holds all that was acknowledged" in said.out
+    assert "kept on the node's disks" in zn("node", "show").out
+    assert "1 of 1 disks hold all that the node was told" in zn("node", "health").out
+
+
+def test_nothing_is_adopted_that_no_node_has_claimed(disks: LoopDisks, zn: Zn) -> None:
+    disks.plug("one")
+    plugged(zn, "one")
+    said = zn("node", "adopt", "one", "--yes")
+    assert said.code == 3
+    assert "cannot adopt what virtio-one remembers: no node has claimed it" in said.err
+    assert zn("node", "adopt", "none", "--yes").code == 3
+
+
+def plugged(zn: Zn, name: str) -> None:
+    """Wait until a disk has been looked at."""
+    for _ in range(200):
+        shown = zn("disk", "show", name, "--json")
+        if shown.code == 0 and '"probing"' not in shown.out:
+            return
+    pytest.fail(f"disk {name} was not looked at: {shown.out}{shown.err}")
+
+
 def test_boot_lists_phases_with_their_times(served: HostNode, zn: Zn) -> None:
     said = zn("node", "boot")
     assert said.code == 0

@@ -1,5 +1,7 @@
 """The config: read, signed, fetched, refused, applied."""
 
+from pathlib import Path
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 from core0.config.fetch import Fetched
 from core0.config.manager import Configs
 from core0.node.openssl import verify
+from core0.state.model import Machine
+from core0.state.store import StateStore
 from core0.wire.config import (
     NodeConfig,
     SignatureError,
@@ -17,7 +21,7 @@ from core0.wire.config import (
     parse_signature,
 )
 from core0.wire.control import RefusedError
-from tests.host_node import KeptInMemory
+from tests.core0.state.model_disks import ModelAreas
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 ADDRESS = "http://10.0.2.2:8080/node.toml"
@@ -84,16 +88,25 @@ def test_a_signatures_file_is_read_or_refused(text: str) -> None:
     assert len(found.data) == 64
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a node's state is."""
+    monkeypatch.chdir(tmp_path)
+
+
 class Node:
     """What the keeper of the config works with."""
 
     def __init__(
-        self, *answers: Fetched, address: str | None = ADDRESS, operator: bytes | None = None
+        self,
+        *answers: Fetched,
+        address: str | None = ADDRESS,
+        operator: bytes | None = None,
     ) -> None:
         self.answers = list(answers)
         self.applied: list[NodeConfig] = []
         self.said: list[str] = []
-        self.kept = KeptInMemory()
+        self.kept = StateStore(ModelAreas({}), Machine(), lambda *_: None, "state.json")
         self.configs = Configs(
             self.kept,
             lambda kind, subject, message: self.said.append(message),
@@ -152,9 +165,8 @@ async def test_a_config_over_the_api_is_kept_without_its_secrets() -> None:
     node = Node(address=None)
     await node.configs.put(parse(TEXT))
     assert node.applied == [parse(TEXT)]
-    assert b"correct horse" not in node.kept.sections["config"]
+    assert b"correct horse" not in (node.kept.get("config") or b"")
     again = Node(address=None)
-    again.kept.sections = node.kept.sections
     await again.configs.run()
     assert again.applied[0].storage.pools["fast"] == parse(TEXT).storage.pools["fast"]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,8 +15,8 @@ from core0.containers import apply, manager
 from core0.containers.manager import Containers
 from core0.containers.model import Record, Wanted
 from core0.containers.observe import is_alive, observe_record
-from core0.wire.control import RefusedError
-from core0.wire.types import Container, ContainerSpec
+from core0.wire.control import Refusal, RefusedError
+from core0.wire.types import Container, ContainerSpec, PublishedPort
 from tests.host_node import HostNode
 
 SPEC = ContainerSpec("http://127.0.0.1:9/demo/", "ab" * 32)
@@ -51,7 +52,7 @@ async def test_a_container_that_lives_is_taken_over_as_it_is(host_node: HostNode
     async with running(host_node) as containers:
         found = await containers.wait("demo", 10)
         assert (found.state, found.pid, found.corex) == ("running", record.pid, record.corex)
-        assert containers.put("demo", SPEC).pid == record.pid
+        assert (await containers.put("demo", SPEC)).pid == record.pid
     assert is_alive(record)
 
 
@@ -59,12 +60,12 @@ async def test_stopping_ends_its_process_and_removing_its_files(host_node: HostN
     record = host_node.add_container("demo", SPEC)
     async with running(host_node) as containers:
         await containers.wait("demo", 10)
-        containers.set_running("demo", False)
+        await containers.set_running("demo", False)
         stopped = await until(containers, lambda one: one.state == "stopped")
         assert (stopped.why, stopped.pid) == ("it was stopped as asked", None)
         assert not is_alive(record)
         assert observe_record(host_node.folder / "containers" / "demo") is None
-        containers.delete("demo")
+        await containers.delete("demo")
         await gone(containers)
     assert list((host_node.folder / "containers").iterdir()) == []
 
@@ -72,7 +73,7 @@ async def test_stopping_ends_its_process_and_removing_its_files(host_node: HostN
 async def test_removing_a_container_that_runs_stops_it_first(host_node: HostNode) -> None:
     record = host_node.add_container("demo", SPEC)
     async with running(host_node) as containers:
-        containers.delete("demo")
+        await containers.delete("demo")
         await gone(containers)
         assert not is_alive(record)
         with pytest.raises(RefusedError, match="cannot find container 'demo'"):
@@ -117,7 +118,7 @@ async def test_a_wish_while_the_cause_of_an_end_is_looked_for_is_kept(
         await containers.wait("demo", 10)
         os.kill(record.pid, signal.SIGKILL)
         await looking.wait()
-        containers.delete("demo")
+        await containers.delete("demo")
         look.set()
         await gone(containers)
 
@@ -131,19 +132,19 @@ async def test_a_slow_pull_ends_with_the_wish_for_it(
             await asyncio.sleep(600)
 
         monkeypatch.setattr(containers._world.store, "pull", pull)
-        containers.put("demo", SPEC)
+        await containers.put("demo", SPEC)
         await until(containers, lambda one: one.state == "pulling")
-        containers.set_running("demo", False)
+        await containers.set_running("demo", False)
         await until(containers, lambda one: one.state == "stopped")
-        containers.set_running("demo", True)
+        await containers.set_running("demo", True)
         await until(containers, lambda one: one.state == "pulling")
-        containers.delete("demo")
+        await containers.delete("demo")
         await gone(containers)
 
 
 async def test_what_cannot_be_pulled_is_tried_again_later_and_later(host_node: HostNode) -> None:
     async with running(host_node) as containers:
-        containers.put("demo", SPEC)
+        await containers.put("demo", SPEC)
         await until(containers, lambda one: "trying again in 0.5 s" in one.why)
         failed = await until(containers, lambda one: "trying again in 1.0 s" in one.why)
         assert failed.state == "failed"
@@ -151,20 +152,91 @@ async def test_what_cannot_be_pulled_is_tried_again_later_and_later(host_node: H
 
 async def test_a_container_that_fails_for_days_is_still_tried(host_node: HostNode) -> None:
     async with running(host_node) as containers:
-        containers.put("demo", SPEC)
+        await containers.put("demo", SPEC)
         containers._lives["demo"].failures = 100_000
         await until(containers, lambda one: "trying again in 60.0 s" in one.why)
 
 
 async def test_numbers_of_containers_that_live_are_not_given_to_others(host_node: HostNode) -> None:
     host_node.add_container("second", SPEC, number=1)
-    folder = host_node.folder / "containers" / "first"
-    folder.mkdir()
-    (folder / "wanted.json").write_bytes(msgspec.json.encode(Wanted(SPEC, run=False)))
+    host_node.wanted["first"] = Wanted(SPEC, run=False)
     (host_node.folder / "containers" / "empty").mkdir()
     async with running(host_node) as containers:
         assert {name: life.number for name, life in containers._lives.items()} == {"second": 1, "first": 2}
     assert not (host_node.folder / "containers" / "empty").exists()
+
+
+async def test_what_is_wanted_is_begun_again_after_a_reboot_and_what_was_deleted_is_not(
+    host_node: HostNode,
+) -> None:
+    async with running(host_node) as containers:
+        await containers.put("demo", SPEC)
+        await containers.put("rests", SPEC)
+        await containers.set_running("rests", False)
+        await containers.put("former", SPEC)
+        await containers.delete("former")
+    shutil.rmtree(host_node.folder / "containers")  # it is in memory
+    (host_node.folder / "containers").mkdir()
+    async with running(host_node) as containers:
+        assert [one.name for one in containers.list()] == ["demo", "rests"]
+        await until(containers, lambda one: one.state in ("pulling", "failed"))
+        assert containers.get("rests").spec == SPEC
+        await until(containers, lambda one: one.state == "stopped", "rests")
+
+
+async def test_wishes_at_the_same_moment_do_not_get_the_same_port(host_node: HostNode) -> None:
+    spec = msgspec.structs.replace(SPEC, ports=(PublishedPort(node=8080, container=80),))
+    async with running(host_node) as containers:
+        wishes = (containers.put(name, spec) for name in ("one", "two"))
+        first, second = await asyncio.gather(*wishes, return_exceptions=True)
+        assert isinstance(first, Container)
+        assert isinstance(second, RefusedError)
+        assert "container one has it" in str(second)
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        pytest.param("container/demo", b'{"spec": {"image": "x", "of": "the future"}}', id="of the future"),
+        pytest.param("container/../../etc", msgspec.json.encode(Wanted(SPEC)), id="a name that climbs"),
+    ],
+)
+async def test_what_this_image_does_not_understand_is_told_and_kept(
+    host_node: HostNode, section: str, value: bytes
+) -> None:
+    async with running(host_node) as containers:
+        await containers._keep.put(section, value)
+    async with host_node.daemon() as state:
+        assert state.containers.list() == ()
+        (said,) = [
+            one.message for one in (await state.events.wait_after(0, 0)).events if one.kind == "container"
+        ]
+        assert "this image does not understand what is wanted" in said
+        assert state.remembered.store.get(section) == value
+
+
+async def test_what_cannot_be_remembered_is_not_acknowledged(
+    host_node: HostNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(host_node) as containers:
+
+        async def put(section: str, value: bytes) -> None:
+            raise RefusedError(Refusal(503, "unavailable", "cannot remember it: no disk is left"))
+
+        monkeypatch.setattr(containers._keep, "put", put)
+        with pytest.raises(RefusedError, match="no disk is left"):
+            await containers.put("demo", SPEC)
+        assert containers.list() == ()
+
+
+async def test_another_image_by_the_same_name_is_told(host_node: HostNode) -> None:
+    async with host_node.daemon() as state:
+        await state.containers.put("demo", SPEC)
+        for digest in ("sha256:1", "sha256:1", "sha256:2"):
+            await state.containers._note_image(SPEC.image, digest)
+        said = [one.message for one in (await state.events.wait_after(0, 0)).events if one.kind == "image"]
+        assert [text for text in said if "it was sha256:1, it is sha256:2" in text] == said[-1:]
+        assert msgspec.json.decode(state.remembered.store.get("images") or b"") == {SPEC.image: "sha256:2"}
 
 
 async def test_what_cannot_be_removed_is_tried_again_after_a_pause(
@@ -219,5 +291,5 @@ def test_a_record_whose_number_is_another_process_s_by_now_is_not_alive(host_nod
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    apply.write_whole(tmp_path / "wanted.json", Wanted(SPEC))
-    assert [file.name for file in tmp_path.iterdir()] == ["wanted.json"]
+    apply.write_whole(tmp_path / "record.json", Wanted(SPEC))
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]

@@ -14,6 +14,7 @@ from core0.disks.manager import Disks
 from core0.disks.model import Known
 from core0.linux.worker import Worker
 from core0.node.operations import OperationTable
+from core0.state.disk import Areas
 from core0.wire.control import RefusedError
 from core0.wire.operations import Operation
 from core0.wire.storage import (
@@ -29,12 +30,14 @@ from core0.wire.storage import (
 )
 from core0.wire.types import Check
 from tests.core0.disks.loop import LoopDisks, can_encrypt, can_loop, loop_disks
-from tests.host_node import KeptInMemory
+from tests.host_node import HERE, remembered
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not can_loop(), reason="needs root and loop devices"),
 ]
+
+ELSEWHERE = "aaaabbbb-9999-4888-8777-666655554444"
 
 
 class Node:
@@ -44,7 +47,7 @@ class Node:
         self.folder = folder
         self.disks = disks
         self.worker = worker
-        self.kept = KeptInMemory()
+        self.booted = False
         self.said: list[str] = []
         self.operations = OperationTable(self.report)
 
@@ -54,6 +57,8 @@ class Node:
 
     @contextlib.asynccontextmanager
     async def manager(self) -> AsyncIterator[Disks]:
+        if not self.booted:
+            await self.boot()
         manager = Disks(
             self.worker,
             self.kept,
@@ -71,8 +76,19 @@ class Node:
             running.cancel()
             await asyncio.wait([running])
 
+    async def boot(self, uuid: str = HERE) -> None:
+        """Begin with what the disks remember."""
+        self.booted = True
+        self.kept = remembered(self.folder, self.worker, self.report, uuid)
+        areas = Areas(self.worker)
+        partitions = [path for facts in self.disks() if (path := facts.partitions.get(1))]
+        self.kept.take([await areas.read(f"/dev/{path}") for path in partitions])
+        await self.kept.catch_up()
+
     def reboot(self) -> None:
-        """What is mounted ends; what is on disks stays."""
+        """What is mounted or in memory ends; what is on disks stays."""
+        self.booted = False
+        (self.folder / "state.json").unlink(missing_ok=True)
         for pool in (self.folder / "pools").glob("*"):
             subprocess.run(["umount", pool], check=True)
         (self.folder / "mounted.json").unlink(missing_ok=True)
@@ -131,7 +147,7 @@ async def test_a_blank_disk_is_told_and_left_alone_until_it_is_claimed(node: Nod
         assert disk.why == "it is blank; 'zn disk claim virtio-one' gives it to the node"
         claimed = await manager.claims.claim("one", Claim())
     assert (claimed.state, claimed.why) == ("free", "the node has it, and no pool uses it yet")
-    assert list(node.kept.copies.values()) == [f"{node.disks.device('one')}p1"]
+    assert list(node.kept.joined().values()) == [f"{node.disks.device('one')}p1"]
 
 
 async def test_a_disk_with_a_file_system_is_claimed_only_by_naming_what_it_holds(node: Node) -> None:
@@ -210,7 +226,7 @@ async def test_an_encrypted_pool_opens_with_its_key_only(node: Node) -> None:
         shown = manager.book.pool("vault")
         assert "correct" not in repr(shown)
         claim = next(iter(manager.book.known.disks))
-    assert b"correct" not in b"".join(node.kept.sections.values())
+    assert b"correct" not in b"".join(node.kept.get(name) or b"" for name in node.kept.names())
     node.reboot()
     assert run("cryptsetup", "close", f"zn-{claim}") == 0
     wrong = msgspec.structs.replace(spec, encryption=Encryption("config", "wrong horse"))
@@ -535,7 +551,7 @@ async def test_a_reset_wipes_what_the_node_claimed_and_nothing_else(node: Node) 
                 await manager.book.wait_changed()
         assert all("it is blank" in manager.book.disk(name).why for name in ("one", "two", "spare"))
         assert manager.book.known == Known()
-    assert node.kept.copies == {}
+    assert node.kept.joined() == {}
     assert run("fsck.ext4", "-n", used) == 0
 
 
@@ -545,7 +561,7 @@ async def test_a_pool_of_another_node_is_refused_until_it_is_adopted(node: Node)
     async with node.manager() as manager:
         await mirrored(manager, "one", "two")
     node.reboot()
-    node.kept = KeptInMemory()  # another machine: it knows nothing of these disks
+    await node.boot(ELSEWHERE)  # another machine: it knows nothing of these disks
     async with node.manager() as manager:
         await looked(manager, 2)
         assert {disk.state for disk in manager.book.disks()} == {"foreign"}

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from core0.networks.model import SeenLink
 from core0.node import facts
+from core0.wire.types import Check
 from tests.host_node import HostNode
 
+KEPT = Check("state", ok=True, why="kept")
 LINKS = (
     SeenLink(2, "eth0", "52:54:00:00:00:02", True, True, frozenset({"10.0.2.15/24", "10.0.0.9/8"})),
     SeenLink(3, "eth1", "52:54:00:00:00:03", True, False, frozenset()),
@@ -14,7 +16,7 @@ LINKS = (
 
 
 def test_a_node_describes_itself(host_node: HostNode) -> None:
-    node = facts.describe_node("ab" * 32, LINKS)
+    node = facts.describe_node("ab" * 32, LINKS, ephemeral=True)
     assert (node.version, node.build, node.fingerprint) == ("1.2.3", "b" * 12, "ab" * 32)
     assert [(one.link, one.interface) for one in node.addresses] == [
         ("eth0", "10.0.0.9/8"),
@@ -36,7 +38,7 @@ def test_the_boot_is_read_from_its_log_and_what_is_no_phase_is_left_out(host_nod
 
 
 def test_health_names_what_is_missing(host_node: HostNode) -> None:
-    health = facts.describe_health(LINKS[1:])
+    health = facts.describe_health(LINKS[1:], (KEPT,))
     assert not health.ok
     checks = {check.name: (check.ok, check.why) for check in health.checks}
     assert checks["network"] == (False, "links with an address: none")
@@ -46,14 +48,14 @@ def test_health_names_what_is_missing(host_node: HostNode) -> None:
 
 def test_health_is_fine_when_every_check_is(host_node: HostNode) -> None:
     (host_node.folder / "boot.log").write_text("zn: phase ready done at 3.000s\n")
-    assert facts.describe_health(LINKS).ok
+    assert facts.describe_health(LINKS, (KEPT,)).ok
 
 
 def test_memory_is_told_by_process_and_what_has_just_ended_is_left_out(host_node: HostNode) -> None:
     group = host_node.folder / "system" / "node"
     group.mkdir()
     (group / "cgroup.procs").write_text(f"{os.getpid()}\n{2**22}\n")
-    processes = {one.name: one for one in facts.describe_health(LINKS).processes}
+    processes = {one.name: one for one in facts.describe_health(LINKS, (KEPT,)).processes}
     assert set(processes) - {"init"} == {"node"}  # PID 1 of a test machine may be closed to us
     rollup = Path("/proc/self/smaps_rollup").read_text()
     resident = next(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Rss:"))

@@ -1,5 +1,6 @@
 """Disks in memory that lose what was not flushed, sector by sector in any order, and the areas on them."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -81,7 +82,7 @@ class ModelAreas:
             raise OSError(5, "Input/output error")
         write_slot(_as_device(disk), kept, encoded, alone)
         if disk.mode == "hung":
-            raise HungError("no answer within 1 s")
+            raise HungError("no answer within 1 s", asyncio.Event())
 
 
 def _as_device(disk: ModelDisk) -> Device:

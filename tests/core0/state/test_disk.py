@@ -91,7 +91,7 @@ async def test_a_disk_that_hangs_is_given_up_and_delays_no_other(worker: Worker,
     write_area(well, b"", encoded(1), alone=False)
     areas = Areas(worker, read=0.2, write=0.2)
     with being_written(hung):
-        found = await areas.read_quick((hung, well), 0.2)
+        found = await areas.read_first((hung, well), 2, 0.2)
         assert [(one.path, len(one.held)) for one in found] == [(well, 1)]
         assert (await areas.read(hung)).error == "no answer within 0.2 s"
         with pytest.raises(HungError):
@@ -99,10 +99,25 @@ async def test_a_disk_that_hangs_is_given_up_and_delays_no_other(worker: Worker,
     assert (await Areas(worker).read(hung)).held == ()
 
 
+async def test_more_hung_disks_than_threads_hold_no_other_up(worker: Worker, tmp_path: Path) -> None:
+    hung = [blank(tmp_path, f"hung-{number}") for number in range(5)]
+    well = [blank(tmp_path, f"well-{number}") for number in range(2)]
+    with contextlib.ExitStack() as stack:
+        for path in hung:
+            stack.enter_context(being_written(path))
+        found = await Areas(worker).read_first((*hung, *well), 2, 30.0)
+    assert sorted(one.path for one in found) == well
+
+
 async def test_a_quick_look_leaves_out_what_cannot_be_read(worker: Worker, tmp_path: Path) -> None:
     well = blank(tmp_path)
-    found = await Areas(worker).read_quick((str(tmp_path / "none"), well), 5.0)
+    found = await Areas(worker).read_first((str(tmp_path / "none"), well), 2, 5.0)
     assert [one.path for one in found] == [well]
+
+
+async def test_as_many_areas_are_read_as_are_enough(worker: Worker, tmp_path: Path) -> None:
+    paths = [blank(tmp_path, f"{number}") for number in range(20)]
+    assert 11 <= len(await Areas(worker).read_first(paths, 11, 30.0)) < 20
 
 
 async def test_a_write_waits_for_the_one_before_it(worker: Worker, tmp_path: Path) -> None:
@@ -120,9 +135,12 @@ async def test_a_write_waits_for_the_one_before_it(worker: Worker, tmp_path: Pat
         pytest.param(1, b"\xff", "this image cannot understand it: JSON is malformed", id="no JSON"),
         pytest.param(1, b"[" * 100_000, "this image cannot understand it", id="deep JSON"),
         pytest.param(1, b'{"disk": "d1"}', "missing required field `state`", id="another shape"),
-        pytest.param(1, copy(1, node="../../etc"), "at `$.state.node`", id="a node's id that is none"),
+        pytest.param(1, copy(1, node="../../etc"), "at `$.node`", id="a node's id that is none"),
         pytest.param(2, copy(1), "its header says sequence 2, it says 1", id="another sequence"),
         pytest.param(5, copy(5, Term("2" * 32, 6)), "does not lead to sequence 5", id="a term to come"),
+        pytest.param(
+            5, copy(5, TERM, Term("1" * 32, 4)), "does not lead to sequence 5", id="a term that comes twice"
+        ),
         pytest.param(
             5, copy(5, Term("2" * 32, 4), TERM), "does not lead to sequence 5", id="terms in no order"
         ),
