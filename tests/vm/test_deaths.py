@@ -114,7 +114,7 @@ async def kill(machine: Machine, *names: str) -> int:
     """End processes of the node by SIGKILL, at the same moment; returns the console line to look from."""
     start = len(machine.console.lines)
     await machine.type(f"kill {' '.join(names)}\n")
-    killed = "; ".join(rf"killed {name} \[\d+\]" for name in names)
+    killed = "; ".join(rf"killed {name} \[[\d, ]+\]" for name in names)  # the node has its worker, too
     await machine.wait_for_line(f"saboteur: {killed}", SECONDS, start)
     return start
 
