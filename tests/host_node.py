@@ -214,7 +214,15 @@ class HostNode:
         """The volume manager of those pools."""
         assert self.worker
         memory = Memory(str(self.folder / "volumes"))
-        return Volumes(state.disks.book, self.worker, state.events, memory, state.users_of, state.operations)
+        return Volumes(
+            state.disks.book,
+            self.worker,
+            state.events,
+            memory,
+            state.users_of,
+            state.operations,
+            state.volumes_came,
+        )
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

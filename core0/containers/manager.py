@@ -134,6 +134,13 @@ class Containers:
             name for name, life in sorted(self._lives.items()) if volume in self._volumes_of(name, life)
         )
 
+    def volumes_came(self) -> None:
+        """Try again what failed and has volumes: they may be there now."""
+        for life in self._lives.values():
+            if life.state == "failed" and life.spec.mounts:
+                life.failures, life.due = 0, 0.0
+                life.wake.set()
+
     def limit_again(self, volume: str) -> None:
         """A volume's limits are others now: those of its containers are, too."""
         for name in self.users_of(volume):

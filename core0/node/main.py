@@ -118,7 +118,9 @@ def _volumes(state: NodeState, worker: Worker) -> "Volumes":
     from core0.volumes.memory import Memory
 
     memory = Memory(paths.MEMORY_VOLUMES)
-    return Volumes(state.disks.book, worker, state.events, memory, state.users_of, state.operations)
+    return Volumes(
+        state.disks.book, worker, state.events, memory, state.users_of, state.operations, state.volumes_came
+    )
 
 
 def _configs(state: NodeState) -> "Configs":

@@ -76,6 +76,11 @@ class NodeState(msgspec.Struct, dict=True):
         """The containers that have a volume in their spec. Without a container manager there are none."""
         return self.containers.users_of(volume) if "containers" in self.__dict__ else ()
 
+    def volumes_came(self) -> None:
+        """A pool's volumes can be used: containers that failed for want of one try again."""
+        if "containers" in self.__dict__:
+            self.containers.volumes_came()
+
     @cached_property
     def operations(self) -> "OperationTable":
         """Long work."""

@@ -54,6 +54,7 @@ class Volumes:
         memory: Memory,
         users: Callable[[str], tuple[str, ...]],
         operations: Operations,
+        came: Callable[[], None] = lambda: None,
     ) -> None:
         """A manager that has not looked at any pool yet.
 
@@ -64,11 +65,12 @@ class Volumes:
             memory: the volumes that lie nowhere else.
             users: the containers that have a volume in their spec.
             operations: where long work is started.
+            came: called when a pool's volumes can be used: who waits for one may try again.
         """
         self._report = report
         self._memory = memory
         self._users = users
-        self._places = Places(pools, worker, report)
+        self._places = Places(pools, worker, report, came)
         self._clones = Clones(self._places)
         self.use = VolumeUse(self._places, memory)
         self.imports = Imports(self._places, operations)

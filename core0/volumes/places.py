@@ -6,7 +6,7 @@ A pool is known as long as this daemon lives: what it brought is shown as offlin
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -80,13 +80,14 @@ class Places:
         wake: set when something changed that the manager's loop shall look at.
     """
 
-    def __init__(self, pools: Pools, worker: Worker, report: Report) -> None:
+    def __init__(self, pools: Pools, worker: Worker, report: Report, came: Callable[[], None]) -> None:
         """Pools that were not looked at yet."""
         self.worker = worker
         self.report = report
         self.all: dict[str, Place] = {}
         self.wake = asyncio.Event()
         self._pools = pools
+        self._came = came
         self._tasks: set[asyncio.Task[None]] = set()
         self._defect: BaseException | None = None
 
@@ -135,6 +136,7 @@ class Places:
         volumes = place.seen.volumes if place.seen else ()
         names = ", ".join(volume.name for volume in volumes) or "none"
         self.report("volume", f"pool {place.name}", f"Its volumes: {names}")
+        self._came()
 
     async def sweep(self, place: Place) -> None:
         """Delete what was put out of sight; the kernel frees it a little later."""

@@ -167,3 +167,28 @@ def test_a_stream_that_is_not_whole_is_refused(
     said = zn("volume", "import", "copy", "first", str(file), "--size", "64M", "--pool", "fast")
     assert (said.code, says in said.err) == (3, True), said
     assert [one["name"] for one in zn("volume", "ls", "--json").json()] == ["data"]
+
+
+def test_the_documents_example_works_as_it_stands(
+    pooled: HostNode, zn: Zn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "disks.md").read_text()
+    example = page.partition("## Volumes")[2].partition("```sh\n")[2].partition("```")[0]
+    lines = [line.partition("#")[0].split() for line in example.splitlines()]
+    assert len(lines) > 10
+    for program, *words in lines:
+        said = zn(*words)
+        # a container is wanted here, but only a booted node can run it
+        code = 1 if words[:2] == ["container", "create"] else 0
+        assert (program, said.code) == ("zn", code), (words, said.err)
+        if words[:2] == ["container", "rm"]:
+            until_gone(zn)
+    assert [one["name"] for one in zn("volume", "ls", "--json").json()] == ["moved", "scratch"]
+
+
+def until_gone(zn: Zn) -> None:
+    for _ in range(200):
+        if zn("container", "ls", "--json").json() == []:
+            return
+    pytest.fail("the container is still there")

@@ -86,8 +86,14 @@ async def feed(
 ) -> Reply:
     """Send bytes to an import; the last reply."""
     ours, theirs = socket.socketpair()
-    with ours:
-        node.volumes.imports.feed(one.operation, one.offset if offset is None else offset, ours.fileno())
+    try:
+        start = one.offset if offset is None else offset
+        node.volumes.imports.feed(one.operation, start, ours.fileno())
+    except BaseException:
+        theirs.close()
+        raise
+    finally:
+        ours.close()
 
     def write(way: socket.socket) -> Reply:
         first = read_reply(way)
