@@ -18,7 +18,6 @@ _MAGIC = 0x6A736677736872
 _SUPERBLOCK = struct.Struct("<QQQI")
 _HEADER = struct.Struct("<QQQQ")
 _FLUSH, _FUA, _DISCARD, _MARK = 1, 2, 4, 8
-_ZEROS = bytes(1 << 20)
 
 
 class WriteLogError(ValueError):
@@ -92,11 +91,23 @@ def survivors(unflushed: Iterable[Request], chance: random.Random) -> list[Reque
 def apply(log: bytes | mmap.mmap, image: int, wanted: Iterable[Request]) -> None:
     """Carry out requests on a disk image, given by its descriptor."""
     for request in wanted:
-        for done in range(0, request.length, len(_ZEROS)):
-            size = min(len(_ZEROS), request.length - done)
-            start = None if request.data is None else request.data + done
-            piece = _ZEROS[:size] if start is None else log[start : start + size]
-            os.pwrite(image, piece, request.place + done)
+        if request.data is not None:
+            os.pwrite(image, log[request.data : request.data + request.length], request.place)
+            continue
+        for place, end in list(_extents(image, request.place, request.place + request.length)):
+            os.pwrite(image, bytes(end - place), place)
+
+
+def _extents(image: int, place: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where a file holds data between two places: start and end of each piece (lseek(2), SEEK_DATA)."""
+    while place < end:
+        try:
+            start = os.lseek(image, place, os.SEEK_DATA)
+        except OSError:  # ENXIO: a hole up to the end
+            return
+        place = min(os.lseek(image, start, os.SEEK_HOLE), end)
+        if start < place:
+            yield start, place
 
 
 class Replay:
@@ -134,16 +145,11 @@ class Replay:
 
 
 def _copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file's data and leave its holes (lseek(2), SEEK_DATA)."""
+    """Copy a file's data and leave its holes."""
     size = source.stat().st_size
     with source.open("rb") as old, target.open("wb") as new:
         new.truncate(size)
-        place = 0
-        while place < size:
-            try:
-                place = os.lseek(old.fileno(), place, os.SEEK_DATA)
-            except OSError:  # ENXIO: a hole up to the end
-                return
-            end = os.lseek(old.fileno(), place, os.SEEK_HOLE)
+        for start, end in _extents(old.fileno(), 0, size):
+            place = start
             while place < end:
                 place += os.copy_file_range(old.fileno(), new.fileno(), end - place, place, place)
