@@ -18,6 +18,8 @@ _MAGIC = 0x6A736677736872
 _SUPERBLOCK = struct.Struct("<QQQI")
 _HEADER = struct.Struct("<QQQQ")
 _FLUSH, _FUA, _DISCARD, _MARK = 1, 2, 4, 8
+# What a disk writes as a whole or not at all: its physical sector. With less, btrfs would lose superblocks.
+_WHOLE = 4096
 
 
 class WriteLogError(ValueError):
@@ -81,9 +83,8 @@ def survivors(unflushed: Iterable[Request], chance: random.Random) -> list[Reque
         fate = chance.random()
         if request.durable or fate < 0.5:
             kept.append(request)
-        elif fate < 0.6 and request.data is not None and request.length > 512:
-            # torn: a disk writes whole sectors
-            kept.append(request._replace(length=chance.randrange(1, request.length // 512) * 512))
+        elif fate < 0.6 and request.data is not None and request.length > _WHOLE:
+            kept.append(request._replace(length=chance.randrange(1, -(-request.length // _WHOLE)) * _WHOLE))
     chance.shuffle(kept)
     return sorted(kept, key=lambda request: not request.durable)
 
