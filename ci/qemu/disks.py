@@ -54,6 +54,7 @@ class Disk(msgspec.Struct, frozen=True):
         wwn: its world wide name (NAA), if not 0; by AHCI only, because Linux believes no name of QEMU's NVMe disks.
         faults: with which errors it starts.
         hangs: True for one that answers nothing from the start on, until it is mended.
+        log: an empty file that takes down what is written to it; see `ci.qemu.write_log`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Disk(msgspec.Struct, frozen=True):
     wwn: int = 0
     faults: tuple[Fault, ...] = ()
     hangs: bool = False
+    log: Path | None = None
 
 
 def check(disk: Disk) -> None:
@@ -94,9 +96,9 @@ def check(disk: Disk) -> None:
             raise ValueError(f"cannot make disk {disk.name}: {why}")
 
 
-def file_node(disk: Disk) -> str:
-    """The name of the block node that opens a disk's file."""
-    return f"{disk.name}-file"
+def image_node(disk: Disk) -> str:
+    """The name of the block node below a disk's format and faults: it opens the file, or logs and opens it."""
+    return f"{disk.name}-log" if disk.log else f"{disk.name}-file"
 
 
 def fault_node(disk: Disk) -> str:
@@ -122,14 +124,24 @@ def port_name(disk: Disk) -> str:
 
 def blockdev(disk: Disk) -> Words:
     """The host side of a disk, in the words of QMP's `blockdev-add`: format on top of faults on top of the file."""
-    file = {
-        "node-name": file_node(disk),
-        "driver": "file",
-        "filename": str(disk.path),
-        "read-only": disk.read_only,
-        "discard": "unmap",
+    image = _image(disk)
+    return over(disk, {**faults(disk, disk.faults), "image": image} if disk.faults else image)
+
+
+def _image(disk: Disk) -> Words:
+    options: Words = {"read-only": disk.read_only, "discard": "unmap"}
+    file: Words = {"node-name": f"{disk.name}-file", "driver": "file", "filename": str(disk.path), **options}
+    if not disk.log:
+        return file
+    log: Words = {"driver": "file", "filename": str(disk.log)}
+    return {
+        "node-name": image_node(disk),
+        "driver": "blklogwrites",
+        **options,
+        "file": file,
+        "log": log,
+        "log-sector-size": _SECTOR,
     }
-    return over(disk, {**faults(disk, disk.faults), "image": file} if disk.faults else file)
 
 
 def over(disk: Disk, file: Words | str) -> Words:

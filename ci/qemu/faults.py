@@ -17,14 +17,14 @@ _KINDS = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 async def inject(monitor: Monitor, disk: Disk, faults: Sequence[Fault]) -> None:
     """Make a disk fail requests from now on, in place of how it failed before."""
     await clear(monitor, disk)
-    await monitor.execute("blockdev-add", disks.faults(disk, faults), image=disks.file_node(disk))
+    await monitor.execute("blockdev-add", disks.faults(disk, faults), image=disks.image_node(disk))
     await _reopen(monitor, disk, disks.fault_node(disk))
 
 
 async def clear(monitor: Monitor, disk: Disk) -> None:
     """Let a disk serve every request again."""
     if await _fails(monitor, disk):
-        await _reopen(monitor, disk, disks.file_node(disk))
+        await _reopen(monitor, disk, disks.image_node(disk))
         if await _fails(monitor, disk):  # a node of the machine's start goes by itself with its last user
             await monitor.execute("blockdev-del", node_name=disks.fault_node(disk))
 

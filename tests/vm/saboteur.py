@@ -6,6 +6,7 @@ Nothing of the product knows. Paths are the node's.
 
     kill NAME ...       end the node's own processes of these names, all at the same moment
     write PATH          append records to a file, each with its number and synchronized before the next, for ever
+    reached PATH        how many of them were acknowledged so far
     count PATH          stop that; how many records were acknowledged
     check PATH COUNT    read the file: are its first COUNT records what was written?
     fill PATH           make a file longer until no space is left
@@ -73,6 +74,11 @@ def write(path: str) -> str:
     return "begun"
 
 
+def reached(path: str) -> str:
+    """How far a writer is."""
+    return str(WRITERS[path].acknowledged)
+
+
 def count(path: str) -> str:
     """End a writer."""
     writer = WRITERS.pop(path)
@@ -134,7 +140,7 @@ def fill(path: str) -> str:
 
 
 WRITERS: dict[str, Writer] = {}
-VERBS: dict[str, Callable[..., str]] = {one.__name__: one for one in (write, count, check, fill)}
+VERBS: dict[str, Callable[..., str]] = {one.__name__: one for one in (write, reached, count, check, fill)}
 
 
 def processes(name: str) -> Iterator[int]:

@@ -1,0 +1,248 @@
+"""Power cuts: whatever the moment, what was acknowledged is there afterwards, and nothing is half made.
+
+Most cuts are made on a log of all writes of one run (ci/qemu/write_log.py): the disk as it would be after each of a
+hundred random moments is looked at by the node's own code on this machine. A few are real.
+"""
+
+import random
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ci.pytest_machines import Machines
+from ci.qemu.accel import Acceleration
+from ci.qemu.machine import Machine
+from ci.qemu.spec import DirectBoot, MachineSpec
+from ci.qemu.write_log import Replay
+from core0.client.client import NodeClient
+from core0.disks.model import DATA_TYPE, STATE_TYPE
+from core0.linux import blkid
+from core0.linux.worker import Worker
+from core0.wire.storage import PoolSpec, Selector
+from core0.wire.volumes import Origin, VolumeSpec
+from tests.core0.disks.loop import can_loop
+from tests.core0.volumes.conftest import Node
+from tests.disk_images import MIB, SIZE, blank
+from tests.vm.sabotage import order, sabotage
+from tests.vm.shelf import READY_SECONDS, disk_in, settled, until
+
+Connect = Callable[[Machine], Awaitable[NodeClient]]
+MOMENTS = 100
+POOL = "/run/zn/pools/safe"
+FILE = f"{POOL}/volumes/diary/file"
+
+
+@dataclass
+class Promise:
+    """Something that the node acknowledged: from a place of the log on, perhaps until another."""
+
+    what: str
+    since: int
+    until: int | None = None
+
+    def holds(self, moment: int) -> bool:
+        """Whether it must be there after a cut at this place."""
+        return self.since <= moment and (self.until is None or moment < self.until)
+
+
+@dataclass
+class Ledger:
+    """What a node acknowledged, by how long the log of writes was then."""
+
+    log: Path
+    pool: int = 0
+    records: list[tuple[int, int]] = field(default_factory=list)
+    volumes: list[Promise] = field(default_factory=list)
+    ended: list[Promise] = field(default_factory=list)
+
+    def now(self) -> int:
+        """The place of the log."""
+        return self.log.stat().st_size
+
+    def made(self, what: str) -> None:
+        """A volume or a snapshot is acknowledged."""
+        self.volumes.append(Promise(what, self.now()))
+
+    @contextmanager
+    def ending(self, what: str) -> Iterator[None]:
+        """Its end is asked for in the block, and acknowledged behind it."""
+        next(one for one in self.volumes if one.what == what and one.until is None).until = self.now()
+        yield
+        self.ended.append(Promise(what, self.now()))
+
+
+async def live(client: NodeClient, machine: Machine, ledger: Ledger) -> None:
+    """An eventful life: a pool, volumes that come and go, a writer all the time."""
+    pool = await client.put_pool("safe", PoolSpec(Selector(), format_blank=True), wait=60)
+    assert pool.state == "online", pool.why
+    ledger.pool = ledger.now()
+    await client.put_volume("diary", VolumeSpec(256 * MIB, "safe"))
+    ledger.made("diary")
+    assert await order(machine, "write", FILE) == "begun"
+    for round_ in range(6):
+        name = f"guest{round_}"
+        origin = Origin("diary", f"day{round_ - 1}") if round_ % 2 else None
+        await client.put_volume(
+            name, VolumeSpec(32 * MIB if origin is None else 256 * MIB, "safe", origin=origin)
+        )
+        ledger.made(name)
+        await client.take_snapshot("diary", f"day{round_}")
+        ledger.made(f"diary@day{round_}")
+        ledger.records.append((int(await order(machine, "reached", FILE)), ledger.now()))
+        if round_ % 3 != 2:
+            with ledger.ending(name):
+                await client.delete_volume(name)
+        if round_ >= 2:
+            with ledger.ending(f"diary@day{round_ - 2}"):
+                await client.delete_snapshot("diary", f"day{round_ - 2}")
+        ledger.records.append((int(await order(machine, "reached", FILE)), ledger.now()))
+    count, words = (await order(machine, "count", FILE)).split(" ", 1)
+    assert words == "records"
+    ledger.records.append((int(count), ledger.now()))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def ledger(
+    direct_boot: DirectBoot,
+    acceleration: Acceleration,
+    tmp_path_factory: pytest.TempPathFactory,
+    connect: Connect,
+) -> AsyncIterator[Ledger]:
+    """What a node acknowledged in an eventful life, with the log of its disk's writes."""
+    folder = tmp_path_factory.mktemp("safe")
+    log = folder / "safe.log"
+    log.touch()
+    spec = MachineSpec("safe", sabotage(direct_boot, folder), disks=(blank(folder, "safe", log=log),))
+    found = Ledger(log)
+    async with Machine(spec, acceleration, folder) as machine:
+        await machine.wait_for_phase("ready", READY_SECONDS)
+        async with await connect(machine) as client:
+            await settled(client, 1)
+            await live(client, machine, found)
+        await machine.quit()
+    yield found
+    log.unlink()
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    made = Worker()
+    yield made
+    made.close()
+
+
+@contextmanager
+def mounted(image: Path, start: int, place: Path) -> Iterator[None]:
+    """The pool in an image, whose partition begins there."""
+    subprocess.run(["mount", "-t", "btrfs", "-o", f"loop,offset={start}", image, place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+class Doctor:
+    """Looks at a disk after a cut with the node's own code."""
+
+    def __init__(self, ledger: Ledger, worker: Worker, folder: Path) -> None:
+        self.ledger = ledger
+        self.node = Node(worker, folder / "memory")
+        self.place = folder / "pool"
+        self.place.mkdir()
+
+    async def examine(self, image: Path, moment: int) -> None:
+        """Fail if something that was acknowledged by then is not there, or something half made is."""
+        found = blkid.probe(str(image))
+        if moment < self.ledger.pool:
+            return
+        assert {one.type for one in found.partitions} == {STATE_TYPE, DATA_TYPE}, "the table is gone"
+        start = next(one.start for one in found.partitions if one.type == DATA_TYPE)
+        with mounted(image, start, self.place):
+            await self._examine_volumes(moment)
+            self._examine_records(moment)
+
+    async def _examine_volumes(self, moment: int) -> None:
+        self.node.volumes = self.node.make()
+        self.node.pools.change(safe=self.place)
+        async with self.node.running():
+            await self.node.wait_taken("safe")
+            found = await self.node.volumes.list()
+        self.node.pools.change()
+        there = {one.name for one in found} | {
+            f"{one.name}@{two.name}" for one in found for two in one.snapshots
+        }
+        assert {one.state for one in found} <= {"ready"}
+        promised = {one.what for one in self.ledger.volumes if one.holds(moment)}
+        assert promised <= there, f"acknowledged, but gone: {promised - there}"
+        ended = {one.what for one in self.ledger.ended if one.holds(moment)}
+        assert not ended & there, f"deleted, but there again: {ended & there}"
+        assert list((self.place / "incoming").iterdir()) == []
+
+    def _examine_records(self, moment: int) -> None:
+        count = max((count for count, since in self.ledger.records if since <= moment), default=0)
+        if count:
+            held = (self.place / "volumes" / "diary" / "file").read_bytes()[: count * 4096]
+            assert held == b"".join(b"%08d" % number * 512 for number in range(count)), "records are lost"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not can_loop(), reason="needs root and loop devices")
+async def test_what_was_acknowledged_outlives_a_cut_at_any_moment(
+    ledger: Ledger, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core0.wire.paths.STORAGE", "")
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    replay = Replay(ledger.log, SIZE, tmp_path)
+    last = len(replay.requests)
+    moments = (*sorted(chance.sample(range(1, last), MOMENTS)), last)
+    doctor = Doctor(ledger, worker, tmp_path)
+    for moment in moments:
+        try:
+            await doctor.examine(replay.cut(moment, chance), replay.requests[moment - 1].end)
+        except BaseException as error:
+            error.add_note(f"after request {moment} of {last}, seed {seed}")
+            raise
+    replay.end()
+
+
+@pytest.mark.parametrize("how", ["killed", "reset"])
+async def test_a_node_comes_back_from_a_real_cut_with_all_it_acknowledged(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path, how: str
+) -> None:
+    spec = MachineSpec("cut", sabotage(direct_boot, tmp_path), disks=(blank(tmp_path, "safe"),))
+    machine = await machines.start(spec)
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        await settled(client, 1)
+        await client.put_pool("safe", PoolSpec(Selector(), format_blank=True), wait=60)
+        await client.put_volume("diary", VolumeSpec(64 * MIB, "safe"))
+        await order(machine, "write", FILE)
+        await client.take_snapshot("diary", "day")
+        await client.put_volume("guest", VolumeSpec(32 * MIB, "safe"))
+        await client.delete_volume("guest")
+        reached = int(await order(machine, "reached", FILE))
+    if how == "killed":
+        await machine.cut_power()
+        await machine.power_on()
+    else:
+        await machine.reset()
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        if (await disk_in(client, "safe", "foreign", "in-use")).state == "foreign":
+            await client.adopt_disk("safe")
+        assert (await client.pool("safe", wait=60)).state == "online"
+
+        async def taken() -> bool:
+            return [one.state for one in await client.volumes()] == ["ready"]
+
+        await until(client, taken)
+        assert {one.name: [two.name for two in one.snapshots] for one in await client.volumes()} == {
+            "diary": ["day"]
+        }
+        assert await order(machine, "check", FILE, str(reached)) == f"all {reached} records are right"
