@@ -33,11 +33,15 @@ Content = dict[str, int]
 
 
 class World(msgspec.Struct):
-    """What may be found at the next boot: what was acknowledged, the disks that were to have it, the node's id."""
+    """What may be found at the next boot: what was acknowledged, the disks that were to have it, the node's id.
+
+    One that `began_beside` is what a node found that booted without the disks that had more.
+    """
 
     acknowledged: Content
     members: set[str]
     node: str
+    began_beside: bool = False
 
 
 class Lives(RuleBasedStateMachine):
@@ -54,6 +58,8 @@ class Lives(RuleBasedStateMachine):
         self.value = 0
         self.late = True
         self.worlds: dict[str, list[World]] = {}
+        # replaced by what was acknowledged later, without their disks, which still have them
+        self.earlier: dict[str, list[World]] = {}
         self.nodes: set[str] = set()
         self.unacknowledged: set[tuple[str, int]] = set()
         # what the running node has, if it booted without any disk of these worlds
@@ -184,11 +190,17 @@ class Lives(RuleBasedStateMachine):
             assert fresh or (self.store.node == self.beside.node and self.store.node in left)
             self.beside = None
         if self.store.node in left:
-            assert any(map(self._fits, left[self.store.node]))
+            found = left[self.store.node]
+            if all(world.began_beside for world in found):  # another disk may have more
+                found = [
+                    *found,
+                    *(one for one in self.earlier.get(self.store.node, ()) if one.members & here),
+                ]
+            assert any(map(self._fits, found))
             self._note_members()
         else:
             assert not left or self.store.node in self.nodes
-            self.beside = World(self._content(), self._members(), self.store.node)
+            self.beside = World(self._content(), self._members(), self.store.node, began_beside=True)
 
     def _fits(self, world: World) -> bool:
         """Whether the node has what it had there, or what came later and was not acknowledged: values only grow."""
@@ -239,6 +251,7 @@ class Lives(RuleBasedStateMachine):
         if self.store.ephemeral:
             self.beside = now
         else:
+            self.earlier.setdefault(self.store.node, []).extend(self.worlds.get(self.store.node, ()))
             self.worlds[self.store.node], self.beside = [now], None
 
     def _join(self, disk: str) -> None:
@@ -260,7 +273,8 @@ class Lives(RuleBasedStateMachine):
         except RefusedError:
             return
         self.disks[disk] = self.areas.disks[disk] = ModelDisk()
-        for world in itertools.chain(*self.worlds.values(), filter(None, [self.beside])):
+        everything = (*self.worlds.values(), *self.earlier.values(), filter(None, [self.beside]))
+        for world in itertools.chain(*everything):
             world.members.discard(disk)
         self._note_members()
 
