@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ci.pytest_machines import Machines
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, Disk, MachineSpec
 from ci.qemu.tpm import software_tpm
 from core0.client.client import NodeClient, RefusedError
-from core0.wire.storage import Claim, Encryption, PoolSpec, Selector
+from core0.wire.storage import Claim, Encryption, Pool, PoolSpec, Selector
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 READY_SECONDS = 10.0
@@ -103,19 +104,44 @@ async def test_an_encrypted_pool_waits_for_its_passphrase(
     assert b"LUKS\xba\xbe" in one.path.read_bytes()
 
 
-async def test_a_pool_whose_key_the_tpm_keeps_is_made_without_a_passphrase(
+async def opened(client: NodeClient) -> Pool:
+    """The pool once it serves, or has failed for good."""
+    await settled(client, 1)
+    return await client.pool("vault", wait=60)
+
+
+async def test_the_machines_tpm_opens_a_pool_and_another_one_only_after_the_recovery_key(
     machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
 ) -> None:
     spec = PoolSpec(Selector(), format_blank=True, encryption=Encryption("tpm2"))
-    async with software_tpm(tmp_path / "tpm") as tpm:
+    async with software_tpm(tmp_path / "own") as own, software_tpm(tmp_path / "other") as other:
         drive = disk(tmp_path, "one")
-        machine = await machines.start(MachineSpec("sealed", direct_boot, disks=(drive,), tpm=tpm))
+        machine = await machines.start(MachineSpec("sealed", direct_boot, disks=(drive,), tpm=own))
         await machine.wait_for_phase("ready", READY_SECONDS)
         async with await connect(machine) as client:
             await settled(client, 1)
             pool = await client.put_pool("vault", spec, wait=60)
             assert pool.state == "online", pool.why
             key = (await client.recovery_key("vault")).key
-            console = "\n".join(machine.console.lines)
-    assert key not in console
+        async with await boot_with(machine, own, connect) as client:
+            assert (await opened(client)).state == "online"
+        async with await boot_with(machine, other, connect) as client:
+            pool = await opened(client)
+            assert (pool.state, "another TPM sealed it" in pool.why) == ("failed", True), pool.why
+            with pytest.raises(RefusedError, match="the TPM does not give it"):
+                await client.recovery_key("vault")
+            pool = await client.unlock_pool("vault", key, wait=60)
+            assert pool.state == "online", pool.why
+        async with await boot_with(machine, other, connect) as client:
+            assert (await opened(client)).state == "online"  # it was sealed anew
+    assert key not in "\n".join(machine.console.lines)
     assert key.encode() not in drive.path.read_bytes()
+
+
+async def boot_with(machine: Machine, tpm: Path, connect: Connect) -> NodeClient:
+    """Cut the power, and start the machine with this TPM."""
+    await machine.cut_power()
+    machine.spec = replace(machine.spec, tpm=tpm)
+    await machine.power_on()
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    return await connect(machine)
