@@ -56,7 +56,7 @@ def create(
     ],
     argv: Annotated[list[str] | None, typer.Argument(help="What to run instead of the image's own.")] = None,
     port: Annotated[
-        list[str] | None, typer.Option("--port", "-p", help="Publish NODE:CONTAINER[/udp].")
+        list[str] | None, typer.Option("--port", "-p", help="Publish NODE:CONTAINER, or NODE:CONTAINER/udp.")
     ] = None,
     volume: Annotated[
         list[str] | None, typer.Option("--volume", "-v", help="Show VOLUME:FOLDER[:ro] in it.")
