@@ -77,11 +77,7 @@ class Imports:
         place.busy.add(session.entry)
         try:
             await self._stage(session, seen)
-            # connections may be given to it as soon as this returns
-            session.control, theirs = control_pair()
-            operation = self._operations.start(
-                "import", f"{volume}/{request.snapshot}", lambda tell: self._receive(session, theirs, tell)
-            )
+            operation = self._start(session)
         except BaseException:
             self._leave(session)
             raise
@@ -89,6 +85,21 @@ class Imports:
         self._all[operation.id] = session
         self._forget()
         return session.show()
+
+    def _start(self, session: _Session) -> Operation:
+        """Start to receive; connections may be given to the session as soon as this returns."""
+        ours, theirs = control_pair()
+        subject = f"{session.volume}/{session.request.snapshot}"
+        try:
+            operation = self._operations.start(
+                "import", subject, lambda tell: self._receive(session, theirs, tell)
+            )
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        session.control = ours
+        return operation
 
     async def wait(self, operation: str, seconds: float) -> Import:
         """A session once it has ended, or after so many seconds as it is. Raises RefusedError (404)."""
@@ -180,6 +191,8 @@ class Imports:
             session.state, session.why = "failed", "it was cancelled"
             raise
         finally:
+            if session.state == "receiving":  # a defect, which the node's console shows
+                session.state, session.why = "failed", "the node failed; see its console"
             self._leave(session)
         return session.why
 

@@ -304,6 +304,15 @@ async def test_an_import_that_is_cancelled_leaves_nothing(two: Node) -> None:
     assert "it was cancelled" in refusal.detail
 
 
+async def test_two_streams_do_not_become_the_same_snapshot(two: Node) -> None:
+    one = await two.volumes.imports.begin("copy", NEW, None)
+    other = ImportRequest("monday", VolumeSpec(32 * MIB, "slow"))
+    refusal = await refused(two.volumes.imports.begin("copy", other, None))
+    assert (refusal.status, "it is under way" in refusal.detail) == (409, True)
+    await two.operations.cancel(one.operation)
+    await left_nothing(two, one)
+
+
 async def test_progress_is_told(two: Node) -> None:
     stream = await export(two)
     assert isinstance(stream, bytes)
