@@ -67,6 +67,9 @@ async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
             assert "Read-only" in await run("echo no > /var/lib/seen/day")
             options = await run("busybox grep /data /proc/mounts")
             assert re.search(r" btrfs rw,nosuid,nodev,", options), options
+            assert f"wbps={1 << 30}" in await run("cat /sys/fs/cgroup/io.max")
+            await client.put_volume("data", VolumeSpec(SIZE, "fast", IoLimits(read_iops=1000)))
+            assert "wbps=max riops=1000" in await run("cat /sys/fs/cgroup/io.max")
             full = await run(FILL)
             assert "Disk quota exceeded" in full
             assert int(full.split()[-1]) == pytest.approx(SIZE, rel=0.01)
@@ -128,5 +131,7 @@ async def test_a_volume_in_memory_serves_a_node_without_disks(
         assert "No space left" in full
         assert int(full.split()[-1]) == pytest.approx(SIZE, rel=0.01)
         assert await run("busybox stat -c '%u %a' /data/full") == "0 644\n"
+        memory = (limits.memory_mib + limits.storage_mib) * MIB + SIZE
+        assert await run("cat /sys/fs/cgroup/memory.max") == f"{memory}\n"
     assert (await node.volume("scratch")).used == pytest.approx(SIZE, rel=0.01)
     assert (await node.health()).ok
