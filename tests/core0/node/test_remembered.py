@@ -84,6 +84,24 @@ async def test_a_node_without_disks_is_who_it_is_in_this_boot_and_imports_nothin
     assert "store" not in vars(node)
 
 
+async def test_a_node_that_found_no_disk_expects_one_for_a_while(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "_LATE", 0.01)
+    node = host.start()
+    await node.begin(lambda: OF_BOOT)
+    assert node.store.expecting
+    running = asyncio.create_task(node.run())
+    async with asyncio.timeout(30):
+        while node.store.expecting:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await host.claimed("a")
+    again = host.start()
+    await again.begin(lambda: OF_BOOT)
+    assert not again.store.expecting
+
+
 async def test_what_a_node_without_disks_is_told_outlives_its_daemon(host: Host) -> None:
     node = host.start()
     await node.begin(lambda: OF_BOOT)
