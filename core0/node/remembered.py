@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 MEMORY = f"{paths.RUN}/state.json"
 _IDENTITY = "identity"
 _PATIENCE, _LONGEST = 0.25, 2.0
-# Seconds from `ready` until a node that has not found itself on any disk counts as a new one. Drivers that no boot
-# waits for come after five, their disks some seconds later; the disk manager looks again after fifteen.
+# Seconds from `ready` until a node that has not found itself on any disk counts as a new one, and a state that most
+# of its disks do not hold counts as the last. Drivers that no boot waits for come after five, their disks some
+# seconds later; the disk manager looks again after fifteen.
 _LATE = 14.0
 # What the API answers before the daemon starts again, in seconds.
 _GOODBYE = 0.2
@@ -66,6 +67,8 @@ class Remembered:
         self._memory = memory
         self._own: Certificate | None = None
         self._left: tuple[str, ...] = ()
+        # Set once no disk is expected any more that knows better.
+        self.settled = asyncio.Event()
 
     @cached_property
     def store(self) -> "StateStore":
@@ -102,8 +105,8 @@ class Remembered:
         """
         areas = find_areas()
         if areas or _exists(self._memory):
-            self.store.take(await self._read(areas))
-            self.store.expecting = self.store.ephemeral
+            choice = self.store.take(await self._read(areas))
+            self.store.expecting = self.store.ephemeral or not choice.complete
             self._own = self._remembered_identity()
         self._own = self._own or make()
         return self._own
@@ -139,6 +142,8 @@ class Remembered:
         if meeting:
             await asyncio.wait(meeting, timeout=_LONGEST)  # one that hangs is met whenever it answers
         await self.store.catch_up()
+        if not self.store.expecting:
+            self.settled.set()
         over = asyncio.get_running_loop().call_later(_LATE, self._expect_no_more)
         await self.store.superseded.wait()
         over.cancel()
@@ -147,6 +152,7 @@ class Remembered:
 
     def _expect_no_more(self) -> None:
         self.store.expecting = False
+        self.settled.set()
 
 
 def _permanent_address(link: str) -> str:
