@@ -38,9 +38,11 @@ class Keep(Protocol):
 
     Attributes:
         superseded: set when a disk remembers more than the node daemon began with, which starts again then.
+        expecting: whether a disk may still come that remembers this node.
     """
 
     superseded: asyncio.Event
+    expecting: bool
 
     def get(self, section: str) -> bytes | None:
         """A section of the state."""

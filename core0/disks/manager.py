@@ -292,11 +292,19 @@ class Disks:
         done: set[str] = set()
         while True:
             actions = plan(self.book.wanted(), self.book.known, self.book.seen())
-            action = next((one for one in actions if self.book.is_due(_subject(one))), None)
+            due = (one for one in actions if self._may_begin(one) and self.book.is_due(_subject(one)))
+            action = next(due, None)
             if action is None or str(action) in done:
                 return
             done.add(str(action))
             await self._do(action)
+
+    def _may_begin(self, action: Action) -> bool:
+        """Whether it is not too early: the config takes no disk while the node's own pools may still come."""
+        if not self.book.keep.expecting or _subject(action) in self.book.known.pools:
+            return True
+        wanted = self.book.wanted().pools.get(_subject(action))
+        return wanted is not None and wanted.source == "api"
 
     async def _do(self, action: Action) -> None:
         subject = _subject(action)

@@ -81,9 +81,18 @@ async def _keep_state(state: NodeState) -> None:
     with contextlib.suppress(TimeoutError):  # what is wanted runs also where the API does not come up
         async with asyncio.timeout(_LATEST):
             await state.serving.wait()
+    starting = asyncio.create_task(_start_wanted(state), name="start wanted")
+    try:
+        await state.remembered.run()
+    finally:
+        starting.cancel()
+
+
+async def _start_wanted(state: NodeState) -> None:
+    """Start what is wanted, once no disk is expected any more that knows of other wishes."""
+    await state.remembered.settled.wait()
     if state.remembered.store.names("container/"):
         _ = state.containers
-    await state.remembered.run()
 
 
 async def _keep_disks(state: NodeState) -> None:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 MEMORY = f"{paths.RUN}/state.json"
 _IDENTITY = "identity"
 _PATIENCE, _LONGEST = 0.25, 2.0
+# Seconds from `ready` until a node that has not found itself on any disk counts as a new one, and a state that most
+# of its disks do not hold counts as the last. Drivers that no boot waits for come after five, their disks some
+# seconds later; the disk manager looks again after fifteen.
+_LATE = 14.0
 # What the API answers before the daemon starts again, in seconds.
 _GOODBYE = 0.2
 _UUID = "/sys/class/dmi/id/product_uuid"
@@ -63,6 +67,8 @@ class Remembered:
         self._memory = memory
         self._own: Certificate | None = None
         self._left: tuple[str, ...] = ()
+        # Set once no disk is expected any more that knows better.
+        self.settled = asyncio.Event()
 
     @cached_property
     def store(self) -> "StateStore":
@@ -70,7 +76,9 @@ class Remembered:
         from core0.state.store import StateStore
 
         beginning = {} if self._own is None else {_IDENTITY: msgspec.json.encode(self._own)}
-        return StateStore(self._areas, self._machine, self._report, self._memory, beginning=beginning)
+        store = StateStore(self._areas, self._machine, self._report, self._memory, beginning=beginning)
+        store.expecting = True
+        return store
 
     @cached_property
     def _areas(self) -> "Areas":
@@ -97,7 +105,8 @@ class Remembered:
         """
         areas = find_areas()
         if areas or _exists(self._memory):
-            self.store.take(await self._read(areas))
+            choice = self.store.take(await self._read(areas))
+            self.store.expecting = self.store.ephemeral or not choice.complete
             self._own = self._remembered_identity()
         self._own = self._own or make()
         return self._own
@@ -133,9 +142,17 @@ class Remembered:
         if meeting:
             await asyncio.wait(meeting, timeout=_LONGEST)  # one that hangs is met whenever it answers
         await self.store.catch_up()
+        if not self.store.expecting:
+            self.settled.set()
+        over = asyncio.get_running_loop().call_later(_LATE, self._expect_no_more)
         await self.store.superseded.wait()
+        over.cancel()
         self._report("state", "node", "Starts again: a disk remembers more of this node than it began with")
         await asyncio.sleep(_GOODBYE)
+
+    def _expect_no_more(self) -> None:
+        self.store.expecting = False
+        self.settled.set()
 
 
 def _permanent_address(link: str) -> str:

@@ -82,6 +82,8 @@ class StateStore:
         self._writing: asyncio.Task[None] | None = None
         # Set when a disk turns out to remember more than the node began with: a new daemon shall begin with that.
         self.superseded = asyncio.Event()
+        # Whether a disk may still come that remembers this node. Who begins says so, and says when that is over.
+        self.expecting = False
 
     @property
     def node(self) -> str:

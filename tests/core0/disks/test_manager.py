@@ -555,6 +555,27 @@ async def test_a_reset_wipes_what_the_node_claimed_and_nothing_else(node: Node) 
     assert run("fsck.ext4", "-n", used) == 0
 
 
+async def test_the_config_takes_no_disk_while_one_may_come_that_remembers_the_node(node: Node) -> None:
+    node.disks.plug("one")
+    config = StorageConfig({"fast": PoolSpec(Selector(), format_blank=True)}, claims={"two": "0" * 16})
+    await node.boot()
+    node.kept.expecting = True
+    async with node.manager() as manager:
+        manager.configure(config)
+        await looked(manager, 1)
+        for _ in range(3):
+            manager.look_again()
+            await manager.book.wait_changed()
+        assert manager.book.known == Known()
+        pool = await manager.put_pool("asked-for", PoolSpec(Selector(serials=("one",)), format_blank=True))
+        assert pool.state == "waiting"
+        await until(manager, "asked-for", "online")
+        node.disks.plug("three")
+        node.kept.expecting = False
+        manager.look_again()
+        await until(manager, "fast", "online")
+
+
 async def test_a_pool_of_another_node_is_refused_until_it_is_adopted(node: Node) -> None:
     node.disks.plug("one")
     node.disks.plug("two")

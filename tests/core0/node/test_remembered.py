@@ -84,6 +84,40 @@ async def test_a_node_without_disks_is_who_it_is_in_this_boot_and_imports_nothin
     assert "store" not in vars(node)
 
 
+async def test_a_node_that_found_no_disk_expects_one_for_a_while(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "_LATE", 0.01)
+    node = host.start()
+    await node.begin(lambda: OF_BOOT)
+    assert node.store.expecting
+    running = asyncio.create_task(node.run())
+    async with asyncio.timeout(30):
+        while node.store.expecting:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await host.claimed("a")
+    again = host.start()
+    await again.begin(lambda: OF_BOOT)
+    assert not again.store.expecting
+
+
+async def test_a_state_that_most_of_its_disks_do_not_hold_may_be_an_old_one_for_a_while(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "_LATE", 0.01)
+    await host.claimed("a", "b")
+    host.present.remove("b")
+    node = host.start()
+    assert await node.begin(lambda: OF_BOOT) == FORMER
+    assert node.store.expecting
+    running = asyncio.create_task(node.run())
+    async with asyncio.timeout(30):
+        await node.settled.wait()
+    assert not node.store.expecting
+    running.cancel()
+
+
 async def test_what_a_node_without_disks_is_told_outlives_its_daemon(host: Host) -> None:
     node = host.start()
     await node.begin(lambda: OF_BOOT)
