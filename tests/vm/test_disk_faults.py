@@ -143,6 +143,22 @@ async def test_a_mirror_serves_while_a_disk_of_it_fails_and_a_scrub_heals_it(war
     assert " 0 errors, 0 corrected, 0 beyond correction" in again.detail
 
 
+async def test_a_disk_that_stops_answering_is_told_and_others_serve(ward: Ward) -> None:
+    file = "/run/zn/pools/mirror/later"
+    await ward.machine.hang_disk("m2")
+    assert await order(ward.machine, "write", file) == "begun"
+    hung = await disk_in(ward.client, "m2", "hung")
+    assert hung.why.startswith("it does not answer, and ")
+    assert hung.why.endswith("; it is in use by pool mirror")
+    assert hung.pool == "mirror"
+    await told(ward.client, "virtio-m2", "Alert: it does not answer, and ")
+    assert (await ward.client.pool("errors")).state == "online"
+    await ward.machine.mend_disk("m2")
+    assert (await disk_in(ward.client, "m2", "in-use")).why == "it is in use by pool mirror"
+    count, words = (await order(ward.machine, "count", file)).split(" ", 1)
+    assert (words, int(count) > 0) == ("records", True)
+
+
 async def test_a_disk_that_another_node_claimed_is_refused(ward: Ward, tmp_path: Path) -> None:
     """What the two nodes of a swap see: the disk's claim is none of theirs."""
     foreign = with_claim(blank(tmp_path, "swapped"), "mirror")
