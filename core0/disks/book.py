@@ -92,6 +92,7 @@ class Book:
         failures: what went wrong, by pool or disk.
         figures: of the pools that serve.
         health: of the disks that tell it, by device.
+        waiting: requests that wait for disks that do not answer any more, by device.
         changing: the turn to change disks or pools.
         wake: the manager shall look at everything again.
         changed: set, and then another event, when something is not as before.
@@ -114,6 +115,7 @@ class Book:
         self.failures: dict[str, Failure] = {}
         self.figures: dict[str, Figures] = {}
         self.health: dict[str, Health | None] = {}
+        self.waiting: dict[str, int] = {}
         self.changing = asyncio.Lock()
         self.wake = asyncio.Event()
         self.changed = asyncio.Event()
@@ -217,7 +219,10 @@ class Book:
 
     def seen(self) -> Seen:
         """What is there, as it was seen last."""
-        disks = combine(self.facts, self.looks, self.config.media, self.health)
+        found = combine(self.facts, self.looks, self.config.media, self.health)
+        disks = tuple(
+            msgspec.structs.replace(disk, waiting=self.waiting.get(disk.facts.device, 0)) for disk in found
+        )
         unlocked = frozenset(claim for claim in self.known.disks if apply.is_open(claim))
         settled = not self.looking and all(facts.device in self.looks for facts in self.facts)
         patient = time.monotonic() < self.patient_until

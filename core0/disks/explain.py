@@ -24,6 +24,9 @@ def explain_disk(disk: SeenDisk, known: Known, seen: Seen) -> Verdict:
     if disk.content is None:
         return "probing", "it is being looked at", None
     state, why, pool = _explain_content(disk, disk.content, known, seen)
+    if disk.waiting:
+        said = f"it does not answer, and {disk.waiting} requests wait for it; look at its cable and power"
+        return "hung", f"{said}; {why}", pool
     if disk.health and not disk.health.ok:
         return "failing", f"it predicts its failure ({disk.health.why}); replace it; {why}", pool
     return state, why, pool

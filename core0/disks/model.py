@@ -89,6 +89,7 @@ class SeenDisk(msgspec.Struct, frozen=True):
         trouble: why it is not known, once that is clear: it hangs, or cannot be read.
         hung: True if it did not answer in time.
         health: what it says of itself.
+        waiting: requests that it has left without an answer for too long, of one that did answer before.
     """
 
     id: str
@@ -98,6 +99,7 @@ class SeenDisk(msgspec.Struct, frozen=True):
     trouble: str = ""
     hung: bool = False
     health: Health | None = None
+    waiting: int = 0
 
 
 class KnownDisk(msgspec.Struct, frozen=True):

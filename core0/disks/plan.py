@@ -59,6 +59,8 @@ def claimable(disk: SeenDisk, known: Known) -> str:
     """Why a disk cannot be claimed whatever it holds; "" if it can."""
     if disk.hung or disk.trouble:
         return disk.trouble
+    if disk.waiting:
+        return "it does not answer"
     if disk.content is None:
         return "it has not been looked at yet"
     if disk.facts.read_only:

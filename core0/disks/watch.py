@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from core0.disks import apply, health, upkeep
+from core0.disks import apply, health, stall, upkeep
 from core0.disks.book import Book
 from core0.disks.model import Figures
 from core0.disks.observe import Look
@@ -12,6 +12,7 @@ from core0.disks.works import Operations, Works
 _DAY = 86400.0
 # Seconds. What changed is given a moment to settle before figures are read again.
 _FIGURES_EVERY, _HEALTH_EVERY, _CALM = 30.0, 600.0, 2.0
+_ANSWERS_EVERY = 5.0
 _WITH_HEALTH = ("nvme", "ata", "scsi", "usb")
 
 
@@ -26,10 +27,29 @@ class Watch:
         self._asked: dict[str, float] = {}
 
     async def run(self) -> None:
+        """See to it for ever."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._watch_answers())
+            both.create_task(self._watch_figures())
+
+    async def _watch_answers(self) -> None:
+        """Which disks leave requests waiting."""
+        stalls = stall.Stalls()
+        while True:
+            waiting = stalls.take(stall.observe(), time.monotonic())
+            if waiting.keys() != self._book.waiting.keys():
+                self._book.waiting = waiting
+                self._book.tell_changed()
+            await asyncio.sleep(_ANSWERS_EVERY)
+
+    async def _watch_figures(self) -> None:
         """Figures of the pools, and from time to time the disks' health."""
         while True:
-            for name in tuple(self._book.mounted):
-                await self.read_figures(name)
+            for name, pool in tuple(self._book.mounted.items()):
+                if not self._book.waiting.keys() & set(
+                    pool.devices.values()
+                ):  # or it would be waited for, too
+                    await self.read_figures(name)
             self._scrub_due()
             await self._ask_health()
             await self._sleep_until_changed(_FIGURES_EVERY)
@@ -84,6 +104,8 @@ class Watch:
         due = time.monotonic() - _HEALTH_EVERY
         for facts in self._book.facts:
             look, asked = looks.get(facts.device, Look()), self._asked.get(facts.device)
+            if facts.device in self._book.waiting:
+                continue
             if facts.bus in _WITH_HEALTH and look.content and (asked is None or asked <= due):
                 self._asked[facts.device] = time.monotonic()
                 self._book.health[facts.device] = await health.ask(f"/dev/{facts.device}")

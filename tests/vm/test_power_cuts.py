@@ -4,13 +4,16 @@ Most cuts are made on a log of all writes of one run (ci/qemu/write_log.py): the
 hundred random moments is looked at by the node's own code on this machine. A few are real.
 """
 
+import os
 import random
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -20,9 +23,11 @@ from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from ci.qemu.write_log import Replay
 from core0.client.client import NodeClient
-from core0.disks.model import DATA_TYPE, STATE_TYPE
+from core0.disks.model import DATA_TYPE, STATE_TYPE, Known
 from core0.linux import blkid
 from core0.linux.worker import Worker
+from core0.state.choose import choose
+from core0.state.disk import interpret, read_slots
 from core0.wire.storage import PoolSpec, Selector
 from core0.wire.volumes import Origin, VolumeSpec
 from tests.core0.disks.loop import can_loop
@@ -136,6 +141,35 @@ def worker() -> Iterator[Worker]:
     made.close()
 
 
+class StateArea(NamedTuple):
+    """The state's area in an image, as core0.state reads one."""
+
+    file: BinaryIO
+    start: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self.file.fileno(), length, self.start + offset)
+
+    def write(self, offset: int, data: bytes) -> None:
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        raise NotImplementedError
+
+
+def examine_state(image: Path, start: int) -> None:
+    """The node remembers its pool as made, once that was acknowledged."""
+    with image.open("rb") as file:
+        reading = interpret(str(image), read_slots(StateArea(file, start)))
+    assert reading.held, f"the state is gone: {reading.error or reading.strange}"
+    state = choose([reading], reading.held[0].copy.state.machine).state
+    assert state
+    known = msgspec.json.decode(state.sections["disks"], type=Known)
+    assert known.pools["safe"].made
+    assert [disk.pool for disk in known.disks.values()] == ["safe"]
+    assert "safe" in msgspec.json.decode(state.sections["pools"])
+
+
 @contextmanager
 def mounted(image: Path, start: int, place: Path) -> Iterator[None]:
     """The pool in an image, whose partition begins there."""
@@ -161,8 +195,9 @@ class Doctor:
         if moment < self.ledger.pool:
             return
         assert {one.type for one in found.partitions} == {STATE_TYPE, DATA_TYPE}, "the table is gone"
-        start = next(one.start for one in found.partitions if one.type == DATA_TYPE)
-        with mounted(image, start, self.place):
+        starts = {one.type: one.start for one in found.partitions}
+        examine_state(image, starts[STATE_TYPE])
+        with mounted(image, starts[DATA_TYPE], self.place):
             await self._examine_volumes(moment)
             self._examine_records(moment)
 
@@ -218,6 +253,7 @@ async def test_a_node_comes_back_from_a_real_cut_with_all_it_acknowledged(
     spec = MachineSpec("cut", sabotage(direct_boot, tmp_path), disks=(blank(tmp_path, "safe"),))
     machine = await machines.start(spec)
     await machine.wait_for_phase("ready", READY_SECONDS)
+    identity = (await machine.wait_for_phase("identity", READY_SECONDS)).detail
     async with await connect(machine) as client:
         await settled(client, 1)
         await client.put_pool("safe", PoolSpec(Selector(), format_blank=True), wait=60)
@@ -233,9 +269,9 @@ async def test_a_node_comes_back_from_a_real_cut_with_all_it_acknowledged(
     else:
         await machine.reset()
     await machine.wait_for_phase("ready", READY_SECONDS)
+    assert (await machine.wait_for_phase("identity", READY_SECONDS)).detail == identity
     async with await connect(machine) as client:
-        if (await disk_in(client, "safe", "foreign", "in-use")).state == "foreign":
-            await client.adopt_disk("safe")
+        assert (await disk_in(client, "safe", "foreign", "in-use")).pool == "safe"
         assert (await client.pool("safe", wait=60)).state == "online"
 
         async def taken() -> bool:
