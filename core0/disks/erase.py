@@ -1,7 +1,6 @@
 """Erasing a disk for good: by the disk's own commands where it has them, else by discarding or writing all of it.
 
-A method counts only if the disk is zeros afterwards wherever it is read, or, where the disk's own command reported
-success, holds nothing known; otherwise the next one is tried.
+A method counts only if the disk is zeros afterwards wherever it is read; otherwise the next one is tried.
 """
 
 import asyncio

@@ -1,7 +1,5 @@
 """Disks of a booted node: seen, claimed, pooled, found again, and left alone."""
 
-import asyncio
-import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,45 +8,21 @@ from msgspec.structs import replace
 
 from ci.pytest_machines import Machines
 from ci.qemu.machine import Machine
-from ci.qemu.spec import DirectBoot, Disk, MachineSpec
+from ci.qemu.spec import DirectBoot, MachineSpec
 from ci.qemu.tpm import software_tpm
 from core0.client.client import NodeClient, RefusedError
-from core0.wire.storage import Claim, Encryption, Pool, PoolSpec, Selector
+from core0.wire.storage import Claim, Encryption, EraseRequest, Pool, PoolSpec, Selector
+from tests.disk_images import blank, with_ext4
+from tests.vm.shelf import settled
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 READY_SECONDS = 10.0
-GIB = 1 << 30
-
-
-def disk(folder: Path, name: str, size: int = GIB) -> Disk:
-    """A blank disk."""
-    file = folder / f"{name}.img"
-    with file.open("wb") as new:
-        new.truncate(size)
-    return Disk(name, file)
-
-
-def ext4(folder: Path, name: str, label: str) -> Disk:
-    """A disk that somebody has used."""
-    made = disk(folder, name)
-    subprocess.run(["mkfs.ext4", "-q", "-L", label, made.path], check=True)
-    return made
-
-
-async def settled(client: NodeClient, count: int) -> None:
-    """Wait until so many disks were looked at."""
-    async with asyncio.timeout(120):
-        while True:
-            disks = await client.disks()
-            if len(disks) == count and all(one.state != "probing" for one in disks):
-                return
-            await client.events((await client.events()).cursor, 2.0)
 
 
 async def test_a_node_makes_a_pool_of_its_disks_and_leaves_the_others_alone(
     machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
 ) -> None:
-    disks = (disk(tmp_path, "one"), disk(tmp_path, "two"), ext4(tmp_path, "photos", "Y"))
+    disks = (blank(tmp_path, "one"), blank(tmp_path, "two"), with_ext4(blank(tmp_path, "photos"), "Y"))
     before = disks[2].path.read_bytes()
     machine = await machines.start(MachineSpec("pooled", direct_boot, disks=disks))
     await machine.wait_for_phase("ready", READY_SECONDS)
@@ -71,7 +45,7 @@ async def test_disks_come_and_go_while_the_node_runs(
     await machine.wait_for_phase("ready", READY_SECONDS)
     async with await connect(machine) as client:
         assert await client.disks() == ()
-        await machine.plug_disk(disk(tmp_path, "one"))
+        await machine.plug_disk(blank(tmp_path, "one"))
         await settled(client, 1)
         pool = await client.put_pool("fast", PoolSpec(Selector(), format_blank=True), wait=60)
         assert pool.state == "online", pool.why
@@ -85,7 +59,7 @@ async def test_disks_come_and_go_while_the_node_runs(
 async def test_an_encrypted_pool_waits_for_its_passphrase(
     machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
 ) -> None:
-    one = disk(tmp_path, "one")
+    one = blank(tmp_path, "one")
     spec = PoolSpec(Selector(), format_blank=True, encryption=Encryption("operator"))
     machine = await machines.start(MachineSpec("vault", direct_boot, disks=(one,)))
     await machine.wait_for_phase("ready", READY_SECONDS)
@@ -104,6 +78,29 @@ async def test_an_encrypted_pool_waits_for_its_passphrase(
     assert b"LUKS\xba\xbe" in one.path.read_bytes()
 
 
+async def test_a_disk_is_erased_by_the_first_method_that_it_has(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+) -> None:
+    """QEMU's NVMe disks have the format command and no sanitize; its others have neither, nor ATA security."""
+    how = {"nvme": "format", "ahci": "discard", "virtio": "discard"}
+    disks = tuple(with_ext4(blank(tmp_path, f"old-{bus}", bus=bus), "photos") for bus in how)
+    machine = await machines.start(MachineSpec("eraser", direct_boot, disks=disks))
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        for shown in (await settled(client, len(disks))).values():
+            with pytest.raises(RefusedError, match="it does not hold what the request names"):
+                await client.erase_disk(shown.id, EraseRequest("0" * 16))
+        for bus, method in how.items():
+            shown = await client.disk(f"old-{bus}")
+            done = await client.operation(
+                (await client.erase_disk(shown.id, EraseRequest(shown.content))).id, 60
+            )
+            assert (done.state, done.detail) == ("done", f"erased by {method}; it reads as zeros")
+        assert all(one.holds == () for one in (await settled(client, len(disks))).values())
+    for one in disks:
+        assert not any(one.path.read_bytes())
+
+
 async def opened(client: NodeClient) -> Pool:
     """The pool once it serves, or has failed for good."""
     await settled(client, 1)
@@ -115,7 +112,7 @@ async def test_the_machines_tpm_opens_a_pool_and_another_one_only_after_the_reco
 ) -> None:
     spec = PoolSpec(Selector(), format_blank=True, encryption=Encryption("tpm2"))
     async with software_tpm(tmp_path / "own") as own, software_tpm(tmp_path / "other") as other:
-        drive = disk(tmp_path, "one")
+        drive = blank(tmp_path, "one")
         machine = await machines.start(MachineSpec("sealed", direct_boot, disks=(drive,), tpm=own))
         await machine.wait_for_phase("ready", READY_SECONDS)
         async with await connect(machine) as client:
