@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from core0.wire.config import NodeConfig
 
 _LATEST = 30.0
+# Seconds that the first answers have for themselves: importing the managers takes a slow processor for half of one.
+_BREATH = 1.0
 
 
 def main(listener: socket.socket) -> None:
@@ -81,6 +83,8 @@ async def _keep_state(state: NodeState) -> None:
     with contextlib.suppress(TimeoutError):  # what is wanted runs also where the API does not come up
         async with asyncio.timeout(_LATEST):
             await state.serving.wait()
+    if state.remembered.ephemeral:
+        await asyncio.sleep(_BREATH)
     starting = asyncio.create_task(_start_wanted(state), name="start wanted")
     try:
         await state.remembered.run()
@@ -96,8 +100,9 @@ async def _start_wanted(state: NodeState) -> None:
 
 
 async def _keep_disks(state: NodeState) -> None:
-    """Run the disk manager, once the API serves: no boot waits for a disk."""
+    """Run the managers of storage and config, once the API serves: no boot waits for a disk."""
     await state.serving.wait()
+    await asyncio.sleep(_BREATH)
     async with asyncio.TaskGroup() as managers:
         managers.create_task(state.disks.run())
         managers.create_task(state.configs.run())
