@@ -15,8 +15,9 @@ from core0.wire.storage import PoolSpec, Selector
 from core0.wire.types import Container, ContainerSpec, Limits, VolumeMount
 from core0.wire.volumes import ImportRequest, IoLimits, Origin, VolumeSpec
 from corex.wire.api import ExecRequest
+from tests.disk_images import blank
 from tests.vm.inside import gone, inside, running, until
-from tests.vm.test_disks import disk, settled
+from tests.vm.shelf import settled
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 Spec = Callable[..., ContainerSpec]
@@ -50,7 +51,9 @@ async def pooled(client: NodeClient) -> None:
 async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
     machines: Machines, direct_boot: DirectBoot, connect: Connect, spec: Spec, tmp_path: Path
 ) -> None:
-    machine = await machines.start(MachineSpec("volumes", direct_boot, disks=(disk(tmp_path, "one"),)))
+    machine = await machines.start(
+        MachineSpec("volumes", direct_boot, disks=(blank(tmp_path, "one", 1 << 30),))
+    )
     await machine.wait_for_phase("ready", READY_SECONDS)
     async with await connect(machine) as client:
         await pooled(client)
