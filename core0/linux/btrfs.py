@@ -52,7 +52,6 @@ _DEVICE_INFO = struct.Struct("=Q16sQQ3032x1024s")
 _DEVICE_STATS = struct.Struct("=QQQ5Q968x")
 _SPACE = struct.Struct("=QQQ")
 _SEND = struct.Struct("=qQQQQI28x")
-_RECEIVED = struct.Struct("=16sQQ" + "QI4x" * 2 + "Q128x")
 
 _SPACE_DATA, _SPACE_SYSTEM, _SPACE_METADATA = 1, 2, 4
 _GROUP_LEVEL = 48
@@ -79,12 +78,11 @@ _TREE_SEARCH = _number(_WR, 17, _SEARCH_KEY.size + 8)
 _QUOTA_CTL = _number(_WR, 40, 16)
 _GROUP_ASSIGN, _GROUP_CREATE = _number(_W, 41, 24), _number(_W, 42, 16)
 _GROUP_LIMIT = _number(_R, 43, 48)
-_RESCAN, _RESCAN_WAIT = _number(_W, 44, 64), _number(0, 46, 0)
+_RESCAN_WAIT = _number(0, 46, 0)
 _FS_INFO, _DEV_INFO = _number(_R, 31, _FILESYSTEM_INFO.size), _number(_WR, 30, _DEVICE_INFO.size)
 _GET_DEV_STATS = _number(_WR, 52, _DEVICE_STATS.size)
 _SPACE_INFO = _number(_WR, 20, 16)
 _SEND_STREAM = _number(_W, 38, _SEND.size)
-_SET_RECEIVED = _number(_WR, 37, _RECEIVED.size)
 
 
 class Subvolume(msgspec.Struct, frozen=True):
@@ -358,11 +356,6 @@ def disable_quota(descriptor: int) -> None:
     _ioctl(descriptor, _QUOTA_CTL, bytearray(struct.pack("=QQ", _QUOTA_DISABLE, 0)), "cannot turn quota off")
 
 
-def rescan(descriptor: int) -> None:
-    """Start to count all anew. Raises OSError EINPROGRESS if that is under way."""
-    _ioctl(descriptor, _RESCAN, bytearray(64), "cannot count the quota groups anew")
-
-
 def wait_rescan(descriptor: int) -> None:
     """Wait until the counting that is under way, if any, has ended."""
     _ioctl(descriptor, _RESCAN_WAIT, bytearray(), "cannot wait for the quota groups")
@@ -599,10 +592,3 @@ def send(snapshot: int, out: int, *, parent: int = 0, clone_sources: Sequence[in
     array = (ctypes.c_uint64 * max(1, len(sources)))(*sources)
     arguments = _SEND.pack(out, len(sources), ctypes.addressof(array), parent, 0, 0)
     _ioctl(snapshot, _SEND_STREAM, bytearray(arguments), "cannot send the snapshot")
-
-
-def set_received(descriptor: int, uuid: str, generation: int) -> None:
-    """Note of which subvolume, sent at which of its transactions, this one is a copy; "" makes it nobody's."""
-    data = bytes.fromhex(uuid) if uuid else bytes(16)
-    arguments = bytearray(_RECEIVED.pack(data, generation, 0, 0, 0, 0, 0, 0))
-    _ioctl(descriptor, _SET_RECEIVED, arguments, "cannot note where the subvolume came from")
