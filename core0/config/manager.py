@@ -11,7 +11,7 @@ from core0.wire import config as wire
 from core0.wire import paths
 from core0.wire.config import ConfigStatus, NodeConfig, key_id, parse_signature
 from core0.wire.control import Refusal, RefusedError, Report
-from core0.wire.storage import Encryption, PoolSpec, StorageConfig
+from core0.wire.storage import StorageConfig, public
 
 _SECTION = "config"
 _FIRST_DELAY, _LONGEST_DELAY, _DEADLINE = 1.0, 60.0, 60.0
@@ -139,15 +139,9 @@ class Configs:
 
 def without_secrets(config: NodeConfig) -> NodeConfig:
     """A config without passphrases: what is shown, and what is kept on disks."""
-    pools = {name: _public(spec) for name, spec in config.storage.pools.items()}
+    pools = {name: public(spec) for name, spec in config.storage.pools.items()}
     storage: StorageConfig = msgspec.structs.replace(config.storage, pools=pools)
     return msgspec.structs.replace(config, storage=storage)
-
-
-def _public(spec: PoolSpec) -> PoolSpec:
-    if not spec.encryption:
-        return spec
-    return msgspec.structs.replace(spec, encryption=Encryption(spec.encryption.key))
 
 
 async def fetch(address: str) -> Fetched:

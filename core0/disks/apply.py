@@ -31,7 +31,7 @@ from core0.disks.tools import ToolError, run_tool
 from core0.linux import fdisk
 from core0.linux.mounts import MS_REMOUNT
 from core0.linux.worker import Worker
-from core0.wire.storage import Encryption, MountOptions, PoolSpec, Profile
+from core0.wire.storage import Encryption, MountOptions, PoolSpec, Profile, public
 
 # Seconds: for a look and other small things, for a table or a key, for a file system on many slow disks.
 LOOK, TABLE, FORMAT = 15.0, 60.0, 300.0
@@ -146,7 +146,7 @@ async def make_pool(
         sealed: that passphrase as the TPM keeps it, if it does.
     """
     # the passphrase comes from the config or the operator at each boot: no copy of it is kept beside what it locks
-    kept = spec.encryption and msgspec.structs.replace(spec.encryption, passphrase=None)
+    kept = public(spec).encryption
     pool = KnownPool(str(uuid.uuid4()), spec.profile, tuple(data), kept, False, time.time(), sealed=sealed)
     known = with_pool(known, name, pool)
     await world.remember(known)

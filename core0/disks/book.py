@@ -13,14 +13,14 @@ import msgspec
 
 from core0.disks import apply
 from core0.disks.apply import World
-from core0.disks.checks import absent, find_disk
+from core0.disks.checks import find_disk
 from core0.disks.model import Facts, Figures, Known, Seen, SeenDisk, SeenPool, Wanted, WantedPool
 from core0.disks.observe import Look, combine
 from core0.disks.plan import own_disks
 from core0.disks.view import check_disks, check_pools, show_disk, show_pool
 from core0.linux import files
 from core0.linux.worker import Worker
-from core0.wire.control import Report
+from core0.wire.control import Report, absent
 from core0.wire.storage import Disk, Health, MountOptions, Pool, PoolSpec, StorageConfig
 from core0.wire.types import Check
 
@@ -219,10 +219,7 @@ class Book:
 
     def seen(self) -> Seen:
         """What is there, as it was seen last."""
-        found = combine(self.facts, self.looks, self.config.media, self.health)
-        disks = tuple(
-            msgspec.structs.replace(disk, waiting=self.waiting.get(disk.facts.device, 0)) for disk in found
-        )
+        disks = combine(self.facts, self.looks, self.config.media, self.health, self.waiting)
         unlocked = frozenset(claim for claim in self.known.disks if apply.is_open(claim))
         settled = not self.looking and all(facts.device in self.looks for facts in self.facts)
         patient = time.monotonic() < self.patient_until

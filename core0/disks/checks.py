@@ -6,23 +6,12 @@ from core0.disks.explain import describe
 from core0.disks.model import NEEDED, Known, KnownPool, Seen, SeenDisk
 from core0.disks.observe import find
 from core0.disks.plan import claimable
-from core0.wire.control import Refusal, RefusedError
+from core0.wire.control import RefusedError, absent, conflict, invalid
 from core0.wire.storage import Claim, Encryption, PoolSpec, StorageConfig
 
 
-def conflict(detail: str, remedy: str, pointer: str = "") -> RefusedError:
-    """A refusal because of how things are (409)."""
-    return RefusedError(Refusal(409, "conflict", detail, remedy, pointer))
-
-
-def invalid(detail: str, remedy: str, pointer: str) -> RefusedError:
-    """A refusal of what can never be (422)."""
-    return RefusedError(Refusal(422, "invalid", f"cannot accept the request: {detail}", remedy, pointer))
-
-
-def absent(detail: str, remedy: str) -> RefusedError:
-    """A refusal because there is no such thing (404)."""
-    return RefusedError(Refusal(404, "not-found", detail, remedy))
+def _unacceptable(said: str, remedy: str, pointer: str) -> RefusedError:
+    return invalid(f"cannot accept the request: {said}", remedy, pointer)
 
 
 def find_disk(name: str, disks: Sequence[SeenDisk]) -> SeenDisk:
@@ -76,7 +65,7 @@ def check_pool(
     needed = NEEDED[spec.profile]
     if spec.select.count is not None and spec.select.count < needed:
         said = f"{spec.profile} needs {needed} disks, and the selector takes {spec.select.count}"
-        raise invalid(said, "raise the count, or use profile single", "/select/count")
+        raise _unacceptable(said, "raise the count, or use profile single", "/select/count")
     if name in known.pools:
         _check_same(name, spec, known.pools[name])
     else:
@@ -88,9 +77,9 @@ def _check_encryption(encryption: Encryption, *, tpm: bool) -> None:
     if encryption.key == "config" or encryption.passphrase:
         said = "only the node's config can have a pool's passphrase"
         field = "key" if encryption.key == "config" else "passphrase"
-        raise invalid(said, "use key operator, and unlock the pool", f"/encryption/{field}")
+        raise _unacceptable(said, "use key operator, and unlock the pool", f"/encryption/{field}")
     if encryption.key == "tpm2" and not tpm:
-        raise invalid("this machine has no TPM 2.0", "use another key", "/encryption/key")
+        raise _unacceptable("this machine has no TPM 2.0", "use another key", "/encryption/key")
 
 
 def _check_same(name: str, spec: PoolSpec, known: KnownPool) -> None:
@@ -109,7 +98,7 @@ def _check_serials(spec: PoolSpec, seen: Seen) -> None:
         found = len(find(serial, seen.disks))
         if found != 1:
             few = f"{found} disks are called so" if found else "there is none"
-            raise invalid(f"disk {serial!a}: {few}", "see 'zn disk ls'", f"/select/serials/{number}")
+            raise _unacceptable(f"disk {serial!a}: {few}", "see 'zn disk ls'", f"/select/serials/{number}")
     if serials and len(serials) < needed:
         said = f"{spec.profile} needs {needed} disks, and {len(serials)} are named"
-        raise invalid(said, "name more disks, or use profile single", "/select/serials")
+        raise _unacceptable(said, "name more disks, or use profile single", "/select/serials")

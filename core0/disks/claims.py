@@ -8,9 +8,10 @@ import msgspec
 from core0.disks import apply, probe
 from core0.disks.apply import DiskError
 from core0.disks.book import Book
-from core0.disks.checks import check_claim, conflict
+from core0.disks.checks import check_claim
 from core0.disks.model import SPARE, Facts, SeenDisk
 from core0.disks.observe import Look
+from core0.wire.control import conflict
 from core0.wire.storage import Claim, Disk
 
 

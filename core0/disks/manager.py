@@ -14,7 +14,7 @@ import msgspec
 
 from core0.disks import apply, keys, probe, upkeep
 from core0.disks.book import Book, Failure, Keep
-from core0.disks.checks import check_pool, conflict
+from core0.disks.checks import check_pool
 from core0.disks.claims import Claims
 from core0.disks.model import (
     Action,
@@ -35,7 +35,7 @@ from core0.disks.works import Operations, Works
 from core0.linux import device_nodes, tpm2
 from core0.linux.uevents import UeventSocket
 from core0.linux.worker import HungError, Worker
-from core0.wire.control import RefusedError, Report
+from core0.wire.control import RefusedError, Report, conflict
 from core0.wire.storage import MountOptions, Pool, PoolSpec, StorageConfig
 
 # Announcements come in bursts.

@@ -25,6 +25,7 @@ def combine(
     looks: Mapping[str, Look],
     media: Mapping[str, Media],
     health: Mapping[str, Health | None],
+    waiting: Mapping[str, int],
 ) -> tuple[SeenDisk, ...]:
     """The disks by id.
 
@@ -33,15 +34,25 @@ def combine(
         looks: by the kernel's name; a disk without one has not been looked at yet.
         media: the config's word on what disks are, by serial number or id.
         health: what they said of themselves, by the kernel's name.
+        waiting: requests that wait for disks that do not answer, by the kernel's name.
     """
     seen = (
-        _seen(name, one, looks.get(one.device, Look()), media, health.get(one.device))
+        _seen(
+            name,
+            one,
+            looks.get(one.device, Look()),
+            media,
+            health.get(one.device),
+            waiting.get(one.device, 0),
+        )
         for name, one in identify(facts).items()
     )
     return tuple(sorted(seen, key=lambda disk: disk.id))
 
 
-def _seen(name: str, facts: Facts, look: Look, media: Mapping[str, Media], health: Health | None) -> SeenDisk:
+def _seen(
+    name: str, facts: Facts, look: Look, media: Mapping[str, Media], health: Health | None, waiting: int
+) -> SeenDisk:
     given = media.get(name) or media.get(facts.serial)
     fast = look.content.fast if look.content else None
     return SeenDisk(
@@ -52,6 +63,7 @@ def _seen(name: str, facts: Facts, look: Look, media: Mapping[str, Media], healt
         look.trouble,
         look.hung,
         health,
+        waiting,
     )
 
 

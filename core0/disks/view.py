@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from core0.disks.explain import explain_disk, explain_pool
 from core0.disks.model import Figures, Known, KnownPool, Seen, SeenDisk, Wanted
 from core0.disks.plan import own_disks
-from core0.wire.storage import Disk, Pool, PoolMember, PoolSpec, Signature
+from core0.wire.storage import Disk, Pool, PoolMember, Signature, public
 from core0.wire.types import Check
 
 
@@ -98,10 +96,3 @@ def check_pools(pools: Iterable[Pool]) -> Check:
     """Whether the pools are well; one that waits for its passphrase or its disks is."""
     bad = [f"{pool.name} ({pool.state})" for pool in pools if pool.state in ("degraded", "offline", "failed")]
     return Check("pools", not bad, f"pools in trouble: {', '.join(bad) or 'none'}")
-
-
-def public(spec: PoolSpec) -> PoolSpec:
-    """A spec without its secret."""
-    if not spec.encryption:
-        return spec
-    return msgspec.structs.replace(spec, encryption=msgspec.structs.replace(spec.encryption, passphrase=None))

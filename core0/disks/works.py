@@ -8,7 +8,6 @@ import msgspec
 from core0.disks import apply, erase, upkeep
 from core0.disks.apply import DiskError
 from core0.disks.book import Book
-from core0.disks.checks import conflict
 from core0.disks.claims import Claims
 from core0.disks.explain import explain_disk
 from core0.disks.model import KnownPool, SeenDisk, SeenPool
@@ -16,6 +15,7 @@ from core0.disks.observe import Look
 from core0.disks.plan import claimable
 from core0.disks.upkeep import Progress
 from core0.disks.view import show_disk
+from core0.wire.control import conflict
 from core0.wire.operations import Operation
 from core0.wire.storage import EraseRequest, Replacement
 

@@ -1,10 +1,10 @@
 """Which wishes can be granted; the others are refused by their field before anything is changed."""
 
 from core0.linux import files
-from core0.volumes.explain import conflict, in_words, invalid, no_snapshot, shown
+from core0.volumes.explain import in_words, no_snapshot, shown
 from core0.volumes.model import SeenVolume
 from core0.volumes.places import Place, Places
-from core0.wire.control import RefusedError
+from core0.wire.control import RefusedError, conflict, invalid
 from core0.wire.volumes import IoLimits, Origin, VolumeSpec
 
 TAKEN = "choose another name"

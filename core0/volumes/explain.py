@@ -5,7 +5,7 @@ import errno
 from core0.linux.worker import HungError
 from core0.volumes.memory import Kept
 from core0.volumes.model import SeenPool, SeenVolume
-from core0.wire.control import Refusal, RefusedError
+from core0.wire.control import Refusal, RefusedError, absent, conflict
 from core0.wire.volumes import IoLimits, Snapshot, Volume, VolumeState
 
 _FULL = "delete files, snapshots or volumes, or give it more room"
@@ -85,23 +85,13 @@ def refusal_of(error: OSError, doing: str, pool: str) -> RefusedError:
     return conflict(f"cannot {doing}: {cause}", f"see 'zn pool show {pool}' and the node's events")
 
 
-def conflict(detail: str, remedy: str, pointer: str = "") -> RefusedError:
-    """A wish that the state of things does not allow."""
-    return RefusedError(Refusal(409, "conflict", detail, remedy, pointer))
-
-
-def invalid(detail: str, remedy: str, pointer: str) -> RefusedError:
-    """A wish that can never be granted."""
-    return RefusedError(Refusal(422, "invalid", detail, remedy, pointer))
-
-
 def no_volume(name: str) -> RefusedError:
     """There is no such volume."""
     detail = f"cannot find volume {name[:80]!a}: there is none"
-    return RefusedError(Refusal(404, "not-found", detail, "see 'zn volume ls'"))
+    return absent(detail, "see 'zn volume ls'")
 
 
 def no_snapshot(volume: str, name: str) -> RefusedError:
     """There is no such snapshot."""
     detail = f"cannot find snapshot {name[:80]!a} of volume {volume}: there is none"
-    return RefusedError(Refusal(404, "not-found", detail, f"see 'zn volume show {volume}'"))
+    return absent(detail, f"see 'zn volume show {volume}'")

@@ -10,11 +10,12 @@ import msgspec
 from core0.linux.worker import Worker
 from core0.volumes import transfer
 from core0.volumes.checks import check_snapshot
-from core0.volumes.explain import conflict, in_words, invalid
+from core0.volumes.explain import in_words
 from core0.volumes.imports import Operations, Tell, control_pair
 from core0.volumes.model import SeenSnapshot
 from core0.volumes.places import Place, Places
 from core0.volumes.transfer import Progress
+from core0.wire.control import conflict, invalid
 from core0.wire.volume_calls import ExportCall
 
 

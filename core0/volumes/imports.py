@@ -14,11 +14,11 @@ import msgspec
 
 from core0.volumes import apply, transfer
 from core0.volumes.checks import check_new
-from core0.volumes.explain import conflict, in_words, invalid, refusal_of
+from core0.volumes.explain import in_words, refusal_of
 from core0.volumes.model import AdoptImport, SeenVolume
 from core0.volumes.places import CHANGE, Place, Places
 from core0.volumes.transfer import Feed, Progress
-from core0.wire.control import Refusal, RefusedError
+from core0.wire.control import Refusal, RefusedError, conflict, invalid
 from core0.wire.operations import Operation
 from core0.wire.volumes import Import, ImportRequest, ImportState, VolumeSpec
 

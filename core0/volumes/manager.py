@@ -22,7 +22,7 @@ from core0.volumes.checks import (
     too_small,
 )
 from core0.volumes.clones import Clones
-from core0.volumes.explain import conflict, in_words, no_volume, refusal_of, shown, shown_of_memory
+from core0.volumes.explain import in_words, no_volume, refusal_of, shown, shown_of_memory
 from core0.volumes.exports import Exports
 from core0.volumes.imports import Imports, Operations
 from core0.volumes.memory import Memory
@@ -30,7 +30,7 @@ from core0.volumes.model import DeleteSnapshot, DeleteVolume, RollBack, SeenVolu
 from core0.volumes.places import CHANGE, LOOK, Place, Places, Pools
 from core0.volumes.plan import plan_volume
 from core0.volumes.use import VolumeUse
-from core0.wire.control import Report
+from core0.wire.control import Report, conflict
 from core0.wire.volumes import Volume, VolumeSpec
 
 # Seconds: pools in trouble are tried again, clones counted anew, so often at most.

@@ -13,10 +13,10 @@ import msgspec
 
 from core0.linux.worker import HungError, Worker
 from core0.volumes import apply, observe
-from core0.volumes.explain import conflict, invalid, no_volume, refusal_of
+from core0.volumes.explain import no_volume, refusal_of
 from core0.volumes.model import Action, SeenPool, SeenVolume
 from core0.volumes.plan import plan_pool
-from core0.wire.control import Report
+from core0.wire.control import Report, conflict, invalid
 
 # Seconds: for a look, for a change (a commit on a busy pool of slow disks).
 LOOK, CHANGE = 15.0, 60.0

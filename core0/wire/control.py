@@ -92,6 +92,21 @@ class RefusedError(Exception):
         self.refusal = refusal
 
 
+def conflict(detail: str, remedy: str, pointer: str = "") -> RefusedError:
+    """A refusal because of how things are (409)."""
+    return RefusedError(Refusal(409, "conflict", detail, remedy, pointer))
+
+
+def invalid(detail: str, remedy: str, pointer: str) -> RefusedError:
+    """A refusal of what can never be (422)."""
+    return RefusedError(Refusal(422, "invalid", detail, remedy, pointer))
+
+
+def absent(detail: str, remedy: str) -> RefusedError:
+    """A refusal because there is no such thing (404)."""
+    return RefusedError(Refusal(404, "not-found", detail, remedy))
+
+
 class Reply(msgspec.Struct, frozen=True):
     """The answer: a result, or a refusal."""
 

@@ -189,6 +189,13 @@ class PoolSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scrub_days: Annotated[int, msgspec.Meta(ge=1, le=365)] | None = 30
 
 
+def public(spec: PoolSpec) -> PoolSpec:
+    """A spec without its secret."""
+    if not spec.encryption:
+        return spec
+    return msgspec.structs.replace(spec, encryption=msgspec.structs.replace(spec.encryption, passphrase=None))
+
+
 class PoolMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A disk of a pool.
 
