@@ -7,8 +7,8 @@ from typing import Protocol
 import msgspec
 
 from core0.config.fetch import Fetched
+from core0.linux.unprivileged import ask_unprivileged
 from core0.wire import config as wire
-from core0.wire import paths
 from core0.wire.config import ConfigStatus, NodeConfig, key_id, parse_signature
 from core0.wire.control import Refusal, RefusedError, Report
 from core0.wire.storage import StorageConfig, public
@@ -146,27 +146,11 @@ def without_secrets(config: NodeConfig) -> NodeConfig:
 
 async def fetch(address: str) -> Fetched:
     """Run the fetcher as its own user; its answer is checked like a stranger's."""
-    process = await asyncio.create_subprocess_exec(
-        paths.ENTRY,
-        "fetch",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        user=paths.PULL_USER,
-        group=paths.PULL_USER,
-        extra_groups=(),
-        env={"PATH": "/usr/bin"},
-        cwd="/",
-        start_new_session=True,
-    )
     try:
-        async with asyncio.timeout(_DEADLINE):
-            said, _ = await process.communicate(address.encode())
+        said, code = await ask_unprivileged("fetch", address.encode(), _DEADLINE)
     except TimeoutError:
         raise ConfigError(f"cannot fetch {address}: not done after {_DEADLINE:.0f} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
     try:
         return msgspec.json.decode(said, type=Fetched)
     except msgspec.DecodeError:
-        raise ConfigError(f"cannot fetch {address}: the fetcher ended with {process.returncode}") from None
+        raise ConfigError(f"cannot fetch {address}: the fetcher ended with {code}") from None

@@ -15,6 +15,7 @@ import msgspec
 
 from core0.images.model import Image, Job, Outcome, PullError, parse_reference
 from core0.linux import files, mounts
+from core0.linux.unprivileged import ask_unprivileged
 from core0.wire import paths
 
 # Seconds for one image, however large: a server that trickles must not hold a container for ever.
@@ -119,30 +120,14 @@ def close_all(descriptors: Sequence[int]) -> None:
 
 async def _run_puller(job: Job) -> Image:
     """Run the puller as its own user; its answer is checked like a stranger's."""
-    process = await asyncio.create_subprocess_exec(
-        paths.ENTRY,
-        "pull",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        user=paths.PULL_USER,
-        group=paths.PULL_USER,
-        extra_groups=(),
-        env={"PATH": "/usr/bin"},
-        cwd="/",
-        start_new_session=True,
-    )
     try:
-        async with asyncio.timeout(_DEADLINE):
-            said, _ = await process.communicate(msgspec.json.encode(job))
+        said, code = await ask_unprivileged("pull", msgspec.json.encode(job), _DEADLINE)
     except TimeoutError:
         raise PullError(f"cannot pull the image: not done after {_DEADLINE:.0f} s; try again") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
     try:
         outcome = msgspec.json.decode(said, type=Outcome)
     except msgspec.DecodeError:
-        raise PullError(f"cannot pull the image: the puller ended with {process.returncode}") from None
+        raise PullError(f"cannot pull the image: the puller ended with {code}") from None
     if outcome.image is None:
         raise PullError(outcome.error)
     return outcome.image
