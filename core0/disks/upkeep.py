@@ -61,13 +61,29 @@ def _is_there(path: str) -> bool:
     return bool(path) and os.path.exists(path)
 
 
+def commit_pool(path: str) -> None:
+    """Commit the running transaction of the file system at `path`. Run by the worker."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        btrfs.commit(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 async def scrub_pool(world: World, name: str, progress: Progress) -> Scrub:
     """Scrub a pool: all its disks side by side, as btrfs-scrub(8) does.
+
+    A commit comes first: the kernel finds what to read in the last one, but a file that was synchronized since then
+    is on the disks, too.
 
     Raises:
         DiskError: if it could not be scrubbed to its end.
     """
     path = f"{world.pools}/{name}"
+    try:
+        await world.worker.call(commit_pool, path, deadline=FORMAT)
+    except OSError as error:
+        raise DiskError(f"cannot scrub pool {name}: cannot commit it: {error.strerror or error}") from None
     devices = await world.worker.call(number_devices, path, deadline=LOOK)
     there = [pair for device, pair in devices.items() if not device.startswith(_MISSING)]
     total = sum(size for _, size in there) or 1

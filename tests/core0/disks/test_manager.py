@@ -325,7 +325,6 @@ async def test_a_scrub_corrects_what_a_disk_has_wrong(node: Node) -> None:
     async with node.manager() as manager:
         await mirrored(manager, "one", "two")
         damage(file, write_large(manager.book.folders()["fast"]))
-        drop_caches()
         done = await ended(node, manager.works.scrub("fast"))
         assert done.state == "done"
         scrub = manager.book.pool("fast").scrub
@@ -336,10 +335,11 @@ async def test_a_scrub_corrects_what_a_disk_has_wrong(node: Node) -> None:
 
 
 def write_large(folder: str) -> bytes:
-    """A large file; returns its first bytes."""
+    """A large file that is on the disks while its transaction still runs; returns its first bytes."""
     content = os.urandom(32 << 20)
-    Path(folder, "large").write_bytes(content)
-    os.sync()
+    with Path(folder, "large").open("wb") as file:
+        file.write(content)
+        os.fsync(file.fileno())
     return content[: 1 << 16]
 
 
@@ -349,11 +349,6 @@ def damage(file: Path, content: bytes) -> None:
         place = disk.read().index(content)
         disk.seek(place)
         disk.write(bytes(len(content)))
-
-
-def drop_caches() -> None:
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 async def test_a_disk_is_replaced_while_the_pool_serves(node: Node) -> None:
