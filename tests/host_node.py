@@ -199,7 +199,7 @@ class HostNode:
         (pools,), mounted = folders, self.folder / "mounted.json"
         serving = {name: SeenPool(frozenset(), MountOptions()) for name in self.pools}
         mounted.write_bytes(msgspec.json.encode(serving))
-        return Disks(
+        made = Disks(
             self.worker,
             state.remembered.store,
             state.events,
@@ -209,6 +209,8 @@ class HostNode:
             pools,
             str(mounted),
         )
+        made.book.found_by = 0.0  # no drivers are being loaded
+        return made
 
     def volumes(self, state: NodeState) -> Volumes:
         """The volume manager of those pools."""

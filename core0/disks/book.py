@@ -30,6 +30,8 @@ _ALERTS = ("hung", "failing", "degraded", "offline", "failed")
 
 # Seconds: disks that are missing at boot may still come, a pool waits so long before it serves without them.
 _PATIENCE = 15.0
+# Seconds after its start in which the disks that a machine has are found.
+_FINDING = 5.0
 _SECTION, _WISHES = "disks", "pools"
 
 
@@ -95,8 +97,10 @@ class Book:
         waiting: requests that wait for disks that do not answer any more, by device.
         changing: the turn to change disks or pools.
         wake: the manager shall look at everything again.
+        listed: set once it is known which disks there are.
         changed: set, and then another event, when something is not as before.
         patient_until: the time from which pools serve without missing disks (monotonic seconds).
+        found_by: the time from which a disk that is not known is not there (monotonic seconds).
     """
 
     def __init__(self, worker: Worker, keep: Keep, report: Report, pools: str, mounted: str) -> None:
@@ -118,8 +122,10 @@ class Book:
         self.waiting: dict[str, int] = {}
         self.changing = asyncio.Lock()
         self.wake = asyncio.Event()
+        self.listed = asyncio.Event()
         self.changed = asyncio.Event()
         self.patient_until = time.monotonic() + _PATIENCE
+        self.found_by = time.monotonic() + _FINDING
         self._mounts_file = mounted
         self._said: dict[str, str] = {}
 
@@ -151,6 +157,22 @@ class Book:
             async with asyncio.timeout(seconds):
                 while not self.seen().settled:
                     await self.changed.wait()
+
+    async def wait_listed(self) -> None:
+        """Right after the boot, wait until it is known which disks there are."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self.found_by - time.monotonic())):
+                await self.listed.wait()
+
+    async def wait_found(self) -> bool:
+        """Wait until something is known of one more disk; False once nothing is expected that was there at boot."""
+        left = self.found_by - time.monotonic()
+        if left <= 0 and self.seen().settled:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(left, 1.0)):
+                await self.changed.wait()
+        return True
 
     def disk(self, name: str) -> Disk:
         """One disk.

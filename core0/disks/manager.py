@@ -202,6 +202,7 @@ class Disks:
 
     async def _reconcile(self) -> None:
         self.book.facts = await asyncio.to_thread(self._observe)
+        self.book.listed.set()
         self._forget_gone()
         for facts in self.book.facts:
             if facts.device not in self.book.looks and facts.device not in self.book.looking:

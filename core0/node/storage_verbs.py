@@ -44,20 +44,27 @@ async def _cancel_operation(state: "NodeState", call: Call) -> Operation:
 
 
 async def _disks(state: "NodeState", _: Call) -> Disks:
+    await state.disks.book.wait_listed()
     return Disks(state.disks.book.disks())
 
 
 async def _disk(state: "NodeState", call: Call) -> Disk:
-    return state.disks.book.disk(msgspec.json.decode(call.body, type=DiskCall).disk)
+    wanted = msgspec.json.decode(call.body, type=DiskCall)
+
+    async def find() -> Disk:
+        return state.disks.book.disk(wanted.disk)
+
+    return await _once_found(state, find)
 
 
 async def _claim_disk(state: "NodeState", call: Call) -> Disk:
     wanted = msgspec.json.decode(call.body, type=DiskCall)
-    return await _told(state.disks.claims.claim(wanted.disk, wanted.claim))
+    return await _once_found(state, lambda: _told(state.disks.claims.claim(wanted.disk, wanted.claim)))
 
 
 async def _adopt_disk(state: "NodeState", call: Call) -> Disk:
-    return await state.disks.claims.adopt(msgspec.json.decode(call.body, type=DiskCall).disk)
+    wanted = msgspec.json.decode(call.body, type=DiskCall)
+    return await _once_found(state, lambda: state.disks.claims.adopt(wanted.disk))
 
 
 async def _pools(state: "NodeState", _: Call) -> Pools:
@@ -70,7 +77,8 @@ async def _pool(state: "NodeState", call: Call) -> Pool:
 
 
 async def _put_pool(state: "NodeState", call: Call) -> Pool:
-    return await state.disks.put_pool(call.name, msgspec.json.decode(call.body, type=PoolSpec))
+    spec = msgspec.json.decode(call.body, type=PoolSpec)
+    return await _once_found(state, lambda: state.disks.put_pool(call.name, spec))
 
 
 async def _unlock_pool(state: "NodeState", call: Call) -> Pool:
@@ -88,7 +96,12 @@ async def _scrub_pool(state: "NodeState", call: Call) -> Operation:
 
 
 async def _replace_disk(state: "NodeState", call: Call) -> Operation:
-    return state.disks.works.replace(call.name, msgspec.json.decode(call.body, type=Replacement))
+    wanted = msgspec.json.decode(call.body, type=Replacement)
+
+    async def start() -> Operation:
+        return state.disks.works.replace(call.name, wanted)
+
+    return await _once_found(state, start)
 
 
 async def _destroy_pool(state: "NodeState", call: Call) -> None:
@@ -100,7 +113,11 @@ async def _destroy_pool(state: "NodeState", call: Call) -> None:
 
 async def _erase_disk(state: "NodeState", call: Call) -> Operation:
     wanted = msgspec.json.decode(call.body, type=EraseCall)
-    return state.disks.works.erase(wanted.disk, wanted.request)
+
+    async def start() -> Operation:
+        return state.disks.works.erase(wanted.disk, wanted.request)
+
+    return await _once_found(state, start)
 
 
 async def _reset(state: "NodeState", call: Call) -> None:
@@ -118,6 +135,16 @@ async def _config(state: "NodeState", _: Call) -> ConfigStatus:
 
 async def _put_config(state: "NodeState", call: Call) -> ConfigStatus:
     return await state.configs.put(msgspec.json.decode(call.body, type=NodeConfig))
+
+
+async def _once_found(state: "NodeState", work: Callable[[], Awaitable[T]]) -> T:
+    """Do what names disks: right after the boot a refusal counts only when its disks were found and looked at."""
+    while True:
+        try:
+            return await work()
+        except RefusedError:
+            if not await state.disks.book.wait_found():
+                raise
 
 
 async def _told(work: Awaitable[T]) -> T:

@@ -60,12 +60,13 @@ async def test_an_encrypted_pool_waits_for_its_passphrase(
     machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
 ) -> None:
     one = blank(tmp_path, "one")
-    spec = PoolSpec(Selector(), format_blank=True, encryption=Encryption("operator"))
+    spec = PoolSpec(Selector(serials=("one",)), format_blank=True, encryption=Encryption("operator"))
     machine = await machines.start(MachineSpec("vault", direct_boot, disks=(one,)))
     await machine.wait_for_phase("ready", READY_SECONDS)
     async with await connect(machine) as client:
+        await client.put_pool("vault", spec)  # nobody has waited until its disk is found
         await settled(client, 1)
-        pool = await client.put_pool("vault", spec)
+        pool = await client.pool("vault")
         assert (pool.state, pool.why) == (
             "waiting",
             "its disks will be encrypted; 'zn pool unlock vault' takes the passphrase",
