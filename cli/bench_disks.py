@@ -1,21 +1,21 @@
 """What Core-0 adds to the file system: in making volumes, and in input and output inside a container.
 
-Two machines of the same image with their disks beside each other do the same in turn: one is a node with a pool, a
-volume and a container; in the other, `bench_guest.py` in place of PID 1 has a bare btrfs. Times are the guest's.
+A node with a pool, a volume and a container, and beside it in the same machine a process with bare file systems on
+other disks (`bench_guest.py`) do the same in turn. Times are the guest's.
 """
 
 import hashlib
 import json
 import secrets
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ci.qemu import trial
-from ci.qemu.accel import Acceleration
 from ci.qemu.disks import Disk
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
@@ -48,31 +48,38 @@ _GIB = 1 << 30
 _SECONDS, _LONG = 20.0, 120.0
 _VERBS = 20
 _MEMORY = 1024
+_POOL_DISK = "pool"
 _JOBS = {
-    "sequential writes": ("--rw=write", "--bs=1M", "--size=128M", "--end_fsync=1"),
-    "sequential reads": ("--rw=read", "--bs=1M", "--size=128M"),
-    "random writes of 4 KiB": ("--rw=randwrite", "--bs=4k", "--size=128M", "--io_size=16M"),
-    "random reads of 4 KiB": ("--rw=randread", "--bs=4k", "--size=128M", "--io_size=16M"),
+    "sequential writes": ("--rw=write", "--bs=1M", "--size=64M", "--end_fsync=1"),
+    "sequential reads": ("--rw=read", "--bs=1M", "--size=64M"),
+    "random writes of 4 KiB": ("--rw=randwrite", "--bs=4k", "--size=64M", "--io_size=4M"),
+    "random reads of 4 KiB": ("--rw=randread", "--bs=4k", "--size=64M", "--io_size=4M"),
 }
 _FIO = ("--name=job", "--filename=/data/job", "--direct=1", "--ioengine=psync", "--output-format=json")
 
 
 async def measure_disks(contexts: Path, image: Path, runs: int) -> list[Measure]:
-    """Make volumes, then run each of fio's jobs `runs` times in both machines in turn."""
-    acceleration = await trial.choose(image / "vmlinuz")
+    """Make volumes, then run each of fio's jobs `runs` times here and there, now this first and now that."""
+    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in _JOBS}
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
-        async with (
-            _bare(image, acceleration, Path(scratch)) as bare,
-            _node(contexts, image, acceleration, Path(scratch)) as container,
-        ):
-            verbs = await _ask(bare, "volumes", max(runs, _VERBS))
-            speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in _JOBS}
-            for _ in range(runs):
-                for name, job in _JOBS.items():
-                    alone = await _ask(bare, "fio", *_FIO, *job)
-                    inside = await _run_inside(container, (*_FIO, *job))
-                    speeds[name].append((alone, inside))
+        async with _machine(contexts, image, Path(scratch)) as (machine, container):
+            await _ask(machine, "prepare", "/dev/vdb", "/dev/vdc")
+            verbs = await _ask(machine, "volumes", max(runs, _VERBS))
+            for run, (name, job) in product(range(runs), _JOBS.items()):
+                steps = (_ask(machine, "fio", *_FIO, *job), _run_inside(container, (*_FIO, *job)))
+                bare, inside = await _in_turn(*steps, swapped=run % 2 == 1)
+                speeds[name].append((bare, inside))
     return [*_of_verbs(verbs), *(_of_job(name, pairs) for name, pairs in speeds.items())]
+
+
+async def _in_turn(
+    first: Awaitable[float], second: Awaitable[float], *, swapped: bool
+) -> tuple[float, float]:
+    """Both, the second one first if swapped: a machine's noise, and what one leaves to the other, hit both alike."""
+    if swapped:
+        last = await second
+        return await first, last
+    return await first, await second
 
 
 def _of_verbs(verbs: dict[str, list[float]]) -> list[Measure]:
@@ -87,21 +94,6 @@ def _of_job(name: str, pairs: list[tuple[float, float]]) -> Measure:
     return Measure(
         f"{name}: bare / container", "times", tuple(one / two for one, two in pairs), goal=1 / 0.95
     )
-
-
-@asynccontextmanager
-async def _bare(image: Path, acceleration: Acceleration, scratch: Path) -> AsyncIterator[Machine]:
-    """The machine without Core-0."""
-    own = machines.direct_boot(image, ("rdinit=/bench",))
-    assert own.initramfs  # noqa: S101 — a build has one
-    whole = scratch / "initramfs"
-    whole.write_bytes(_segment(contents.load(image).epoch) + own.initramfs.read_bytes())
-    boot = DirectBoot(own.kernel, whole, own.arguments)
-    disks = (_disk(scratch, "verbs"), _disk(scratch, "fio"))
-    spec = MachineSpec("bare", boot, _MEMORY, disks=disks, nics=(), on_reboot="shutdown")
-    async with Machine(spec, acceleration, scratch / "bare") as machine:
-        await machine.wait_for_line("bench: ready", _SECONDS)
-        yield machine
 
 
 def _segment(epoch: int) -> bytes:
@@ -133,30 +125,40 @@ async def _ask(machine: Machine, *words: object) -> Any:
 
 
 @asynccontextmanager
-async def _node(
-    contexts: Path, image: Path, acceleration: Acceleration, scratch: Path
-) -> AsyncIterator[Client]:
-    """The node with a container that has a volume; yields the way to its Core-X."""
+async def _machine(contexts: Path, image: Path, scratch: Path) -> AsyncIterator[tuple[Machine, Client]]:
+    """The node with a container that has a volume; yields its machine and the way to the container's Core-X."""
     layouts = scratch / "oci"
     layouts.mkdir()
     oci.pack(oci.Request(_MANIFEST, "amd64", layouts / "fio", Places(ROOT, cache_folder())), TerminalReport())
+    acceleration = await trial.choose(image / "vmlinuz")
+    disks = tuple(_disk(scratch, name) for name in (_POOL_DISK, "volumes", "fio"))
+    spec = MachineSpec("disks", _boot(contexts, image, scratch), _MEMORY, disks=disks)
     server = serving.start(scratch / "server", (str(image), "--oci", str(layouts)))
     try:
-        boot = machines.direct_boot(image, (operator.kernel_argument(contexts),))
-        spec = MachineSpec("node", boot, _MEMORY, disks=(_disk(scratch, "pool"),))
         async with Machine(spec, acceleration, scratch / "node") as machine:
             fingerprint, address = await machines.wait_ready(machine)
             async with client_of(contexts, Context(address, fingerprint, operator.KEY_FILE)) as client:
                 reference = f"http://{machines.HOST}:{server.port}/fio:latest"
                 endpoint = await _container(machine, client, reference)
             async with Client(endpoint) as corex:
-                yield corex
+                yield machine, corex
     finally:
         await serving.stop(scratch / "server")
 
 
+def _boot(contexts: Path, image: Path, scratch: Path) -> DirectBoot:
+    """The image, with the guest's program before PID 1."""
+    own = machines.direct_boot(image, (operator.kernel_argument(contexts), "rdinit=/bench"))
+    assert own.initramfs  # noqa: S101 — a build has one
+    whole = scratch / "initramfs"
+    whole.write_bytes(_segment(contents.load(image).epoch) + own.initramfs.read_bytes())
+    return DirectBoot(own.kernel, whole, own.arguments)
+
+
 async def _container(machine: Machine, client: NodeClient, reference: str) -> Endpoint:
-    pool = await client.put_pool("bench", PoolSpec(Selector(), format_blank=True), wait=60)
+    pool = await client.put_pool(
+        "bench", PoolSpec(Selector(serials=(_POOL_DISK,)), format_blank=True), wait=60
+    )
     if pool.state != "online":
         raise Failure(f"cannot measure: pool bench is {pool.state}: {pool.why}")
     await client.put_volume("data", VolumeSpec(2 * _GIB, "bench"))

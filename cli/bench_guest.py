@@ -1,7 +1,7 @@
-"""The first program of a machine of `zn bench disks`: the image's kernel and tools, without Core-0.
+"""The first program of the machine of `zn bench disks`: it leaves a process behind and becomes the real /init.
 
-It makes a bare btrfs on each of two disks, and does what is typed: a line is a JSON list of a verb and its arguments,
-the answer is one line of JSON. It runs on the node's Python; nothing here is imported by `zn`.
+That process has mounts of its own, and nothing that the node made. It does what is typed at the console: a line is a
+JSON list of a verb and its arguments, the answer is one line of JSON. Nothing here is imported by `zn`.
 """
 
 import asyncio
@@ -9,15 +9,14 @@ import json
 import os
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path += ["/usr/lib/zeronode/site", "/usr/lib/zeronode"]
 
-from core0.linux import mounts, tools, uevents
+from core0.linux import mounts, namespaces, tools
 from core0.linux.worker import Worker
 from core0.node.operations import OperationTable
 from core0.volumes.manager import Volumes
@@ -29,32 +28,35 @@ _SIZE = 64 << 20
 
 
 def main() -> None:
-    """Prepare the machine, then obey for ever."""
+    """Leave the process behind, become /init."""
+    if os.fork() == 0:
+        serve()
+    os.execv("/init", ["/init", *sys.argv[1:]])  # noqa: S606 — the node's own first program
+
+
+def serve() -> None:
+    """Obey for ever."""
+    os.setsid()
+    namespaces.leave(namespaces.NEWNS)
     for kind, target in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")):
         mounts.mount(kind, target, kind)
-    console = os.open("/dev/ttyS0", os.O_RDWR)
-    attributes = termios.tcgetattr(console)
-    attributes[3] &= ~termios.ECHO
-    termios.tcsetattr(console, termios.TCSANOW, attributes)
-    worker = Worker()
-    _make_file_systems()
-    os.write(console, b"bench: ready\n")
-    with os.fdopen(console, "rb", buffering=0) as lines:
+    console = os.open("/dev/ttyS0", os.O_RDWR | os.O_NOCTTY)
+    verbs: dict[str, Callable[..., Any]] = {"prepare": prepare, "volumes": volumes, "fio": fio}
+    with os.fdopen(console, "rb") as lines:
         for line in lines:
             verb, *rest = json.loads(line)
-            found = asyncio.run(volumes(worker, *rest)) if verb == "volumes" else fio(*rest)
-            os.write(console, f"bench: {json.dumps(found)}\n".encode())
+            os.write(console, f"bench: {json.dumps(verbs[verb](*rest))}\n".encode())
 
 
-def _make_file_systems() -> None:
+def prepare(*devices: str) -> str:
+    """Make a bare file system on each of two disks: for volumes, and for fio."""
     tools.mount_tools()
-    known = tools.all_modules()
-    found = [name for alias in uevents.present_modaliases(known.buses) for name in known.matching(alias)]
-    known.load_all(dict.fromkeys((*found, "btrfs")))
-    for device, target in (("/dev/vda", _POOL), ("/dev/vdb", f"{_FIO}/data")):
+    tools.all_modules().load("btrfs")
+    for device, target in zip(devices, (_POOL, f"{_FIO}/data"), strict=True):
         _run("mkfs.btrfs", "--quiet", device)
         Path(target).mkdir(parents=True, exist_ok=True)
-        mounts.mount(device, target, "btrfs")
+        mounts.mount(device, target, "btrfs", mounts.MS_NOATIME)
+    return "prepared"
 
 
 def _run(name: str, *arguments: str) -> None:
@@ -71,8 +73,12 @@ class _Pools:
         await asyncio.Event().wait()
 
 
-async def volumes(worker: Worker, runs: int) -> dict[str, list[float]]:
+def volumes(runs: int) -> dict[str, list[float]]:
     """Seconds for a bare `btrfs subvolume create`, and for what the manager does, in turn."""
+    return asyncio.run(_volumes(Worker(), runs))
+
+
+async def _volumes(worker: Worker, runs: int) -> dict[str, list[float]]:
     taken = asyncio.Event()
 
     def report(kind: str, subject: str, message: str) -> None:
@@ -96,7 +102,7 @@ async def volumes(worker: Worker, runs: int) -> dict[str, list[float]]:
         for name, step in steps.items():
             begun = time.perf_counter()
             await step
-            found[name].append(time.perf_counter() - begun)
+            found[name].append(round(time.perf_counter() - begun, 6))
     running.cancel()
     return found
 
