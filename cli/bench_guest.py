@@ -69,6 +69,9 @@ class _Pools:
     def folders(self) -> Mapping[str, str]:
         return {"bench": _POOL}
 
+    def devices(self) -> Mapping[str, frozenset[str]]:
+        return {"bench": frozenset()}
+
     async def wait_changed(self) -> None:
         await asyncio.Event().wait()
 

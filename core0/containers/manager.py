@@ -135,18 +135,27 @@ class Containers:
         )
 
     def volumes_came(self) -> None:
-        """Try again what failed and has volumes: they may be there now."""
-        for life in self._lives.values():
+        """Volumes can be used, or lie on other disks: try again what failed and has some, limit anew what runs."""
+        for name, life in self._lives.items():
             if life.state == "failed" and life.spec.mounts:
                 life.failures, life.due = 0, 0.0
                 life.wake.set()
+            elif life.spec.mounts:
+                self._limit_again(name)
 
     def limit_again(self, volume: str) -> None:
         """A volume's limits are others now: those of its containers are, too."""
         for name in self.users_of(volume):
-            record = observe_record(self._world.folder / name)
-            if record and is_alive(record):
+            self._limit_again(name)
+
+    def _limit_again(self, name: str) -> None:
+        record = observe_record(self._world.folder / name)
+        if record and is_alive(record):
+            try:
                 apply.limit(self._world, name, record.spec)
+            except OSError as error:
+                said = f"Warning: it keeps its old limits: {error.strerror or error}; stop and start it"
+                self._report("container", name, said)
 
     def _volumes_of(self, name: str, life: _Life) -> set[str]:
         record = observe_record(self._world.folder / name)

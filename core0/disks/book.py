@@ -147,6 +147,10 @@ class Book:
         """The pools that serve: their folders by name."""
         return {name: f"{self.world.pools}/{name}" for name in self.mounted}
 
+    def devices(self) -> Mapping[str, frozenset[str]]:
+        """The pools that serve: the kernel's names of the disks that they have now, by name."""
+        return {name: frozenset(pool.devices.values()) for name, pool in self.mounted.items()}
+
     async def wait_changed(self) -> None:
         """Wait until a disk or a pool is something else than before."""
         await self.changed.wait()

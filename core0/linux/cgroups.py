@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from core0.linux import files
 from core0.linux.files import StrPath
@@ -28,17 +28,37 @@ def create(path: StrPath, limits: Mapping[str, str] | None = None) -> None:
             ) from None
 
 
-def limit_io(path: StrPath, lines: Iterable[str]) -> None:
-    """Limit a cgroup's input and output by lines as io.max has them, one for each disk.
+def limit_io(path: StrPath, lines: Sequence[str]) -> None:
+    """Limit a cgroup's input and output by lines as io.max has them, one for each disk, and on no other disk.
 
     Raises:
         OSError: naming the line that the kernel refused.
     """
-    for line in lines:
+    try:
+        limited = files.read_text(f"{path}/io.max")
+    except FileNotFoundError:  # the kernel limits none, or the cgroup has not got the controller
+        limited = ""
+    for line in (*lines, *lines_that_free(limited, lines)):
         try:
             files.write(f"{path}/io.max", line)
         except OSError as error:
-            raise OSError(error.errno, f"cannot limit io to {line}: {error.strerror}") from None
+            if (
+                error.errno != errno.ENODEV
+            ):  # the disk has just gone: nothing of it can be limited, nor need be
+                raise OSError(error.errno, f"cannot limit io to {line}: {error.strerror}") from None
+
+
+def lines_that_free(limited: str, wanted: Iterable[str]) -> tuple[str, ...]:
+    """Lines that end what io.max limits on disks of which none of the wanted lines is.
+
+    Args:
+        limited: what io.max says now: a line for each disk that has a limit. One that was pulled and is still open is
+            called `(unknown)` there, has no number any more (block/blk-cgroup.c, blkg_dev_name), and is passed over.
+        wanted: lines that are written.
+    """
+    kept = {line.split()[0] for line in wanted}
+    disks = (line.split()[0] for line in limited.splitlines() if line[:1].isdigit())
+    return tuple(f"{disk} rbps=max wbps=max riops=max wiops=max" for disk in disks if disk not in kept)
 
 
 def delegate(path: StrPath, controllers: Iterable[str]) -> None:

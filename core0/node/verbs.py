@@ -77,7 +77,7 @@ class NodeState(msgspec.Struct, dict=True):
         return self.containers.users_of(volume) if "containers" in self.__dict__ else ()
 
     def volumes_came(self) -> None:
-        """A pool's volumes can be used: containers that failed for want of one try again."""
+        """A pool's volumes can be used, or lie on other disks now: its containers shall know."""
         if "containers" in self.__dict__:
             self.containers.volumes_came()
 

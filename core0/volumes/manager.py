@@ -65,7 +65,7 @@ class Volumes:
             memory: the volumes that lie nowhere else.
             users: the containers that have a volume in their spec.
             operations: where long work is started.
-            came: called when a pool's volumes can be used: who waits for one may try again.
+            came: called when a pool's volumes can be used, or lie on other disks than before.
         """
         self._report = report
         self._memory = memory

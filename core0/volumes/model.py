@@ -102,7 +102,7 @@ class SeenPool(msgspec.Struct, frozen=True):
         leftovers: entries of `incoming`.
         orphans: entries of `snapshots` whose volume is gone.
         groups: quota groups that count nothing and belong to nothing.
-        disks: its disks, as `major:minor`.
+        disks: those of its disks that are there, as `major:minor`.
     """
 
     ready: bool

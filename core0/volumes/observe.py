@@ -54,10 +54,15 @@ def observe(root: str) -> SeenPool:
             _entries(pool, INCOMING) if INCOMING in entries else (),
             _orphans(pool) if ready else (),
             _idle(groups, set(btrfs.subvolumes(pool)), volumes),
-            tuple(
-                _disk_number(os.stat(device.path).st_rdev) for device in btrfs.devices(pool) if device.path
-            ),
+            tuple(_disks(pool)),
         )
+
+
+def _disks(pool: int) -> Iterator[str]:
+    """Those that are there: of a disk that was pulled, the file system goes on to tell the path that it had."""
+    for device in btrfs.devices(pool):
+        with contextlib.suppress(FileNotFoundError):
+            yield _disk_number(os.stat(device.path).st_rdev)
 
 
 def _disk_number(device: int) -> str:

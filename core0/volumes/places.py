@@ -31,6 +31,9 @@ class Pools(Protocol):
     def folders(self) -> Mapping[str, str]:
         """The pools that serve: where they are mounted, by name."""
 
+    def devices(self) -> Mapping[str, frozenset[str]]:
+        """The pools that serve: the kernel's names of the disks that they have now, by name."""
+
     async def wait_changed(self) -> None:
         """Wait until that is something else, perhaps."""
 
@@ -43,6 +46,7 @@ class Place(msgspec.Struct, eq=False):
         root: where it is mounted; empty if it is not.
         trouble: why it cannot be used; empty if it can.
         seen: what was seen of it last.
+        devices: the disks that it had when it was looked at for their sake.
         changing: the turn to change it.
         busy: entries of `incoming` that something is being made in.
         taking: brings it in order.
@@ -53,6 +57,7 @@ class Place(msgspec.Struct, eq=False):
     root: str
     trouble: str
     seen: SeenPool | None = None
+    devices: frozenset[str] = frozenset()
     changing: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     busy: set[str] = msgspec.field(default_factory=set)
     taking: asyncio.Task[None] | None = None
@@ -103,14 +108,18 @@ class Places:
         """Bring pools that came in order, and note those that went. Raises what was a defect in earlier work."""
         if self._defect:
             raise self._defect
-        mounted = self._pools.folders()
+        mounted, devices = self._pools.folders(), self._pools.devices()
         for name, root in mounted.items():
             place = self.all.get(name)
             if place is None or not place.root:
                 before = place.seen if place else None
                 place = self.all[name] = Place(name, root, f"pool {name} was not looked at yet", before)
             if place.trouble and (place.taking is None or place.taking.done()):
+                place.devices = devices[name]
                 place.taking = self.begin(self._take(place))
+            elif not place.trouble and place.devices != devices[name]:
+                place.devices = devices[name]
+                self.begin(self._follow(place))
         for place in self.all.values():
             if place.name not in mounted:
                 gone = f"pool {place.name} is not there; see 'zn pool show {place.name}'"
@@ -136,6 +145,12 @@ class Places:
         volumes = place.seen.volumes if place.seen else ()
         names = ", ".join(volume.name for volume in volumes) or "none"
         self.report("volume", f"pool {place.name}", f"Its volumes: {names}")
+        self._came()
+        self.wake.set()  # its disks may be others by now
+
+    async def _follow(self, place: Place) -> None:
+        """See which disks a pool has now: what limits its volumes' input and output holds on those."""
+        await self._look_at(place)
         self._came()
 
     async def sweep(self, place: Place) -> None:

@@ -69,7 +69,7 @@ class VolumeUse:
 
     def _used(self, names: set[str]) -> Iterator[tuple[tuple[str, ...], IoLimits]]:
         for place, seen in self._places.everything():
-            if seen.name in names and place.seen:
+            if seen.name in names and place.seen and place.root:
                 yield place.seen.disks, seen.record.io if seen.record else IoLimits()
 
 

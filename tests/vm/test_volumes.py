@@ -11,13 +11,13 @@ from ci.pytest_machines import Machines
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from core0.client.client import NodeClient, RefusedError
-from core0.wire.storage import PoolSpec, Selector
+from core0.wire.storage import Disk, PoolSpec, Replacement, Selector
 from core0.wire.types import Container, ContainerSpec, Limits, VolumeMount
 from core0.wire.volumes import ImportRequest, IoLimits, Origin, VolumeSpec
 from corex.wire.api import ExecRequest
 from tests.disk_images import blank
 from tests.vm.inside import gone, inside, running, until
-from tests.vm.shelf import settled
+from tests.vm.shelf import disk_in, pool_in, settled
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 Spec = Callable[..., ContainerSpec]
@@ -109,6 +109,61 @@ async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
         assert found == [("data", SIZE, "ready", ("again",)), ("kept", SIZE, "ready", ())]
         async with shell(machine, await client.container("again")) as run:
             assert await run("cat /data/day") == "monday\n"
+
+
+async def test_what_limits_a_container_follows_its_pool_to_other_disks(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, spec: Spec, tmp_path: Path
+) -> None:
+    disks = tuple(blank(tmp_path, name, 1 << 30) for name in ("one", "two", "spare"))
+    machine = await machines.start(MachineSpec("moving", direct_boot, disks=disks))
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        numbers = {serial: number_of(disk) for serial, disk in (await settled(client, 3)).items()}
+        selector = Selector(("one", "two"))
+        pool = await client.put_pool("fast", PoolSpec(selector, "raid1", format_blank=True), wait=60)
+        assert pool.state == "online", pool.why
+        await client.put_volume("data", VolumeSpec(SIZE, "fast", IoLimits(write_bps=1 << 30)))
+        container = await running(client, "web", spec(argv=IDLE, mounts=(VolumeMount("data", "/data"),)))
+        async with shell(machine, container) as run:
+
+            async def limited(*serials: str) -> None:
+                """Wait until just these disks are limited."""
+                line = f"{{}} rbps=max wbps={1 << 30} riops=max wiops=max"
+                lines = {line.format(numbers[serial]) for serial in serials}
+
+                async def are() -> bool:
+                    found = (await run("cat /sys/fs/cgroup/io.max")).splitlines()
+                    return {
+                        line for line in found if "(unknown)" not in line
+                    } == lines  # as long as it is pulled
+
+                await until(are)
+
+            await limited("one", "two")
+            await machine.pull("one", READY_SECONDS)
+            await pool_in(client, "fast", "degraded")
+            await limited("two")
+            assert [one.state for one in await client.volumes()] == ["ready"], "the pool serves on"
+            assert await run("echo monday > /data/day; sync; cat /data/day") == "monday\n"
+            await rebuilt(client, "virtio-one", "spare")
+            await limited("two", "spare")
+            await machine.plug_disk(disks[0])
+            numbers["one"] = number_of(await disk_in(client, "one", "free"))
+            await rebuilt(client, "two", "one")
+            await limited("spare", "one")
+
+
+def number_of(disk: Disk) -> str:
+    """`major:minor` of a virtio disk: the kernel gives each disk sixteen numbers of 254."""
+    return f"254:{16 * (ord(disk.device.removeprefix('vd')) - ord('a'))}"
+
+
+async def rebuilt(client: NodeClient, old: str, new: str) -> None:
+    """Replace a disk of the pool, to the end."""
+    operation = await client.replace_disk("fast", Replacement(old, new))
+    while operation.state == "running":
+        operation = await client.operation(operation.id, wait=30)
+    assert operation.state == "done", operation.detail
 
 
 async def runs(client: NodeClient, name: str) -> bool:

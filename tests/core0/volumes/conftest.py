@@ -24,16 +24,23 @@ class Pools:
 
     def __init__(self) -> None:
         self.there: dict[str, str] = {}
+        self.disks: dict[str, frozenset[str]] = {}
         self._changed = asyncio.Event()
 
     def folders(self) -> Mapping[str, str]:
         return dict(self.there)
+
+    def devices(self) -> Mapping[str, frozenset[str]]:
+        return {name: self.disks.get(name, frozenset()) for name in self.there}
 
     async def wait_changed(self) -> None:
         await self._changed.wait()
 
     def change(self, **there: Path) -> None:
         self.there = {name: str(place) for name, place in there.items()}
+        self.tell_changed()
+
+    def tell_changed(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -45,6 +52,7 @@ class Node:
         self.pools = Pools()
         self.said: list[tuple[str, str, str]] = []
         self.users: dict[str, tuple[str, ...]] = {}
+        self.came = asyncio.Event()
         self.operations = OperationTable(lambda *event: self.said.append(event))
         self.worker = worker
         self.folder = folder
@@ -61,6 +69,7 @@ class Node:
             memory,
             lambda name: self.users.get(name, ()),
             self.operations,
+            self.came.set,
         )
 
     @contextlib.asynccontextmanager

@@ -1,6 +1,9 @@
 """Volumes in containers: what is handed out, and what limits follow."""
 
+import asyncio
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,24 @@ from core0.volumes.use import io_lines
 from core0.wire.volumes import IoLimits, VolumeSpec
 from tests.core0.conftest import Loop
 from tests.core0.volumes.conftest import MIB, Node
+
+
+@pytest.fixture
+def make_loop(tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Makes blank disks of files."""
+    made: list[str] = []
+
+    def make() -> str:
+        file = tmp_path / f"blank{len(made)}"
+        with file.open("wb") as new:
+            new.truncate(4 << 30)
+        done = subprocess.run(["losetup", "--find", "--show", file], check=True, capture_output=True)
+        made.append(done.stdout.decode().strip())
+        return made[-1]
+
+    yield make
+    for disk in made:  # one that is in use goes with its file system
+        subprocess.run(["losetup", "--detach", disk], check=True)
 
 
 @pytest.mark.root
@@ -60,6 +81,25 @@ async def test_limits_follow_the_volumes(node: Node, btrfs_disk: Loop) -> None:
     number, *rest = line.split()
     assert number.startswith("7:"), "a loop device"
     assert rest == ["rbps=max", "wbps=1000", "riops=max", "wiops=max"]
+
+
+@pytest.mark.root
+async def test_limits_follow_a_pool_to_another_disk(
+    node: Node, btrfs_disk: Loop, make_loop: Callable[[], str]
+) -> None:
+    await node.volumes.put("data", VolumeSpec(16 * MIB, "fast", IoLimits(write_bps=1000)))
+    (before,) = node.volumes.use.limits(["data"]).io
+    disk = make_loop()
+    replace = ("btrfs", "replace", "start", "-B", "-f", "1", disk, str(btrfs_disk.place))
+    await asyncio.to_thread(subprocess.run, replace, check=True, capture_output=True)
+    node.came.clear()
+    node.pools.disks = {"fast": frozenset({disk})}
+    node.pools.tell_changed()
+    async with asyncio.timeout(60):
+        await node.came.wait()
+    (after,) = node.volumes.use.limits(["data"]).io
+    assert after != before
+    assert after == f"7:{disk.removeprefix('/dev/loop')} rbps=max wbps=1000 riops=max wiops=max"
 
 
 def test_on_each_disk_limits_add_up_and_one_without_frees_all() -> None:
