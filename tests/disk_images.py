@@ -3,12 +3,14 @@
 import hashlib
 import os
 import random
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from ci.qemu.spec import Disk
 from core0.disks.model import DATA_NAME, DATA_TYPE, STATE_NAME, STATE_TYPE
+from core0.state import area
 
 MIB = 1 << 20
 # Enough for the node to claim a disk, and to make a pool of it.
@@ -69,6 +71,19 @@ def with_noise(disk: Disk, seed: int = 1) -> Disk:
     with disk.path.open("r+b") as file:
         file.write(random.Random(seed).randbytes(2 * MIB))
     return disk
+
+
+def with_newer_state(disk: Path, version: int = 7) -> None:
+    """The file of a disk that a node has claimed, as if an image with another format of states had written last."""
+    with disk.open("r+b") as file:
+        for place in area.HEADERS:
+            file.seek(_FIRST + place)
+            block = bytearray(file.read(area.BLOCK))
+            if area.parse_header(bytes(block)):
+                struct.pack_into("<I", block, 16, version)
+                block[-32:] = hashlib.sha256(block[:-32]).digest()
+                file.seek(_FIRST + place)
+                file.write(block)
 
 
 def digest(path: Path) -> str:

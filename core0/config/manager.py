@@ -74,15 +74,26 @@ class Configs:
     async def run(self) -> None:
         """Apply what is kept; fetch what the command line names, until it is applied."""
         if not self._address:
-            kept = self._keep.get(_SECTION)
-            if kept is not None:
-                self._use(msgspec.json.decode(kept, type=NodeConfig), "api", "as it was given over the API")
+            self._use_kept()
             return
         delay = _FIRST_DELAY
         self._status = ConfigStatus("fetching", self._address, "it is being fetched", NodeConfig())
         while not await self._fetched(self._address):
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
+
+    def _use_kept(self) -> None:
+        kept = self._keep.get(_SECTION)
+        if kept is None:
+            return
+        try:
+            config = msgspec.json.decode(kept, type=NodeConfig)
+        except msgspec.ValidationError as error:
+            said = f"this image does not understand the config that the node remembers: {error}; boot a newer one"
+            self._report("config", "api", f"Alert: it is not in force: {said}")
+            self._status = ConfigStatus("refused", "api", said, NodeConfig())
+        else:
+            self._use(config, "api", "as it was given over the API")
 
     async def _fetched(self, address: str) -> bool:
         try:

@@ -381,7 +381,12 @@ class Containers:
     async def _note_image(self, reference: str, digest: str) -> None:
         """Remember what an image turned out to be: after a reboot it may be another one by the same name."""
         async with self._changing:
-            known = msgspec.json.decode(self._keep.get(_IMAGES) or b"{}", type=dict[str, str])
+            try:
+                known = msgspec.json.decode(self._keep.get(_IMAGES) or b"{}", type=dict[str, str])
+            except msgspec.ValidationError as error:  # a newer image wrote it, and it is left as it is
+                said = f"this image does not understand which image it was before: {error}; boot a newer one"
+                self._report("image", reference, f"Warning: {said}")
+                return
             if known.get(reference) == digest:
                 return
             if reference in known:

@@ -10,7 +10,7 @@ IDS = 65536
 _FIRST_ID = 1_000_000
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the operator wants of a container."""
 
     spec: ContainerSpec

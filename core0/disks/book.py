@@ -20,7 +20,8 @@ from core0.disks.plan import own_disks
 from core0.disks.view import check_disks, check_pools, show_disk, show_pool
 from core0.linux import files
 from core0.linux.worker import Worker
-from core0.wire.control import Report, absent
+from core0.wire.control import Report, absent, conflict
+from core0.wire.state import NEWER_IMAGE
 from core0.wire.storage import Disk, Health, MountOptions, Pool, PoolSpec, StorageConfig
 from core0.wire.types import Check
 
@@ -33,6 +34,7 @@ _PATIENCE = 15.0
 # Seconds after its start in which the disks that a machine has are found.
 _FINDING = 5.0
 _SECTION, _WISHES = "disks", "pools"
+_NOT_UNDERSTOOD = "what the node remembers of them is not understood"
 
 
 class Keep(Protocol):
@@ -45,6 +47,10 @@ class Keep(Protocol):
 
     superseded: asyncio.Event
     expecting: bool
+
+    @property
+    def strange(self) -> Mapping[str, str]:
+        """The areas whose content this image does not understand, and why, by path."""
 
     def get(self, section: str) -> bytes | None:
         """A section of the state."""
@@ -85,6 +91,7 @@ class Book:
         report: where to tell what happened.
         known: what the node knows to be its own.
         wishes: the pools that the API asked for.
+        doubt: why `known` and `wishes` are not what the node remembers, which is left alone then; mostly empty.
         config: what the config asks for.
         keys: the passphrases that the operator gave in this boot, by pool.
         mounted: the pools that serve.
@@ -108,8 +115,13 @@ class Book:
         self.world = World(worker, self.remember, pools)
         self.keep = keep
         self.report = report
-        self.known = _decoded(keep.get(_SECTION), Known) or Known()
-        self.wishes = _decoded(keep.get(_WISHES), dict[str, PoolSpec]) or {}
+        self.known, self.wishes, self.doubt = _remembered(keep)
+        if self.doubt:
+            report(
+                "storage",
+                "disks",
+                f"Alert: no disk is touched: {_NOT_UNDERSTOOD}: {self.doubt}; {NEWER_IMAGE}",
+            )
         self.config = StorageConfig()
         self.keys: dict[str, bytes] = {}
         self.mounted = _earlier_mounts(mounted)
@@ -204,13 +216,20 @@ class Book:
 
     async def remember(self, known: Known) -> None:
         """Write down what is the node's own."""
+        self.check_understood()
         await self.keep.put(_SECTION, msgspec.json.encode(known))
         self.known = known
 
     async def wish(self, wishes: dict[str, PoolSpec]) -> None:
         """Write down the pools that the API asked for."""
+        self.check_understood()
         await self.keep.put(_WISHES, msgspec.json.encode(wishes))
         self.wishes = wishes
+
+    def check_understood(self) -> None:
+        """Refuse to change anything while the node does not know what it has. Raises RefusedError (409)."""
+        if self.doubt:
+            raise conflict(f"cannot change disks or pools: {_NOT_UNDERSTOOD}: {self.doubt}", NEWER_IMAGE)
 
     def is_due(self, subject: str) -> bool:
         """Whether what failed may be tried again; what has not failed may."""
@@ -249,7 +268,8 @@ class Book:
         unlocked = frozenset(claim for claim in self.known.disks if apply.is_open(claim))
         settled = not self.looking and all(facts.device in self.looks for facts in self.facts)
         patient = time.monotonic() < self.patient_until
-        return Seen(disks, unlocked, self.mounted, settled, patient)
+        own = dict.fromkeys(self.keep.joined().values(), self.doubt) if self.doubt else {}
+        return Seen(disks, unlocked, self.mounted, settled, patient, {**self.keep.strange, **own})
 
     def own(self) -> dict[str, SeenDisk]:
         """The node's own disks that are there, by claim."""
@@ -291,6 +311,15 @@ class Book:
             if state != "probing":
                 said = f"{why[:1].upper()}{why[1:]}"
                 self.report("storage", subject, f"Alert: {why}" if state in _ALERTS else said)
+
+
+def _remembered(keep: Keep) -> tuple[Known, dict[str, PoolSpec], str]:
+    """What the node knows of disks and pools, its wishes, and why that is nothing if it cannot be understood."""
+    try:
+        known = _decoded(keep.get(_SECTION), Known) or Known()
+        return known, _decoded(keep.get(_WISHES), dict[str, PoolSpec]) or {}, ""
+    except msgspec.DecodeError as error:
+        return Known(), {}, str(error)
 
 
 def _decoded(data: bytes | None, kind: type[T]) -> T | None:

@@ -31,6 +31,7 @@ class Claims:
             RefusedError: if the disk is not known, cannot be used, or holds something else than is to be wiped.
         """
         async with self._book.changing:
+            self._book.check_understood()
             disk = self._book.find(name)
             await self.take(disk, check_claim(disk, claim, self._book.known))
         self._book.tell_changed()
@@ -39,6 +40,7 @@ class Claims:
     async def adopt(self, name: str) -> Disk:
         """Take over a disk that another node claimed, with what it holds."""
         async with self._book.changing:
+            self._book.check_understood()
             disk = self._book.find(name)
             content = disk.content
             if not content or not content.claim or content.claim in self._book.known.disks:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from core0.disks.model import NEEDED, SPARE, Content, Known, KnownPool, Seen, SeenDisk, Wanted
-from core0.disks.plan import candidates, claimable, fits, lacking, missing, own_disks
+from core0.disks.plan import candidates, claimable, fits, is_strange, lacking, missing, own_disks
+from core0.wire.state import NEWER_IMAGE
 from core0.wire.storage import DiskState, PoolSpec, PoolState
 
 # What blkid calls a GPT of which only the record is readable that protects it from old programs.
@@ -33,6 +34,9 @@ def explain_disk(disk: SeenDisk, known: Known, seen: Seen) -> Verdict:
 
 
 def _explain_content(disk: SeenDisk, content: Content, known: Known, seen: Seen) -> Verdict:
+    if content.state in seen.strange:
+        said = f"what it remembers of its node is not understood: {seen.strange[content.state]}"
+        return "foreign", f"it is not touched: {said}; {NEWER_IMAGE}", None
     if content.claim in known.disks:
         return _explain_own(content, known, seen)
     refused = claimable(disk, known)
@@ -96,6 +100,14 @@ def explain_pool(
     if pool is None:
         return _explain_unmade(name, wanted, known, seen, failures)
     gone, spare = missing(name, pool, known, seen), SPARE[pool.profile]
+    newer = [
+        claim
+        for claim, disk in own_disks(known, seen).items()
+        if claim in pool.members and is_strange(disk, seen)
+    ]
+    if newer and name not in seen.mounted:
+        said = f"{_names(newer, known)} may know more of it than this image understands"
+        return "offline", f"it is not touched: {said}; {NEWER_IMAGE}"
     if len(gone) > spare:
         few = f"serves without {spare} of its disks at most" if spare else "needs all its disks"
         return "offline", f"{_lacks(gone, known, seen)}, and {pool.profile} {few}; plug what is missing"

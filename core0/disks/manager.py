@@ -105,6 +105,7 @@ class Disks:
             RefusedError: if the config wants one of that name, it is another kind of pool, or no disks can serve it.
         """
         async with self.book.changing:
+            self.book.check_understood()
             check_pool(name, spec, self.book.config, self.book.known, self.book.seen(), tpm=_has_tpm())
             if self.book.wishes.get(name) != spec:
                 await self.book.wish({**self.book.wishes, name: spec})
@@ -291,7 +292,7 @@ class Disks:
     async def _act(self) -> None:
         """Carry out what is planned and not waiting for another try; plan again after each action."""
         done: set[str] = set()
-        while True:
+        while not self.book.doubt:
             actions = plan(self.book.wanted(), self.book.known, self.book.seen())
             due = (one for one in actions if self._may_begin(one) and self.book.is_due(_subject(one)))
             action = next(due, None)

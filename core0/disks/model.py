@@ -102,7 +102,7 @@ class SeenDisk(msgspec.Struct, frozen=True):
     waiting: int = 0
 
 
-class KnownDisk(msgspec.Struct, frozen=True):
+class KnownDisk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A disk that was claimed by this node: its id and size then, and the pool that it is a member of."""
 
     id: str
@@ -110,7 +110,7 @@ class KnownDisk(msgspec.Struct, frozen=True):
     pool: str | None = None
 
 
-class KnownPool(msgspec.Struct, frozen=True):
+class KnownPool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A pool that this node made or adopted.
 
     Attributes:
@@ -138,7 +138,7 @@ class KnownPool(msgspec.Struct, frozen=True):
     sealed: bytes = b""
 
 
-class Known(msgspec.Struct, frozen=True):
+class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the node remembers of its disks, by claim, and of its pools, by name."""
 
     disks: dict[str, KnownDisk] = {}
@@ -198,6 +198,7 @@ class Seen(msgspec.Struct, frozen=True):
         mounted: pools by name.
         settled: whether every disk that is there has been looked at, or given up.
         patient: whether missing disks may still come: a boot is young.
+        strange: the state partitions whose content this image does not understand, and why: a newer one wrote it.
     """
 
     disks: tuple[SeenDisk, ...] = ()
@@ -205,6 +206,7 @@ class Seen(msgspec.Struct, frozen=True):
     mounted: dict[str, SeenPool] = {}
     settled: bool = True
     patient: bool = False
+    strange: dict[str, str] = {}
 
 
 class ClaimDisk(msgspec.Struct, frozen=True):

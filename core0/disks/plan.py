@@ -72,6 +72,11 @@ def claimable(disk: SeenDisk, known: Known) -> str:
     return ""
 
 
+def is_strange(disk: SeenDisk, seen: Seen) -> bool:
+    """Whether a disk remembers what only a newer image understands, perhaps more than is known of its pool."""
+    return disk.content is not None and disk.content.state in seen.strange
+
+
 def fits(selector: Selector, disk: SeenDisk) -> bool:
     """Whether a disk is one that a selector asks for, its count apart."""
     return (
@@ -96,7 +101,9 @@ def candidates(
         taken: disks (ids) that another pool is about to take.
     """
     own = own_disks(known, seen)
-    free = [disk for claim, disk in own.items() if known.disks[claim].pool is None]
+    free = [
+        disk for claim, disk in own.items() if known.disks[claim].pool is None and not is_strange(disk, seen)
+    ]
     free += [disk for disk in seen.disks if disk.id in claimed]
     blank = [disk for disk in seen.disks if spec.format_blank and disk not in free and _is_blank(disk, known)]
     found = [disk for disk in (*free, *blank) if disk.id not in taken and fits(spec.select, disk)]
@@ -160,6 +167,8 @@ def _keep(name: str, wanted: Wanted, known: Known, seen: Seen) -> Iterator[Actio
     if name in seen.mounted:
         if len(gone) > SPARE[pool.profile]:
             yield Release(name)
+        return
+    if any(is_strange(disk, seen) for claim, disk in own_disks(known, seen).items() if claim in pool.members):
         return
     locked = [claim for claim in pool.members if pool.encryption and claim not in (*gone, *seen.unlocked)]
     if locked and name not in wanted.keys:

@@ -12,7 +12,7 @@ from core0.disks.claims import Claims
 from core0.disks.explain import explain_disk
 from core0.disks.model import KnownPool, SeenDisk, SeenPool
 from core0.disks.observe import Look
-from core0.disks.plan import claimable
+from core0.disks.plan import claimable, is_strange
 from core0.disks.upkeep import Progress
 from core0.disks.view import show_disk
 from core0.wire.control import conflict
@@ -90,6 +90,7 @@ class Works:
 
     def erase(self, name: str, request: EraseRequest) -> Operation:
         """Erase a disk that no pool uses, for good; it is not the node's any more then."""
+        self._book.check_understood()
         disk = self._book.find(name)
         shown = show_disk(disk, self._book.known, self._book.seen())
         if shown.pool or disk.trouble or not disk.content or disk.facts.read_only:
@@ -106,6 +107,7 @@ class Works:
 
     async def reset(self) -> None:
         """End every pool and every claim of this node. What it did not claim is not touched."""
+        self._book.check_understood()
         async with self._book.changing:
             own = tuple(self._book.own().values())
             await self._book.wish({})
@@ -155,7 +157,8 @@ class Works:
         disk = self._book.find(name)
         claim = disk.content.claim if disk.content else ""
         known = self._book.known.disks.get(claim)
-        if known and (known.pool is None or claim == old):
+        strange = is_strange(disk, self._book.seen())
+        if known and not strange and (known.pool is None or claim == old):
             return disk
         if known or claimable(disk, self._book.known) or not (disk.content and disk.content.blank):
             _, why, _ = explain_disk(disk, self._book.known, self._book.seen())

@@ -128,7 +128,11 @@ class Remembered:
         try:
             return None if kept is None else msgspec.json.decode(kept, type=Certificate)
         except msgspec.ValidationError as error:
-            self._report("state", _IDENTITY, f"Warning: this image does not understand who it is: {error}")
+            self._report(
+                "state",
+                _IDENTITY,
+                f"Warning: this image does not understand who it is: {error}; boot a newer one",
+            )
             return None
 
     async def run(self) -> None:
@@ -143,7 +147,7 @@ class Remembered:
             await asyncio.wait(meeting, timeout=_LONGEST)  # one that hangs is met whenever it answers
         await self.store.catch_up()
         if not self.store.expecting:
-            self.settled.set()
+            self._settle()
         over = asyncio.get_running_loop().call_later(_LATE, self._expect_no_more)
         await self.store.superseded.wait()
         over.cancel()
@@ -152,7 +156,16 @@ class Remembered:
 
     def _expect_no_more(self) -> None:
         self.store.expecting = False
-        self.settled.set()
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.store.outdated:
+            from core0.wire.state import NEWER_IMAGE
+
+            said = f"nothing of what is wanted is started: it may be outdated ({self.store.outdated})"
+            self._report("state", "node", f"Alert: {said}; {NEWER_IMAGE}")
+        else:
+            self.settled.set()
 
 
 def _permanent_address(link: str) -> str:

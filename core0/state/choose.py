@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from core0.state.model import Copy, Machine, Reading, Relation, State, digest
+from core0.wire.state import NEWER_IMAGE
 
 
 class Foreign(msgspec.Struct, frozen=True):
@@ -66,7 +67,9 @@ def choose(readings: Sequence[Reading], machine: Machine, node: str | None = Non
     """
     found = {name: _newest(copies) for name, copies in _by_node(readings).items()}
     own = node if node is not None else _own_node(found, machine)
-    strange = [f"{one.path} is left as it is: {one.strange}" for one in readings if one.strange]
+    strange = [
+        f"{one.path} is left as it is: {one.strange}; {NEWER_IMAGE}" for one in readings if one.strange
+    ]
     foreign = tuple(sorted(_foreign(readings, own, found), key=lambda one: (one.path, one.node)))
     if own not in found:
         return Choice(foreign=foreign, warnings=(*sorted(strange), *map(_tell_foreign, foreign)))

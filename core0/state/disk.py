@@ -176,7 +176,7 @@ def write_area(path: str, kept: bytes, encoded: area.Encoded, alone: bool) -> No
         device.close()
 
 
-class _Payload(msgspec.Struct):
+class _Payload(msgspec.Struct, forbid_unknown_fields=True):
     """A copy whose state is not decoded yet: most disks hold the same one."""
 
     disk: DiskId

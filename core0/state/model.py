@@ -22,7 +22,7 @@ _DUMMY_UUIDS = ("03000200-0400-0500-0006-000700080009", "00020003-0004-0005-0006
 _FEW_DIGITS = 3
 
 
-class Machine(msgspec.Struct, frozen=True):
+class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By what a machine knows itself.
 
     Attributes:
@@ -56,8 +56,8 @@ class Term(msgspec.Struct, frozen=True, array_like=True):
     first: Count
 
 
-class State(msgspec.Struct, frozen=True):
-    """All that the node remembers.
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that the node remembers. A field of a newer image would be lost with the next change, so it is refused.
 
     Attributes:
         node: the node's id.

@@ -17,7 +17,7 @@ from core0.state.area import Encoded, encode_slot
 from core0.state.choose import Choice, choose, relation
 from core0.state.model import LONGEST_HISTORY, Area, Copy, Held, Machine, Reading, Relation, State, Term
 from core0.wire.control import Refusal, RefusedError, Report
-from core0.wire.state import StateCopy, StateStatus
+from core0.wire.state import NEWER_IMAGE, StateCopy, StateStatus
 
 # Bytes of all sections together; a slot has half a megabyte more for all else.
 LARGEST = 7 << 20
@@ -77,6 +77,9 @@ class StateStore:
         self._absent: dict[str, StateCopy] = {}
         self._warnings: tuple[str, ...] = ()
         self._is_behind = False
+        # What cannot be understood, by area; the same of areas that hold older states of this node beside it.
+        self.strange: dict[str, str] = {}
+        self._newer: dict[str, str] = {}
         self._turn = asyncio.Lock()
         self._waiting: dict[str, msgspec.Raw | None] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -99,6 +102,11 @@ class StateStore:
     def ephemeral(self) -> bool:
         """Whether nothing of what the node remembers is on a disk, here or elsewhere."""
         return not self._state.members
+
+    @property
+    def outdated(self) -> str:
+        """Why all that is known may be outdated: no disk has it but those that hold something newer; else empty."""
+        return next(iter(self._newer.values()), "") if self._has_lost_all() else ""
 
     def get(self, section: str) -> bytes | None:
         """What was acknowledged last for a section, as JSON; None if there is nothing."""
@@ -140,7 +148,10 @@ class StateStore:
         async with self._turn:
             changes, self._waiting, self._writing = self._waiting, {}, None
             if self._has_lost_all():
-                raise RefusedError(_no_disk_left(self._state.members))
+                outdated = self.outdated
+                raise RefusedError(
+                    _cannot_understand(outdated) if outdated else _no_disk_left(self._state.members)
+                )
             await self._commit(_changed(self._state.sections, changes))
 
     def take(self, readings: Sequence[Reading]) -> Choice:
@@ -160,7 +171,17 @@ class StateStore:
                 self._let_join_again(reading, choice.holders)
             self._save()
             self._is_behind = self._differs(readings)
+        for reading in readings:
+            self._note_strange(reading)
         return choice
+
+    def _note_strange(self, reading: Reading) -> None:
+        self.strange.pop(reading.path, None)
+        self._newer.pop(reading.path, None)
+        if reading.strange:
+            self.strange[reading.path] = reading.strange
+            if any(held.copy.state.node == self.node for held in reading.held):
+                self._newer[reading.path] = reading.strange
 
     def _let_join_again(self, reading: Reading, members: Sequence[str]) -> None:
         """Take an area in that holds this node's state, also an old one."""
@@ -201,7 +222,9 @@ class StateStore:
         """
         area = Area(disk, path)
         if not self._has(area):
-            await self._join(area, await self._access.read(path), overwrite)
+            reading = await self._access.read(path)
+            self._note_strange(reading)
+            await self._join(area, reading, overwrite)
 
     def _has(self, area: Area) -> bool:
         joined = self._joined.get(area.disk)
@@ -239,7 +262,7 @@ class StateStore:
             )
             remedy = "wait a second: the node daemon starts again with what it remembers"
             raise RefusedError(Refusal(503, "unavailable", detail, remedy))
-        if found in ("blank", "current", "stale") or overwrite:
+        if found in ("blank", "current", "stale") or (overwrite and found != "strange"):
             return
         why = {
             "foreign": "it belongs to another node",
@@ -248,7 +271,8 @@ class StateStore:
         }[found]
         self._absent[area.disk] = StateCopy(area.disk, area.path, False, why)
         detail = f"cannot keep the node's state on {area.path}: {why}"
-        remedy = "adopt what it remembers, or claim the disk anew, which forgets that"
+        adopt = "adopt what it remembers, or claim the disk anew, which forgets that"
+        remedy = NEWER_IMAGE if found == "strange" else adopt
         raise RefusedError(Refusal(409, "conflict", detail, remedy))
 
     def _is_fresh(self) -> bool:
@@ -260,6 +284,7 @@ class StateStore:
 
     async def welcome(self, reading: Reading) -> None:
         """Deal with an area that answered after the node went on without it, as `take` would have."""
+        self._note_strange(reading)
         for held in reading.held[:1]:
             try:
                 await self._join(Area(held.copy.disk, reading.path), reading, overwrite=False)
@@ -333,8 +358,10 @@ class StateStore:
 
     def _check_may_adopt(self, reading: Reading) -> str:
         """Returns the node that it would be."""
-        if reading.error or reading.strange:
-            raise RefusedError(_cannot_keep(reading.path, reading.error or reading.strange))
+        if reading.error:
+            raise RefusedError(_cannot_keep(reading.path, reading.error))
+        if reading.strange:
+            raise RefusedError(_cannot_understand(reading.strange))
         nodes = sorted({held.copy.state.node for held in reading.held})
         if len(nodes) != 1:
             detail = f"cannot adopt what {reading.path} remembers: it has states of {len(nodes)} nodes"
@@ -486,6 +513,10 @@ def _is_part(held: Held, state: State) -> bool:
 def _cannot_keep(path: str, why: str) -> Refusal:
     detail = f"cannot keep the node's state on {path}: {why}"
     return Refusal(503, "unavailable", detail, "look at the disk's health; replace it")
+
+
+def _cannot_understand(why: str) -> Refusal:
+    return Refusal(409, "conflict", f"cannot use what the node's disks remember: {why}", NEWER_IMAGE)
 
 
 def _no_disk_left(members: Sequence[str]) -> Refusal:

@@ -4,6 +4,9 @@ import msgspec
 
 from core0.wire.storage import DiskName
 
+# What to do about anything that only a newer image understands: this one leaves it as it is.
+NEWER_IMAGE = "boot the image that wrote it, or a newer one"
+
 
 class StateCopy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A disk that holds the node's state, or should.

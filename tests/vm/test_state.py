@@ -18,9 +18,11 @@ from core0.client.client import NodeClient, RefusedError, UnreachableError, Wron
 from core0.client.credentials import client_context, issue_certificate
 from core0.wire.config import NodeConfig
 from core0.wire.ports import API
+from core0.wire.state import NEWER_IMAGE
 from core0.wire.storage import PoolSpec, Selector, StorageConfig
 from core0.wire.types import ContainerSpec, Node
 from image.server import Running
+from tests.disk_images import digest, with_newer_state
 from tests.vm import shelf
 from tests.vm.inside import TOKEN, gone, inside, running, settled, until
 from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
@@ -163,6 +165,39 @@ async def test_a_machine_refuses_the_disks_of_another_until_it_is_told_to_be_tha
         await same(client, former)
         assert (await settled(client, "steady")).state == "running"
         await pool_in(client, "fast", "online")
+
+
+async def test_a_node_serves_beside_a_state_of_a_newer_image_and_leaves_it_as_it_is(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+) -> None:
+    one, two = disk(tmp_path, "one"), disk(tmp_path, "two")
+    machine = await machines.start(MachineSpec("older", direct_boot, disks=(one,), uuid=HERE))
+    await machine.wait_for_phase("ready", SECONDS)
+    async with await connect(machine) as client:
+        await shelf.settled(client, 1)
+        await pooled(client, "fast", "single")
+        former = await client.node()
+    await machine.cut_power()
+    with_newer_state(one.path)
+    before = digest(one.path)
+    await boot(machine, one, two)
+    async with await connect(machine) as client:
+        found = (await shelf.settled(client, 2))["one"]
+        assert found.state == "foreign"
+        assert found.why == (
+            "it is not touched: what it remembers of its node is not understood: "
+            f"format 7, this image knows format 1; {NEWER_IMAGE}"
+        )
+        assert (await client.node()).fingerprint != former.fingerprint
+        assert "is left as it is: format 7" in " ".join((await client.state()).warnings)
+        with pytest.raises(RefusedError, match="does not understand: format 7"):
+            await client.adopt_disk("one")
+        with pytest.raises(RefusedError, match="format 7"):
+            await client.adopt_state("one")
+        spec = PoolSpec(Selector(("two",)), format_blank=True)
+        assert (await client.put_pool("other", spec, wait=60)).state == "online"
+    await machine.cut_power()
+    assert digest(one.path) == before
 
 
 async def test_a_disk_whose_driver_comes_late_gives_the_node_its_identity_back(

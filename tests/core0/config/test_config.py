@@ -171,6 +171,16 @@ async def test_a_config_over_the_api_is_kept_without_its_secrets() -> None:
     assert again.applied[0].storage.pools["fast"] == parse(TEXT).storage.pools["fast"]
 
 
+async def test_a_kept_config_of_a_newer_image_is_left_as_it_is_and_told() -> None:
+    node = Node(address=None)
+    await node.kept.put("config", b'{"storage": {"tiers": {}}}')
+    await node.configs.run()
+    status = node.configs.status()
+    assert (status.state, node.applied) == ("refused", [])
+    assert "unknown field `tiers`" in status.why
+    assert node.kept.get("config") == b'{"storage": {"tiers": {}}}'
+
+
 async def test_a_config_over_the_api_is_refused_where_the_command_line_names_one() -> None:
     node = Node(signed(TEXT))
     with pytest.raises(RefusedError, match=r"it comes from http://10\.0\.2\.2"):

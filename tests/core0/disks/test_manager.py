@@ -17,6 +17,7 @@ from core0.node.operations import OperationTable
 from core0.state.disk import Areas
 from core0.wire.control import RefusedError
 from core0.wire.operations import Operation
+from core0.wire.state import NEWER_IMAGE
 from core0.wire.storage import (
     Claim,
     Encryption,
@@ -30,6 +31,7 @@ from core0.wire.storage import (
 )
 from core0.wire.types import Check
 from tests.core0.disks.loop import LoopDisks, can_encrypt, can_loop, loop_disks
+from tests.disk_images import digest, with_newer_state
 from tests.host_node import HERE, remembered
 
 pytestmark = [
@@ -90,7 +92,8 @@ class Node:
         self.booted = False
         (self.folder / "state.json").unlink(missing_ok=True)
         for pool in (self.folder / "pools").glob("*"):
-            subprocess.run(["umount", pool], check=True)
+            if pool.is_mount():
+                subprocess.run(["umount", pool], check=True)
         (self.folder / "mounted.json").unlink(missing_ok=True)
 
 
@@ -592,6 +595,73 @@ async def test_a_pool_of_another_node_is_refused_until_it_is_adopted(node: Node)
         assert manager.book.pool("fast").source == "none"
         with pytest.raises(RefusedError, match="it carries no other node's claim"):
             await manager.claims.adopt("one")
+
+
+async def test_what_a_newer_image_remembers_of_disks_is_left_as_it_is(node: Node) -> None:
+    for name in ("one", "two"):
+        node.disks.plug(name)
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two")
+    understood = node.kept.get("disks")
+    assert understood
+    newer = msgspec.json.encode({**msgspec.json.decode(understood), "tiers": {}})
+    await node.kept.put("disks", newer)
+    node.reboot()
+    node.disks.plug("three")
+    async with node.manager() as manager:
+        await looked(manager, 3)
+        disk = manager.book.disk("one")
+        assert disk.state == "foreign"
+        assert "unknown field `tiers`" in disk.why
+        assert disk.why.endswith(NEWER_IMAGE)
+        spec = PoolSpec(Selector(), format_blank=True)
+        shown = manager.book.disk("three")
+        for refused in (
+            lambda: manager.put_pool("more", spec),
+            lambda: manager.claims.claim("three", Claim()),
+            lambda: manager.claims.claim("one", Claim(disk.content)),
+            lambda: manager.claims.adopt("one"),
+            manager.works.reset,
+        ):
+            with pytest.raises(
+                RefusedError, match="cannot change disks or pools: what the node remembers of them"
+            ):
+                await refused()
+        with pytest.raises(
+            RefusedError, match="cannot change disks or pools: what the node remembers of them"
+        ):
+            manager.works.erase("three", EraseRequest(shown.content))
+        assert manager.book.folders() == {}
+        assert node.kept.get("disks") == newer
+    await node.kept.put("disks", understood)
+    node.reboot()
+    async with node.manager() as manager:
+        await until(manager, "fast", "online")
+        assert read(manager.book.folders()["fast"]) == "kept"
+
+
+async def test_disks_with_a_state_of_a_newer_format_are_left_as_they_are(node: Node) -> None:
+    files = [node.disks.plug(name) for name in ("one", "two")]
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two")
+    node.reboot()
+    for name, file in zip(("one", "two"), files, strict=True):
+        node.disks.pull(name)
+        with_newer_state(file)
+        node.disks.plug(name)
+    before = list(map(digest, files))
+    async with node.manager() as manager:
+        await looked(manager, 2)
+        for disk in manager.book.disks():
+            assert disk.state == "foreign"
+            assert disk.why == (
+                "it is not touched: what it remembers of its node is not understood: "
+                f"format 7, this image knows format 1; {NEWER_IMAGE}"
+            )
+        with pytest.raises(RefusedError, match="that this image does not understand: format 7"):
+            await manager.claims.adopt("one")
+        assert manager.book.folders() == {}
+    assert list(map(digest, files)) == before
 
 
 async def test_a_scrub_begins_by_itself_when_its_time_has_come(

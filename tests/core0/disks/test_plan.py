@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 
+from core0.disks.explain import explain_pool
 from core0.disks.model import (
     ClaimDisk,
     Known,
@@ -19,6 +20,7 @@ from core0.disks.model import (
     WantedPool,
 )
 from core0.disks.plan import plan
+from core0.wire.state import NEWER_IMAGE
 from core0.wire.storage import MountOptions, PoolSpec, Selector
 from tests.core0.disks.landscape import World, blank, claimed, foreign, worlds
 
@@ -159,6 +161,17 @@ def test_a_pool_without_too_many_of_its_disks_stays_down() -> None:
 def test_a_copied_disk_is_not_trusted_and_neither_is_its_original() -> None:
     seen = Seen((claimed("sda", A), claimed("sdb", B), claimed("sdc", B)))
     assert text(Wanted(), two_disks(), seen) == ["mount pool fast, degraded"]
+
+
+def test_a_pool_of_which_a_disk_may_know_more_than_is_understood_is_left_alone() -> None:
+    seen = Seen((claimed("sda", A), claimed("sdb", B)), strange={"/dev/sdb1": "format 7"})
+    assert text(Wanted(), two_disks(), seen) == []
+    assert text(Wanted(), two_disks(made=False), seen) == []
+    state, why = explain_pool("fast", Wanted(), two_disks(), seen, {})
+    assert state == "offline"
+    assert why == f"it is not touched: ata-sdb may know more of it than this image understands; {NEWER_IMAGE}"
+    free = Known({B: KnownDisk("ata-sdb", 1)})
+    assert text(pool(PoolSpec(Selector(("ata-sdb",)))), free, seen) == []
 
 
 def test_an_interrupted_making_is_done_again() -> None:

@@ -191,7 +191,10 @@ def test_copies_of_one_disk_count_once() -> None:
 def test_what_this_image_does_not_understand_is_told() -> None:
     choice = chosen(reading("a", state(5, "a"), strange="format 7, this image knows format 1"))
     assert choice.state == state(5, "a")
-    assert choice.warnings == ("/dev/a1 is left as it is: format 7, this image knows format 1",)
+    (warning,) = choice.warnings
+    assert warning.startswith(
+        "/dev/a1 is left as it is: format 7, this image knows format 1; boot the image that"
+    )
 
 
 NEW = state(7, "ab", T1, T2, value=2)

@@ -1,14 +1,19 @@
 """The store on areas in memory: what is acknowledged, who takes part, what is refused, and what becomes of it."""
 
 import asyncio
+import hashlib
+import struct
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from core0.state.area import BLOCK, HEADERS, encode_slot
+from core0.state.disk import read_slots
 from core0.state.model import Machine
 from core0.state.store import IDENTITY, LARGEST, StateStore
 from core0.wire.control import RefusedError
+from core0.wire.state import NEWER_IMAGE
 from tests.core0.state.model_disks import ModelAreas, ModelDisk
 
 HERE = Machine("e2b1c3d4-1111-4222-8333-444455556666", ("52:54:00:00:00:01",))
@@ -286,3 +291,62 @@ async def test_a_foreign_disk_is_told_in_the_status_with_what_to_do(tmp_path: Pa
     assert former.node in warning
     assert ELSEWHERE.uuid in warning
     assert "adopt" in warning
+
+
+async def test_what_an_image_does_not_understand_is_told_and_nothing_is_written_beside_it(
+    tmp_path: Path,
+) -> None:
+    """Each disk has an older state that can be read: the node is who it was, and knows that it knows too little."""
+    host = Host(tmp_path)
+    before = await host.claimed()
+    await before.put("x", b"[1]")
+    for disk in host.disks.values():
+        write_newer(disk)
+    kept = [dict(disk.medium) for disk in host.disks.values()]
+    store = await host.boot()
+    assert (store.node, store.get(IDENTITY)) == (before.node, b'"me"')
+    assert store.outdated == store.strange["a"] == "format 7, this image knows format 1"
+    with pytest.raises(RefusedError, match="cannot use what the node's disks remember: format 7"):
+        await store.put("x", b"[2]")
+    for overwrite in (False, True):
+        with pytest.raises(
+            RefusedError, match="something that this image does not understand: format 7"
+        ) as no:
+            await store.join("a", "a", overwrite=overwrite)
+        assert no.value.refusal.remedy == NEWER_IMAGE
+    with pytest.raises(RefusedError, match="format 7"):
+        await store.adopt("a")
+    assert [disk.medium for disk in host.disks.values()] == kept
+
+
+async def test_a_disk_of_a_newer_image_among_others_is_left_alone_and_they_serve(tmp_path: Path) -> None:
+    host = Host(tmp_path, disks="abc")
+    await (await host.claimed("abc")).put("x", b"[1]")
+    write_newer(host.disks["c"])
+    store = await host.boot()
+    assert (store.outdated, store.strange) == ("", {"c": "format 7, this image knows format 1"})
+    await store.put("x", b"[2]")
+    assert sorted(store.joined()) == ["a", "b"]
+    assert any("/dev" not in one and "c is left as it is: format 7" in one for one in host.events)
+
+
+async def test_a_field_of_a_newer_image_is_not_lost(tmp_path: Path) -> None:
+    host = Host(tmp_path, disks="a")
+    store = await host.claimed("a")
+    state = {**msgspec.json.decode(msgspec.json.encode(store._state)), "replicas": 3}
+    payload = msgspec.json.encode({"disk": "a", "state": state})
+    mark = (await host.areas.read("a")).held[-1].mark
+    await host.areas.write("a", mark, encode_slot(store._state.sequence, payload), alone=True)
+    after = await host.boot()
+    assert after.node != store.node
+    assert "unknown field `replicas`" in after.strange["a"]
+
+
+def write_newer(disk: ModelDisk) -> None:
+    """Write a state of another format, as another image would: beside the one that was written last."""
+    older = min(read_slots(disk).slots, key=lambda slot: slot.sequence).mark
+    place = next(at for at in HEADERS if disk.read(at, BLOCK)[-32:] == older)
+    head = bytearray(encode_slot(1000, b"{}").header[:-32])
+    struct.pack_into("<I", head, 16, 7)
+    disk.write(place, bytes(head) + hashlib.sha256(head).digest())
+    disk.flush()
