@@ -52,7 +52,7 @@ def _own(request: Request, wanted: NodeManifest, locked: Lock, made: Base) -> _O
     sources = [
         *node.static_files(folder / wanted.static),
         *node.own_sources(request.places.root, wanted.source),
-        node.container_filter(folder / wanted.seccomp, locked.arch),
+        *node.system_call_filters(folder / wanted.seccomp, locked.arch),
     ]
     entries = node.compiled(sources, made.runtime, locked.arch, wanted.python.version)
     identity = Identity(VERSION, locked.arch, wanted.name, _build_id(made, entries), locked.epoch)

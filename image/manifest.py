@@ -84,7 +84,7 @@ class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class NodeManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="node"):
     """A bootable image. `source` names our own packages.
 
-    `static` and `seccomp` are folders beside the manifest: files as they are, and the filter's policy.
+    `static` and `seccomp` are folders beside the manifest: files as they are, and the policies of the filters.
     """
 
     name: str

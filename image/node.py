@@ -111,11 +111,16 @@ def own_sources(root: Path, packages: Sequence[str]) -> list[Entry]:
     ]
 
 
-def container_filter(folder: Path, arch: str) -> Entry:
-    """The system call filter that containers start with."""
-    policy = seccomp.load_policy(folder / "policy.toml")
+# The system call filters: what containers start with, and what carries out strangers' streams.
+_FILTERS: Mapping[str, str] = {"policy.toml": "seccomp.bpf", "receive.toml": "receive.bpf"}
+
+
+def system_call_filters(folder: Path, arch: str) -> Iterator[Entry]:
+    """The filters of a folder's policies."""
     numbers = seccomp.load_numbers(folder / f"syscalls.{arch}.tsv")
-    return file(f"{ZERONODE}/seccomp.bpf", seccomp.build(policy, numbers, arch), OWN)
+    for policy, name in _FILTERS.items():
+        program = seccomp.build(seccomp.load_policy(folder / policy), numbers, arch)
+        yield file(f"{ZERONODE}/{name}", program, OWN)
 
 
 def static_files(static: Path) -> list[Entry]:

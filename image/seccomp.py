@@ -1,6 +1,6 @@
-"""The system call filter of containers, assembled when an image is built.
+"""The system call filters of containers and of `btrfs receive`, assembled when an image is built.
 
-Input: initramfs/seccomp/policy.toml and the table of system call numbers of an architecture. Output: an
+Input: a policy of initramfs/seccomp and the table of system call numbers of an architecture. Output: an
 array of `struct sock_filter` in little endian, for seccomp(2) with SECCOMP_SET_MODE_FILTER, as classic BPF
 (kernel: Documentation/userspace-api/seccomp_filter.rst, Documentation/networking/filter.rst).
 
@@ -60,13 +60,21 @@ class Denied(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calls: tuple[str, ...]
 
 
+class Only(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Values that an argument of a call, counted from 0, must have; others fail with EPERM."""
+
+    argument: int
+    values: tuple[int, ...]
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What containers may call, by name."""
+    """What may be called, by name."""
 
     allowed: tuple[str, ...]
     conditional: tuple[str, ...]
     absent: tuple[str, ...]
     denied: Mapping[str, Denied]
+    only: Mapping[str, Only] = {}
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def load_policy(path: Path) -> Policy:
 
 def _names(policy: Policy) -> list[str]:
     denied = [name for group in policy.denied.values() for name in group.calls]
-    return [*policy.allowed, *policy.conditional, *policy.absent, *denied]
+    return [*policy.allowed, *policy.conditional, *policy.absent, *denied, *policy.only]
 
 
 def load_numbers(path: Path) -> dict[str, int]:
@@ -129,6 +137,8 @@ def _ranges(policy: Policy, numbers: Mapping[str, int]) -> list[_Range]:
         if name not in _CONDITIONS:
             raise PolicyError(f"cannot make a filter: no condition is known for {name}")
         _set(answers, numbers, name, _CONDITIONS[name]())
+    for name, one in policy.only.items():
+        _set(answers, numbers, name, _one_of(one.argument, one.values, _ALLOW, _ERRNO | EPERM))
     grouped = groupby(sorted(answers.items()), key=lambda item: item[1])
     return [_Range(next(iter(group))[0], answer) for answer, group in grouped]
 

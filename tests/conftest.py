@@ -1,10 +1,13 @@
 """Fixtures of every test: golden files, and machines whose consoles are checked."""
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from image import node
 
 # Other work on the same cores makes any example slow once; pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("busy machine", deadline=None)
@@ -15,6 +18,16 @@ pytest_plugins = ("ci.pytest_machines", "tests.host_node")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
+
+
+@pytest.fixture(scope="session")
+def system_call_filters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an image's filters of system calls, for this machine."""
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    folder = tmp_path_factory.mktemp("filters")
+    for entry in node.system_call_filters(Path(__file__).parents[1] / "initramfs/seccomp", arch):
+        (folder / Path(entry.path).name).write_bytes(entry.content)
+    return folder
 
 
 @pytest.fixture

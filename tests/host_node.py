@@ -269,8 +269,11 @@ async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
 
 
 @pytest.fixture
-def host_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostNode]:
+def host_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system_call_filters: Path
+) -> Iterator[HostNode]:
     """A node that is not running yet; its files are below `tmp_path`."""
+    monkeypatch.setattr(paths, "RECEIVE_SECCOMP", str(system_call_filters / "receive.bpf"))
     monkeypatch.setattr(paths, "STORAGE", "")  # the programs are this machine's; the worker must know it
     node = HostNode(tmp_path / "node", worker=Worker())
     for name in ("images", "containers", "cgroup", "system", "exits"):

@@ -1,7 +1,7 @@
 """Jobs of the worker that move streams: `btrfs send`'s work to a connection, and from connections to `btrfs receive`.
 
 What a stranger sent is read here first (`core0.volumes.stream`), then carried out by `btrfs receive`, which sees one
-folder that it can write and no device (`_confine`).
+folder that it can write and no device (`_confine`), and calls what receiving takes (initramfs/seccomp/receive.toml).
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from typing import NoReturn
 
 import msgspec
 
-from core0.linux import btrfs, mounts, namespaces, privileges
+from core0.linux import btrfs, files, mounts, namespaces, privileges
 from core0.linux.tools import environment, tool
 from core0.volumes.model import INCOMING, SNAPSHOTS
 from core0.volumes.observe import opened
 from core0.volumes.stream import StreamError, StreamReader
-from core0.wire import pieces
+from core0.wire import paths, pieces
 from core0.wire.control import Refusal, Reply
 
 _PIECE = 256 << 10
@@ -326,8 +326,9 @@ def _become_receiver(root: str, entry: str, reader: int, words: int) -> NoReturn
         os.dup2(words, 2)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        program = tool("btrfs")
+        program, system_calls = tool("btrfs"), files.read(paths.RECEIVE_SECCOMP)
         place = _confine(root, entry)
+        privileges.install_seccomp(system_calls)
         arguments = [program, "--quiet", "receive", "-e", "-m", _POOL, place]
         os.execve(program, arguments, environment())  # noqa: S606
     except OSError as error:

@@ -4,6 +4,7 @@ SENTINEL = "/etc/zn/sentinel"
 IMAGE = "/etc/zn/image.json"
 ENTRY = "/init"
 SECCOMP = "/usr/lib/zeronode/seccomp.bpf"
+RECEIVE_SECCOMP = "/usr/lib/zeronode/receive.bpf"
 # Drivers of disks, file systems and their programs: an EROFS file, and the folder that it is mounted at.
 STORAGE_FILE = "/usr/lib/zeronode/storage.erofs"
 STORAGE = "/usr/lib/zeronode/storage"

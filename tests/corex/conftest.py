@@ -4,7 +4,6 @@ import asyncio
 import datetime
 import hashlib
 import os
-import platform
 import shutil
 import stat
 import sys
@@ -25,7 +24,6 @@ from corex.http.server import listen
 from corex.wire.api import LogLine, ProcessInfo, State
 from corex.wire.boot import Boot
 from corex.wire.process import ProcessSpec
-from image import seccomp
 
 TOKEN = "t" * 43
 BUSYBOX = Path("/bin/busybox")
@@ -97,13 +95,8 @@ class Surroundings:
 
 
 @pytest.fixture(scope="session")
-def surroundings(identity: Identity, tmp_path_factory: pytest.TempPathFactory) -> Surroundings:
-    arch = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
-    folder = REPOSITORY / "initramfs/seccomp"
-    numbers = seccomp.load_numbers(folder / f"syscalls.{arch}.tsv")
-    program = tmp_path_factory.mktemp("seccomp") / "seccomp.bpf"
-    program.write_bytes(seccomp.build(seccomp.load_policy(folder / "policy.toml"), numbers, arch))
-    return Surroundings(identity, program)
+def surroundings(identity: Identity, system_call_filters: Path) -> Surroundings:
+    return Surroundings(identity, system_call_filters / "seccomp.bpf")
 
 
 def children(pid: int) -> list[int]:

@@ -15,6 +15,7 @@ import pytest
 from image import seccomp
 
 FOLDER = Path(__file__).parents[2] / "initramfs/seccomp"
+POLICIES = sorted(FOLDER.glob("*.toml"))
 POLICY = seccomp.load_policy(FOLDER / "policy.toml")
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 NUMBERS = seccomp.load_numbers(FOLDER / f"syscalls.{ARCH}.tsv")
@@ -109,17 +110,19 @@ def _install_and_exit(program: bytes) -> None:
     os._exit(0)
 
 
+@pytest.mark.parametrize("file", POLICIES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])
-def test_the_filter_answers_every_number_as_the_policy_says(arch: str) -> None:
+def test_a_filter_answers_every_number_as_its_policy_says(arch: str, file: Path) -> None:
+    policy = seccomp.load_policy(file)
     numbers = seccomp.load_numbers(FOLDER / f"syscalls.{arch}.tsv")
-    program = list(struct.iter_unpack("<HBBI", seccomp.build(POLICY, numbers, arch)))
-    denied = {name for group in POLICY.denied.values() for name in group.calls}
+    program = list(struct.iter_unpack("<HBBI", seccomp.build(policy, numbers, arch)))
+    denied = {name for group in policy.denied.values() for name in group.calls}
     by_number = {number: name for name, number in numbers.items()}
     for number in range(max(numbers.values()) + 3):
         name = by_number.get(number, "")
-        if name in POLICY.conditional:
+        if name in (*policy.conditional, *policy.only):
             continue
-        expected = "allow" if name in POLICY.allowed else "EPERM" if name in denied else "ENOSYS"
+        expected = "allow" if name in policy.allowed else "EPERM" if name in denied else "ENOSYS"
         assert run(program, number, arch) == expected, (number, name)
 
 
@@ -143,11 +146,36 @@ def run(program: list[tuple[int, ...]], number: int, arch: str) -> str:
                 return {0x7FFF0000: "allow", 0x50001: "EPERM", 0x50026: "ENOSYS"}[value]
 
 
-def test_every_denied_call_exists_somewhere() -> None:
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda path: path.stem)
+def test_every_call_of_a_policy_exists_somewhere(policy: Path) -> None:
     everywhere = {
         name for arch in ("amd64", "arm64") for name in seccomp.load_numbers(FOLDER / f"syscalls.{arch}.tsv")
     }
-    assert set(seccomp._names(POLICY)) <= everywhere
+    assert set(seccomp._names(seccomp.load_policy(policy))) <= everywhere
+
+
+def test_what_receives_streams_may_neither_mount_nor_reach_a_process() -> None:
+    allowed = set(seccomp._names(seccomp.load_policy(FOLDER / "receive.toml")))
+    for name in (
+        "mount",
+        "umount2",
+        "mount_setattr",
+        "move_mount",
+        "open_tree",
+        "setns",
+        "unshare",
+        "kill",
+        "tgkill",
+    ):
+        assert name not in allowed
+    assert not allowed & {
+        "ptrace",
+        "process_vm_writev",
+        "bpf",
+        "socket",
+        "open_by_handle_at",
+        "io_uring_setup",
+    }
 
 
 def test_a_call_in_two_places_is_refused(tmp_path: Path) -> None:

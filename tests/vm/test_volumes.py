@@ -27,6 +27,11 @@ MIB = 1 << 20
 SIZE = 64 * MIB
 IDLE = ("/bin/sh", "-c", "while :; do sleep 1; done")
 FILL = "dd if=/dev/urandom of=/data/full bs=64k count=2000 conv=fsync 2>&1; busybox stat -c %s /data/full"
+# Files of most kinds, for a stream; and what they are.
+MAKE_KINDS = """cd /data && busybox mkdir -m 700 d && cd d && busybox ln -s ../day link && busybox ln ../day same
+busybox mkfifo pipe; busybox truncate -s 1000000 holes; echo own > own; busybox chown 33:33 own; busybox chmod 640 own
+busybox mv own owned; cd /data"""
+LIST = "cd /data && busybox find . -exec busybox stat -c '%n %F %s %u %g %a %h' {} ';' | busybox sort"
 
 
 @asynccontextmanager
@@ -77,6 +82,8 @@ async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
             assert "Disk quota exceeded" in full
             assert int(full.split()[-1]) == pytest.approx(SIZE, rel=0.01)
             assert await run("busybox rm /data/full && sync && echo removed") == "removed\n"
+            kinds = await run(f"{MAKE_KINDS}; {LIST}")
+            assert kinds.count("\n") == 8, kinds
         await client.take_snapshot("data", "monday")
         with pytest.raises(RefusedError, match="container web has it"):
             await client.roll_back("data", "monday")
@@ -92,6 +99,7 @@ async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
         moved = await running(client, "moved", spec(argv=IDLE, mounts=(VolumeMount("moved", "/data"),)))
         async with shell(machine, moved) as run:
             assert await run("cat /data/day; busybox stat -c %u /data/day") == "monday\n0\n"
+            assert await run(LIST) == kinds
         await client.delete_container("moved")
         await until(gone(client, "moved"))
         await client.delete_volume("moved", snapshots=True)

@@ -102,7 +102,8 @@ class Node:
 
 
 @pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+def worker(monkeypatch: pytest.MonkeyPatch, system_call_filters: Path) -> Iterator[Worker]:
+    monkeypatch.setattr(paths, "RECEIVE_SECCOMP", str(system_call_filters / "receive.bpf"))
     monkeypatch.setattr(paths, "STORAGE", "")  # the programs of this machine
     made = Worker()
     yield made

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core0.wire import pieces
+from core0.volumes import transfer
+from core0.wire import paths, pieces
 from core0.wire.control import Refusal, Reply
 from core0.wire.volume_calls import ExportCall
 from core0.wire.volumes import Import, ImportRequest, VolumeSpec
@@ -291,6 +292,63 @@ async def test_a_stream_that_writes_through_a_link_reaches_nothing(two: Node, tm
     assert outside.read_text() == "untouched"
     assert names(other) == []
     assert "made" not in names(Path("/etc"))
+
+
+# In place of `btrfs receive`: a program that a stream has got hold of, and what becomes of its tries. It reads
+# itself, because Python would read a script with calls that are not for `btrfs receive` either.
+TAKEN_OVER = """\
+#!/usr/bin/python3 -ISc(lambda o,s:exec(o.read(o.open(s.argv[1],0),9999),globals()))(*map(__import__,('os','sys')))
+import ctypes, errno, fcntl, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def tried(name, result):
+    print(name, "done" if result >= 0 else errno.errorcode[ctypes.get_errno()], file=sys.stderr)
+def path(name, *arguments):
+    try:
+        tried(name, getattr(os, name)(*arguments) or 0)
+    except OSError as error:
+        print(name, errno.errorcode[error.errno], file=sys.stderr)
+place = os.open(sys.argv[-1], os.O_RDONLY)
+tried("remount", libc.mount(None, b"/", None, 0x1020, None))
+tried("unmount", libc.umount2(b"/run/pool", 2))
+tried("mount", libc.mount(b"tmpfs", b"/run", b"tmpfs", 0, None))
+tried("setattr", libc.syscall(442, -100, b"/", 0x8000, (ctypes.c_uint64 * 4)(0, 1, 0, 0), 32))
+tried("unshare", libc.unshare(0x10000000))
+tried("kill", libc.kill(os.getppid(), 0))
+tried("trace", libc.ptrace(16, os.getppid(), 0, 0))
+tried("owner", libc.fcntl(place, fcntl.F_SETOWN, os.getppid()))
+tried("delete", libc.ioctl(place, ctypes.c_ulong(0x5000940F), bytes(4096)))
+tried("quota", libc.ioctl(place, ctypes.c_ulong(0xC0109428), bytes(16)))
+tried("socket", libc.socket(1, 1, 0))
+path("open", "OUTSIDE", os.O_WRONLY)
+path("mkdir", sys.argv[-1] + "/inside")
+sys.exit(1)
+"""
+
+
+async def test_a_program_that_a_stream_has_got_hold_of_can_do_nothing_more_than_receive(
+    two: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside, program = tmp_path / "outside", tmp_path / "storage/usr/bin/btrfs"
+    outside.write_text("untouched")
+    program.parent.mkdir(parents=True)
+    program.write_text(TAKEN_OVER.replace("OUTSIDE", str(outside)))
+    program.chmod(0o755)
+    one = await two.volumes.imports.begin("copy", NEW, None)
+    entry = names(slow_place(two) / "incoming")[0]
+    monkeypatch.setattr(paths, "STORAGE", str(tmp_path / "storage"))
+    receiver = transfer._Receiver(two.pools.there["slow"], entry)
+    with pytest.raises(OSError, match="remount") as caught:
+        await asyncio.to_thread(receiver.finish)
+    assert dict(word.split() for word in str(caught.value).split("; ")) == {
+        **dict.fromkeys(("remount", "unmount", "mount", "setattr", "unshare", "kill"), "ENOSYS"),
+        **dict.fromkeys(("trace", "socket"), "ENOSYS"),
+        **dict.fromkeys(("owner", "delete", "quota"), "EPERM"),
+        "open": "EROFS",
+        "mkdir": "done",
+    }
+    assert outside.read_text() == "untouched"
+    await two.operations.cancel(one.operation)
+    await left_nothing(two, one)
 
 
 async def test_an_import_that_is_cancelled_leaves_nothing(two: Node) -> None:
