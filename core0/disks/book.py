@@ -6,7 +6,7 @@ It is the one thing that the manager's parts share. Whoever changes disks or poo
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -102,6 +102,8 @@ class Book:
         figures: of the pools that serve.
         health: of the disks that tell it, by device.
         waiting: requests that wait for disks that do not answer any more, by device.
+        busy: the disks that the node itself keeps busy, by device, and what they are doing: it may take long, and
+            nothing else is asked of them meanwhile.
         changing: the turn to change disks or pools.
         wake: the manager shall look at everything again.
         listed: set once it is known which disks there are.
@@ -132,6 +134,7 @@ class Book:
         self.figures: dict[str, Figures] = {}
         self.health: dict[str, Health | None] = {}
         self.waiting: dict[str, int] = {}
+        self.busy: dict[str, str] = {}
         self.changing = asyncio.Lock()
         self.wake = asyncio.Event()
         self.listed = asyncio.Event()
@@ -162,6 +165,22 @@ class Book:
     def devices(self) -> Mapping[str, frozenset[str]]:
         """The pools that serve: the kernel's names of the disks that they have now, by name."""
         return {name: frozenset(pool.devices.values()) for name, pool in self.mounted.items()}
+
+    @contextlib.contextmanager
+    def occupying(self, doing: str, *devices: str) -> Iterator[None]:
+        """Give disks something to do that may take them long: for the block, none of them counts as hung.
+
+        Args:
+            doing: one plain sentence on what it is.
+            devices: the kernel's names of the disks.
+        """
+        before = self.busy
+        self.busy = {**before, **dict.fromkeys(devices, doing)}
+        try:
+            yield
+        finally:
+            others = {device: what for device, what in self.busy.items() if device not in devices}
+            self.busy = {**others, **{device: before[device] for device in devices if device in before}}
 
     async def wait_changed(self) -> None:
         """Wait until a disk or a pool is something else than before."""
@@ -266,10 +285,12 @@ class Book:
         """What is there, as it was seen last."""
         disks = combine(self.facts, self.looks, self.config.media, self.health, self.waiting)
         unlocked = frozenset(claim for claim in self.known.disks if apply.is_open(claim))
-        settled = not self.looking and all(facts.device in self.looks for facts in self.facts)
+        settled = not self.looking and all(
+            facts.device in {**self.looks, **self.busy} for facts in self.facts
+        )
         patient = time.monotonic() < self.patient_until
         own = dict.fromkeys(self.keep.joined().values(), self.doubt) if self.doubt else {}
-        return Seen(disks, unlocked, self.mounted, settled, patient, {**self.keep.strange, **own})
+        return Seen(disks, unlocked, self.mounted, settled, patient, self.busy, {**self.keep.strange, **own})
 
     def own(self) -> dict[str, SeenDisk]:
         """The node's own disks that are there, by claim."""

@@ -59,7 +59,8 @@ class Claims:
         claim = disk.content.claim if disk.content else ""
         await self._book.keep.leave(claim)
         await self._book.remember(apply.without_disk(self._book.known, claim))
-        await apply.clear_table(self._book.world, disk.facts)
+        with self._book.occupying("it is being cleared", disk.facts.device):
+            await apply.clear_table(self._book.world, disk.facts)
         self._book.looks.pop(disk.facts.device, None)
 
     async def join_copies(self, trying: Callable[[str], AbstractContextManager[None]]) -> None:

@@ -23,7 +23,7 @@ def explain_disk(disk: SeenDisk, known: Known, seen: Seen) -> Verdict:
     if disk.trouble:
         return "unusable", f"it cannot be used: {disk.trouble}; replace it if that stays", None
     if disk.content is None:
-        return "probing", "it is being looked at", None
+        return "probing", seen.busy.get(disk.facts.device, "it is being looked at"), None
     state, why, pool = _explain_content(disk, disk.content, known, seen)
     if disk.waiting:
         said = f"it does not answer, and {disk.waiting} requests wait for it; look at its cable and power"

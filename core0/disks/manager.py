@@ -43,6 +43,7 @@ _SETTLE = 0.1
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 60.0
 # Uevents can be lost, and disks that hung may have come to themselves.
 _LOOK_AGAIN = 60.0
+_FORMATTING = "a file system is being made on it"
 
 
 class Disks:
@@ -192,7 +193,7 @@ class Disks:
             self.book.looks = {
                 name: look
                 for name, look in self.book.looks.items()
-                if f"/{name}" not in event.devpath or self._is_mounted(look)
+                if f"/{name}" not in event.devpath or name in self.book.busy or self._is_mounted(look)
             }
             self.book.wake.set()
 
@@ -206,7 +207,7 @@ class Disks:
         self.book.listed.set()
         self._forget_gone()
         for facts in self.book.facts:
-            if facts.device not in self.book.looks and facts.device not in self.book.looking:
+            if facts.device not in {**self.book.looks, **self.book.looking, **self.book.busy}:
                 task = asyncio.create_task(self._look(facts), name=f"look {facts.device}")
                 task.add_done_callback(self._ended)
                 self.book.looking[facts.device] = task
@@ -336,9 +337,10 @@ class Disks:
             case MakePool(name, spec, disks):
                 await self._make(name, spec, disks)
             case RemakePool(name):
-                options = book.options(name)
+                options, own = book.options(name), book.own()
                 data, key = book.data(name), book.key(name)
-                book.known = await apply.finish_pool(book.world, book.known, name, data, key, options)
+                with book.occupying(_FORMATTING, *(own[claim].facts.device for claim in data)):
+                    book.known = await apply.finish_pool(book.world, book.known, name, data, key, options)
             case Unlock(name, claim):
                 await apply.unlock_disk(book.world, claim, book.data(name)[claim], book.key(name) or b"")
                 await self._seal_anew(name)
@@ -359,7 +361,10 @@ class Disks:
         if spec.encryption and spec.encryption.key == "tpm2":
             key, sealed = await keys.make_key(book.world)
             book.keys[name] = key.encode()
-        book.known = await apply.make_pool(book.world, book.known, name, spec, data, book.key(name), sealed)
+        with book.occupying(_FORMATTING, *(found.facts.device for found in claims.values())):
+            book.known = await apply.make_pool(
+                book.world, book.known, name, spec, data, book.key(name), sealed
+            )
 
     async def _seal_anew(self, name: str) -> None:
         """After the recovery key opened a pool: let the TPM have it again, as the machine is now."""

@@ -198,6 +198,7 @@ class Seen(msgspec.Struct, frozen=True):
         mounted: pools by name.
         settled: whether every disk that is there has been looked at, or given up.
         patient: whether missing disks may still come: a boot is young.
+        busy: the disks that the node itself keeps busy for long, and what they are doing, by the kernel's name.
         strange: the state partitions whose content this image does not understand, and why: a newer one wrote it.
     """
 
@@ -206,6 +207,7 @@ class Seen(msgspec.Struct, frozen=True):
     mounted: dict[str, SeenPool] = {}
     settled: bool = True
     patient: bool = False
+    busy: dict[str, str] = {}
     strange: dict[str, str] = {}
 
 

@@ -4,7 +4,7 @@ Sources: Documentation/ABI/stable/sysfs-block (inflight), Documentation/block/st
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from core0.linux import files
@@ -42,17 +42,18 @@ class Stalls:
     def __init__(self) -> None:
         self._since: dict[str, tuple[int, float]] = {}
 
-    def take(self, samples: Mapping[str, Sample], now: float) -> dict[str, int]:
+    def take(self, samples: Mapping[str, Sample], now: float, busy: Collection[str] = ()) -> dict[str, int]:
         """How many requests wait for disks that have answered nothing for too long, by the kernel's name.
 
         Args:
             samples: of all disks.
             now: monotonic seconds.
+            busy: disks whose time does not run: what they were told to do may take them longer than that.
         """
-        busy = {name: sample for name, sample in samples.items() if sample.waiting}
+        asked = {name: sample for name, sample in samples.items() if sample.waiting and name not in busy}
         since = {}
-        for name, sample in busy.items():
+        for name, sample in asked.items():
             answered, start = self._since.get(name, (sample.answered, now))
             since[name] = (sample.answered, start if answered == sample.answered else now)
         self._since = since
-        return {name: busy[name].waiting for name, (_, start) in since.items() if now - start >= DEADLINE}
+        return {name: asked[name].waiting for name, (_, start) in since.items() if now - start >= DEADLINE}

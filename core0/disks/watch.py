@@ -36,7 +36,7 @@ class Watch:
         """Which disks leave requests waiting."""
         stalls = stall.Stalls()
         while True:
-            waiting = stalls.take(stall.observe(), time.monotonic())
+            waiting = stalls.take(stall.observe(), time.monotonic(), self._book.busy)
             if waiting.keys() != self._book.waiting.keys():
                 self._book.waiting = waiting
                 self._book.tell_changed()
@@ -104,7 +104,7 @@ class Watch:
         due = time.monotonic() - _HEALTH_EVERY
         for facts in self._book.facts:
             look, asked = looks.get(facts.device, Look()), self._asked.get(facts.device)
-            if facts.device in self._book.waiting:
+            if facts.device in self._book.waiting or facts.device in self._book.busy:
                 continue
             if facts.bus in _WITH_HEALTH and look.content and (asked is None or asked <= due):
                 self._asked[facts.device] = time.monotonic()

@@ -1,5 +1,6 @@
 """Long or final work: scrub, replacement of a disk, erasure, the end of a pool, reset of the node."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -169,6 +170,16 @@ class Works:
         return disk
 
     async def _replace(self, name: str, old: str, new: SeenDisk, progress: Progress) -> str:
+        with contextlib.ExitStack() as preparing:
+            preparing.enter_context(self._book.occupying("it is being prepared for a pool", new.facts.device))
+
+            def told(done: float | None, said: str) -> None:
+                preparing.close()  # what was discarded is discarded: from here on it must answer
+                progress(done, said)
+
+            return await self._rebuild(name, old, new, told)
+
+    async def _rebuild(self, name: str, old: str, new: SeenDisk, progress: Progress) -> str:
         async with self._book.changing:
             if not new.content or new.content.claim not in self._book.known.disks:
                 await self._claims.take(new, new.content.id if new.content else "")
@@ -233,13 +244,17 @@ class Works:
         return look.content is not None and look.content.claim in self._book.known.disks
 
     async def _erase(self, disk: SeenDisk, request: EraseRequest, progress: Progress) -> str:
-        async with self._book.changing:
-            if disk.content and disk.content.claim in self._book.known.disks:
-                await self._claims.let_go(disk)
+        device = disk.facts.device
         try:
-            return await erase.erase_disk(self._book.world.worker, disk.facts, request.method, progress)
+            with self._book.occupying("it is being erased", device):
+                async with self._book.changing:
+                    if disk.content and disk.content.claim in self._book.known.disks:
+                        await self._claims.let_go(disk)
+                self._book.looks.pop(device, None)  # what it held is nothing to act on from here on
+                self._book.tell_changed()
+                return await erase.erase_disk(self._book.world.worker, disk.facts, request.method, progress)
         finally:
-            self._book.looks.pop(disk.facts.device, None)
+            self._book.looks.pop(device, None)
             self._book.wake.set()
 
     async def _give_replacement_up(self, name: str, new: str) -> None:

@@ -1,5 +1,6 @@
 """Disks of a booted node: seen, claimed, pooled, found again, and left alone."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from ci.qemu.spec import DirectBoot, MachineSpec
 from ci.qemu.tpm import software_tpm
 from core0.client.client import NodeClient, RefusedError
 from core0.wire.storage import Claim, Encryption, EraseRequest, Pool, PoolSpec, Selector
+from core0.wire.volumes import VolumeSpec
 from tests.disk_images import blank, with_ext4
-from tests.vm.shelf import settled
+from tests.vm.shelf import disk_in, settled
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 READY_SECONDS = 10.0
@@ -100,6 +102,35 @@ async def test_a_disk_is_erased_by_the_first_method_that_it_has(
         assert all(one.holds == () for one in (await settled(client, len(disks))).values())
     for one in disks:
         assert not any(one.path.read_bytes())
+
+
+async def test_a_disk_that_takes_long_to_be_erased_is_not_taken_for_one_that_hangs(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+) -> None:
+    """Both answer nothing from some moment on; who was asked last is told to hang, and the other one is not."""
+    slow, other = with_ext4(blank(tmp_path, "slow"), "photos"), blank(tmp_path, "other")
+    machine = await machines.start(MachineSpec("patient", direct_boot, disks=(slow, other)))
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        shown = (await settled(client, 2))["slow"]
+        pool = await client.put_pool("fast", PoolSpec(Selector(("other",)), format_blank=True), wait=60)
+        assert pool.state == "online", pool.why
+        await client.put_volume("data", VolumeSpec(64 << 20, "fast"))
+        await machine.hang_disk("slow")
+        erasing = await client.erase_disk("slow", EraseRequest(shown.content))
+        await machine.hang_disk("other")
+        creating = asyncio.create_task(client.put_volume("more", VolumeSpec(64 << 20, "fast")))
+        await disk_in(client, "other", "hung")
+        shown = await client.disk("slow")
+        assert (shown.state, shown.why, shown.content) == ("probing", "it is being erased", "")
+        with pytest.raises(RefusedError, match="cannot claim virtio-slow: it has not been looked at yet"):
+            await client.claim_disk("slow", Claim())
+        for disk in (slow, other):
+            await machine.mend_disk(disk.name)
+        done = await client.operation(erasing.id, 60)
+        assert (done.state, done.detail) == ("done", "erased by discard; it reads as zeros")
+        assert (await disk_in(client, "slow", "unclaimed")).why.startswith("it is blank")
+        assert (await creating).state == "ready"
 
 
 async def opened(client: NodeClient) -> Pool:

@@ -29,6 +29,14 @@ def test_a_disk_hangs_that_answers_nothing_while_requests_wait(
     assert found == waiting
 
 
+def test_a_disk_that_the_node_keeps_busy_does_not_hang_until_its_time_has_run_again() -> None:
+    stalls, sample = Stalls(), {"vda": Sample(1, 10), "vdb": Sample(1, 10)}
+    assert stalls.take(sample, 0.0) == {}
+    assert stalls.take(sample, 20.0, busy={"vda"}) == {"vdb": 1}
+    assert stalls.take(sample, 34.0) == {"vdb": 1}
+    assert stalls.take(sample, 50.0) == {"vda": 1, "vdb": 1}
+
+
 def test_the_kernels_counters_are_read(tmp_path: Path) -> None:
     for name, text in (
         ("inflight", "       2        3\n"),
