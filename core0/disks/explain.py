@@ -96,6 +96,9 @@ def explain_pool(
     if pool is None:
         return _explain_unmade(name, wanted, known, seen, failures)
     gone, spare = missing(name, pool, known, seen), SPARE[pool.profile]
+    may_come = name not in seen.mounted and set(gone) - set(pool.stale) and (seen.patient or not seen.settled)
+    if len(gone) > spare and may_come:
+        return "waiting", f"{_lacks(gone, known, seen)}; they may still come"
     if len(gone) > spare:
         few = f"serves without {spare} of its disks at most" if spare else "needs all its disks"
         return "offline", f"{_lacks(gone, known, seen)}, and {pool.profile} {few}; plug what is missing"
