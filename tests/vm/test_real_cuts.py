@@ -15,7 +15,9 @@ import aiohttp
 import msgspec
 
 from ci.pytest_machines import Machines
+from ci.qemu.console import ConsoleError
 from ci.qemu.machine import Machine
+from ci.qemu.monitor import MonitorError
 from ci.qemu.spec import DirectBoot, MachineSpec
 from core0.client.client import NodeClient, UnreachableError
 from core0.wire.config import NodeConfig
@@ -40,6 +42,15 @@ LONGEST = 0.6
 # So many volumes besides the journal, and snapshots of it, are never deleted: the first by name.
 KEPT = 3
 CONFIG = "the config"
+# What a cut does to who works with the machine.
+CUT_OFF = (
+    asyncio.CancelledError,
+    ConsoleError,
+    MonitorError,
+    UnreachableError,
+    corex.UnreachableError,
+    aiohttp.ClientError,
+)
 UNKNOWN_DISK = "a serial number that no disk has"
 
 
@@ -248,8 +259,8 @@ async def cut_during(
     task.cancel()
     try:
         await task
-    except* (asyncio.CancelledError, UnreachableError, corex.UnreachableError, aiohttp.ClientError):
-        pass  # what the cut has done to it
+    except* CUT_OFF:
+        pass
 
 
 async def cut_and_turn(machine: Machine) -> None:
