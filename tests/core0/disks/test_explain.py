@@ -1,10 +1,10 @@
-"""What is said of pools whose disks are not there."""
+"""What is said of pools: of their disks that are not there, and of those that serve badly."""
 
 import pytest
 from msgspec.structs import replace
 
 from core0.disks.explain import explain_pool
-from core0.disks.model import Known, KnownDisk, KnownPool, Seen, SeenPool, Wanted
+from core0.disks.model import Figures, Known, KnownDisk, KnownPool, Seen, SeenPool, Wanted
 from core0.wire.storage import MountOptions
 from tests.core0.disks.landscape import claimed
 
@@ -47,3 +47,46 @@ def test_a_pool_whose_last_disk_is_old_is_down_when_the_newer_one_had_time_to_co
     known, old = mirror(stale=(B,)), Seen((claimed("sdb", B),), patient=True)
     assert said(known, old)[0] == "waiting"
     assert said(known, replace(old, patient=False))[0] == "offline"
+
+
+@pytest.mark.parametrize(
+    ("figures", "erred", "state", "why"),
+    [
+        pytest.param(Figures(), (), "online", "it serves, with all 2 disks", id="well"),
+        pytest.param(
+            Figures(full="data"),
+            (A,),
+            "online",
+            "it serves, but it is full; delete files, snapshots or volumes",
+            id="full",
+        ),
+        pytest.param(
+            Figures(full="metadata"),
+            (),
+            "online",
+            "it serves, but its metadata is full, so it takes nothing more; delete files, snapshots or volumes",
+            id="full of metadata",
+        ),
+        pytest.param(
+            Figures(),
+            (B, A),
+            "online",
+            "it serves, but ata-sda, ata-sdb made errors; 'zn pool scrub fast' corrects what it can",
+            id="errors",
+        ),
+        pytest.param(
+            Figures(read_only=True, full="data"),
+            (A,),
+            "failed",
+            "its files can only be read: the kernel stopped writing to it after an error; "
+            "look at its disks and their errors, then 'zn node reboot'",
+            id="read-only",
+        ),
+    ],
+)
+def test_a_pool_that_is_mounted_says_what_ails_it(
+    figures: Figures, erred: tuple[str, ...], state: str, why: str
+) -> None:
+    disks = claimed("sda", A), claimed("sdb", B)
+    seen = Seen(disks, mounted={"fast": SeenPool(frozenset((A, B)), MountOptions())})
+    assert explain_pool("fast", Wanted(), mirror(), seen, {}, figures, erred) == (state, why)
