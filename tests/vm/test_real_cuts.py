@@ -19,13 +19,14 @@ from ci.qemu.console import ConsoleError
 from ci.qemu.machine import Machine
 from ci.qemu.monitor import MonitorError
 from ci.qemu.spec import DirectBoot, MachineSpec
+from ci.qemu.write_log import Replay, copy_sparse
 from core0.client.client import NodeClient, UnreachableError
 from core0.wire.config import NodeConfig
 from core0.wire.storage import PoolSpec, Selector, StorageConfig
 from core0.wire.types import ContainerSpec
 from core0.wire.volumes import Origin, Volume, VolumeSpec
 from corex.client import client as corex
-from tests.disk_images import MIB, blank
+from tests.disk_images import MIB, SIZE, blank
 from tests.vm import writing
 from tests.vm.inside import running
 from tests.vm.sabotage import order, sabotage
@@ -263,11 +264,43 @@ async def cut_during(
         pass
 
 
-async def cut_and_turn(machine: Machine) -> None:
-    """Take the power away and give it back, with the disks in the opposite order."""
-    await machine.cut_power()
-    machine.spec = msgspec.structs.replace(machine.spec, disks=machine.spec.disks[::-1])
-    await machine.power_on()
+class Power:
+    """The power of a machine whose disks have caches: a log of each holds what it wrote since it was switched on.
+
+    Attributes:
+        disks: the machine's.
+    """
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        self.disks = tuple(blank(folder, name, log=folder / f"{name}.log") for name in DISKS)
+        self._folder = folder
+        self._chance = chance
+        self._begin()
+
+    def _begin(self) -> None:
+        for disk in self.disks:
+            assert disk.log
+            disk.log.write_bytes(b"")
+            copy_sparse(disk.path, disk.path.with_suffix(".start"))
+
+    async def cut(self, machine: Machine) -> None:
+        """Take the power away and give it back; the disks are in the opposite order then."""
+        await machine.cut_power()
+        self._begin()
+        machine.spec = msgspec.structs.replace(machine.spec, disks=machine.spec.disks[::-1])
+        await machine.power_on()
+
+    async def lose(self, machine: Machine) -> None:
+        """Take the power away and with it what the disks had in their caches; give it back."""
+        await machine.cut_power()
+        for disk in self.disks:
+            assert disk.log
+            if disk.log.stat().st_size:  # else nothing was written since the start
+                replay = Replay(disk.log, SIZE, self._folder, disk.path.with_suffix(".start"))
+                copy_sparse(replay.cut(len(replay.requests), self._chance), disk.path)
+                replay.end()
+        self._begin()
+        await machine.power_on()
 
 
 async def test_all_that_was_acknowledged_outlives_real_cuts_one_after_another(
@@ -275,9 +308,9 @@ async def test_all_that_was_acknowledged_outlives_real_cuts_one_after_another(
 ) -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
-    disks = tuple(blank(tmp_path, name) for name in DISKS)
+    power = Power(tmp_path, chance)
     machine = await machines.start(
-        MachineSpec("cut", sabotage(direct_boot, tmp_path), disks=disks, uuid=UUID)
+        MachineSpec("cut", sabotage(direct_boot, tmp_path), disks=power.disks, uuid=UUID)
     )
     await machine.wait_for_phase("ready", READY_SECONDS)
     identity = (await machine.wait_for_phase("identity", READY_SECONDS)).detail
@@ -285,11 +318,11 @@ async def test_all_that_was_acknowledged_outlives_real_cuts_one_after_another(
     await life.begin()
     for number in range(power_cuts):
         seconds = machine.acceleration.seconds(chance.uniform(0, LONGEST))
-        cuts = (machine.reset, lambda: cut_and_turn(machine))
+        cut = (machine.reset, lambda: power.cut(machine), lambda: power.lose(machine))[number % 3]
         try:
-            await cut_during(life.go_on(), seconds, cuts[number % 2])
+            await cut_during(life.go_on(), seconds, cut)
             if number % 3 == 2:
-                await cut_during(life.come_back(), seconds, cuts[number % 2])
+                await cut_during(life.come_back(), seconds, cut)
             await life.come_back()
             assert (await machine.wait_for_phase("identity", READY_SECONDS)).detail == identity
             await life.examine()
