@@ -18,6 +18,9 @@ pytest_plugins = ("ci.pytest_machines", "tests.host_node")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
+    parser.addoption(
+        "--power-cuts", type=int, default=3, metavar="N", help="real power cuts of a node that works (3)"
+    )
 
 
 @pytest.fixture(scope="session")

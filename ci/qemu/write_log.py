@@ -114,8 +114,14 @@ def _extents(image: int, place: int, end: int) -> Iterator[tuple[int, int]]:
 class Replay:
     """A disk that is brought from one moment of a log to the next, and looked at as of a power cut there."""
 
-    def __init__(self, log: Path, size: int, folder: Path) -> None:
-        """A blank disk of so many bytes, as it was when the log began; `folder` is for its images.
+    def __init__(self, log: Path, size: int, folder: Path, start: Path | None = None) -> None:
+        """A disk as it was when the log began: blank and of so many bytes, or as `start` has it.
+
+        Args:
+            log: the log of its writes.
+            size: its size in bytes.
+            folder: for its images.
+            start: an image of it.
 
         Raises:
             WriteLogError: it is no log.
@@ -126,8 +132,11 @@ class Replay:
         self._durable = folder / "durable.img"
         self._cut = folder / "cut.img"
         self._done = 0
-        with self._durable.open("wb") as file:
-            file.truncate(size)
+        if start:
+            copy_sparse(start, self._durable)
+        else:
+            with self._durable.open("wb") as file:
+                file.truncate(size)
 
     def cut(self, moment: int, chance: random.Random) -> Path:
         """The disk after a cut behind so many requests; moments must not go back. The image may be changed."""
@@ -135,7 +144,7 @@ class Replay:
         with self._durable.open("r+b") as file:
             apply(self._log, file.fileno(), self.requests[self._done : durable])
         self._done = max(self._done, durable)
-        _copy_sparse(self._durable, self._cut)
+        copy_sparse(self._durable, self._cut)
         with self._cut.open("r+b") as file:
             apply(self._log, file.fileno(), survivors(self.requests[self._done : moment], chance))
         return self._cut
@@ -145,7 +154,7 @@ class Replay:
         self._log.close()
 
 
-def _copy_sparse(source: Path, target: Path) -> None:
+def copy_sparse(source: Path, target: Path) -> None:
     """Copy a file's data and leave its holes."""
     size = source.stat().st_size
     with source.open("rb") as old, target.open("wb") as new:

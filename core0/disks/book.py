@@ -100,6 +100,7 @@ class Book:
         looking: the looks under way.
         failures: what went wrong, by pool or disk.
         figures: of the pools that serve.
+        erred: by pool, the claims of disks that made errors which no scrub has seen to.
         health: of the disks that tell it, by device.
         waiting: requests that wait for disks that do not answer any more, by device.
         busy: the disks that the node itself keeps busy, by device, and what they are doing: it may take long, and
@@ -132,6 +133,7 @@ class Book:
         self.looking: dict[str, asyncio.Task[None]] = {}
         self.failures: dict[str, Failure] = {}
         self.figures: dict[str, Figures] = {}
+        self.erred: dict[str, frozenset[str]] = {}
         self.health: dict[str, Health | None] = {}
         self.waiting: dict[str, int] = {}
         self.busy: dict[str, str] = {}
@@ -225,7 +227,8 @@ class Book:
 
     def _shown(self, name: str) -> Pool:
         failures = {subject: failure.why for subject, failure in self.failures.items()}
-        return show_pool(name, self.wanted(), self.known, self.seen(), failures, self.figures.get(name))
+        figures, erred = self.figures.get(name), self.erred.get(name, frozenset())
+        return show_pool(name, self.wanted(), self.known, self.seen(), failures, figures, erred)
 
     def note_mount(self, name: str, pool: SeenPool | None) -> None:
         """A pool serves so now, or not any more (None); the next node daemon shall know."""
@@ -320,18 +323,19 @@ class Book:
     def tell_changed(self) -> None:
         """Wake who waits, and tell each disk's and pool's sentence when it is a new one."""
         for disk in self.disks():
-            self._say(disk.id, disk.state, disk.why)
+            self._say(disk.id, disk.state, disk.why, disk.state in _ALERTS)
         for pool in self.pools():
-            self._say(f"pool {pool.name}", pool.state, pool.why)
+            full = self.figures.get(pool.name, Figures()).full
+            self._say(f"pool {pool.name}", pool.state, pool.why, bool(full) or pool.state in _ALERTS)
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def _say(self, subject: str, state: str, why: str) -> None:
+    def _say(self, subject: str, state: str, why: str, alert: bool) -> None:
         if self._said.get(subject) != why:
             self._said[subject] = why
             if state != "probing":
                 said = f"{why[:1].upper()}{why[1:]}"
-                self.report("storage", subject, f"Alert: {why}" if state in _ALERTS else said)
+                self.report("storage", subject, f"Alert: {why}" if alert else said)
 
 
 def _remembered(keep: Keep) -> tuple[Known, dict[str, PoolSpec], str]:

@@ -1,14 +1,16 @@
 """One plain sentence for each disk and each pool: what it is used for, or why not and what to do. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from core0.disks.model import NEEDED, SPARE, Content, Known, KnownPool, Seen, SeenDisk, Wanted
+from core0.disks.model import NEEDED, SPARE, Content, Figures, Known, KnownPool, Seen, SeenDisk, Wanted
 from core0.disks.plan import candidates, claimable, fits, is_strange, lacking, missing, own_disks
 from core0.wire.state import NEWER_IMAGE
 from core0.wire.storage import DiskState, PoolSpec, PoolState
 
 # What blkid calls a GPT of which only the record is readable that protects it from old programs.
 _TABLES = {"PMBR": "a broken GPT partition table"}
+
+_READ_ONLY = "its files can only be read: the kernel stopped writing to it after an error"
 
 # So many other disks a sentence mentions.
 _TOLD = 3
@@ -85,7 +87,13 @@ def _in_words(kind: str, label: str, device: str) -> str:
 
 
 def explain_pool(
-    name: str, wanted: Wanted, known: Known, seen: Seen, failures: Mapping[str, str]
+    name: str,
+    wanted: Wanted,
+    known: Known,
+    seen: Seen,
+    failures: Mapping[str, str],
+    figures: Figures = Figures(),  # noqa: B008 — frozen
+    erred: Collection[str] = (),
 ) -> tuple[PoolState, str]:
     """Whether a pool serves, and why.
 
@@ -95,24 +103,47 @@ def explain_pool(
         known: what the node remembers.
         seen: disks and pools as they are.
         failures: by pool, what went wrong the last time that something was tried for it.
+        figures: of the pool, if it serves.
+        erred: its members that made errors which no scrub has seen to, by claim.
     """
     pool = known.pools.get(name)
     if pool is None:
         return _explain_unmade(name, wanted, known, seen, failures)
-    gone, spare = missing(name, pool, known, seen), SPARE[pool.profile]
-    newer = [
-        claim
-        for claim, disk in own_disks(known, seen).items()
-        if claim in pool.members and is_strange(disk, seen)
-    ]
-    if newer and name not in seen.mounted:
+    gone = missing(name, pool, known, seen)
+    if len(gone) > SPARE[pool.profile]:
+        return _explain_lack(name, pool, known, seen, gone)
+    if name not in seen.mounted:
+        return _explain_unmounted(name, pool, wanted, known, seen, failures, gone)
+    if gone and not figures.read_only:
+        return "degraded", _explain_degraded(name, known, seen, gone)
+    return _explain_whole(name, pool, known, figures, erred)
+
+
+def _explain_lack(
+    name: str, pool: KnownPool, known: Known, seen: Seen, gone: Sequence[str]
+) -> tuple[PoolState, str]:
+    spare = SPARE[pool.profile]
+    if name not in seen.mounted and set(gone) - set(pool.stale) and (seen.patient or not seen.settled):
+        return "waiting", f"{_lacks(gone, known, seen)}; they may still come"
+    few = f"serves without {spare} of its disks at most" if spare else "needs all its disks"
+    return "offline", f"{_lacks(gone, known, seen)}, and {pool.profile} {few}; plug what is missing"
+
+
+def _explain_unmounted(
+    name: str,
+    pool: KnownPool,
+    wanted: Wanted,
+    known: Known,
+    seen: Seen,
+    failures: Mapping[str, str],
+    gone: Sequence[str],
+) -> tuple[PoolState, str]:
+    """Why a pool is not mounted that could be."""
+    own = own_disks(known, seen)
+    newer = [claim for claim in pool.members if claim in own and is_strange(own[claim], seen)]
+    if newer:
         said = f"{_names(newer, known)} may know more of it than this image understands"
         return "offline", f"it is not touched: {said}; {NEWER_IMAGE}"
-    if len(gone) > spare:
-        few = f"serves without {spare} of its disks at most" if spare else "needs all its disks"
-        return "offline", f"{_lacks(gone, known, seen)}, and {pool.profile} {few}; plug what is missing"
-    if name in seen.mounted:
-        return _explain_mounted(name, pool, known, seen, gone)
     if name in failures:
         return "failed", failures[name]
     if pool.encryption and name not in wanted.keys:
@@ -124,20 +155,29 @@ def explain_pool(
     return "waiting", "it is being mounted"
 
 
-def _explain_mounted(
-    name: str, pool: KnownPool, known: Known, seen: Seen, gone: tuple[str, ...]
+def _explain_degraded(name: str, known: Known, seen: Seen, gone: tuple[str, ...]) -> str:
+    if own_disks(known, seen).keys() >= set(gone):
+        return f"it serves without {_names(gone, known)}, which came back; 'zn pool replace {name}'"
+    remedy = f"plug what is missing, or 'zn pool replace {name}'"
+    return f"it serves, but {_lacks(gone, known, seen)}; {remedy}"
+
+
+def _explain_whole(
+    name: str, pool: KnownPool, known: Known, figures: Figures, erred: Collection[str]
 ) -> tuple[PoolState, str]:
-    if gone and own_disks(known, seen).keys() >= set(gone):
-        return (
-            "degraded",
-            f"it serves without {_names(gone, known)}, which came back; 'zn pool replace {name}'",
+    if figures.read_only:
+        return "failed", f"{_READ_ONLY}; look at its disks and their errors, then 'zn node reboot'"
+    if figures.full:
+        what = "it is full" if figures.full == "data" else "its metadata is full, so it takes nothing more"
+        return "online", f"it serves, but {what}; delete files, snapshots or volumes"
+    if erred:
+        lost = (
+            "corrects what it can" if SPARE[pool.profile] else "counts what is lost, for no other disk has it"
         )
-    if gone:
-        remedy = f"plug what is missing, or 'zn pool replace {name}'"
-        return "degraded", f"it serves, but {_lacks(gone, known, seen)}; {remedy}"
-    return "online", f"it serves, with all {len(pool.members)} disks" if len(
-        pool.members
-    ) > 1 else "it serves"
+        made = f"{_names(tuple(sorted(erred)), known)} made errors"
+        return "online", f"it serves, but {made}; 'zn pool scrub {name}' {lost}"
+    several = len(pool.members) > 1
+    return "online", f"it serves, with all {len(pool.members)} disks" if several else "it serves"
 
 
 def _explain_unmade(
@@ -172,7 +212,7 @@ def _others(spec: PoolSpec, found: Sequence[SeenDisk], known: Known, seen: Seen)
     return "".join(f"; {one}" for one in (*told, *left))
 
 
-def _lacks(gone: tuple[str, ...], known: Known, seen: Seen) -> str:
+def _lacks(gone: Sequence[str], known: Known, seen: Seen) -> str:
     """Which disks are missing, and which are there with an old state."""
     own = own_disks(known, seen)
     away = tuple(claim for claim in gone if claim not in own)
@@ -189,5 +229,5 @@ def _disks(claims: tuple[str, ...], known: Known) -> str:
     return f"{'disk' if len(claims) == 1 else 'disks'} {_names(claims, known)} {'is' if len(claims) == 1 else 'are'}"
 
 
-def _names(claims: tuple[str, ...] | list[str], known: Known) -> str:
+def _names(claims: Sequence[str], known: Known) -> str:
     return ", ".join(known.disks[claim].id if claim in known.disks else claim[:8] for claim in claims)

@@ -181,12 +181,23 @@ class SeenPool(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """Figures of a mounted pool in bytes; of its members, by claim: size, allocated, errors since they were reset."""
+    """Figures of a mounted pool.
+
+    Attributes:
+        size: bytes that it can take.
+        used: bytes that data and metadata take.
+        free: bytes that can still be written.
+        members: of its members, by claim: size, allocated, errors since they were reset.
+        full: what there is no room for any more.
+        read_only: whether the kernel stopped writing to it, after an error.
+    """
 
     size: int = 0
     used: int = 0
     free: int = 0
     members: dict[str, tuple[int, int, int]] = {}
+    full: Literal["", "data", "metadata"] = ""
+    read_only: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True):

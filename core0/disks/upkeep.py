@@ -4,7 +4,8 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from core0.disks import blocks
 from core0.disks.apply import FORMAT, LOOK, TABLE, DiskError, World
@@ -16,6 +17,8 @@ from core0.wire.storage import Scrub
 
 # Seconds between two looks at the progress of long work; a scrub or a replacement itself may take days.
 _EVERY, _DAYS = 1.0, 30 * 86400.0
+# Where fewer bytes are left there is no room: btrfs was seen to refuse with two MiB of its metadata free.
+_ROOM = 4 << 20
 _MISSING = "missing "
 _DONE = re.compile(r"([\d.]+)% done, (\d+) write errs, (\d+) uncorr")
 
@@ -26,9 +29,10 @@ Progress = Callable[[float | None, str], None]
 def read_figures(path: str, devices: dict[str, str]) -> Figures:
     """Figures of the file system at `path`. `devices` are the members' devices by claim. Run by the worker."""
     size, free = blocks.space(path)
+    read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        used = sum(space.used for space in btrfs.spaces(descriptor).values())
+        spaces, found = btrfs.spaces(descriptor), btrfs.devices(descriptor)
         claims = {os.path.realpath(device): claim for claim, device in devices.items()}
         members = {
             claims[os.path.realpath(one.path)]: (
@@ -36,12 +40,34 @@ def read_figures(path: str, devices: dict[str, str]) -> Figures:
                 one.used,
                 btrfs.device_errors(descriptor, one.number).total,
             )
-            for one in btrfs.devices(descriptor)
+            for one in found
             if os.path.realpath(one.path) in claims
         }
     finally:
         os.close(descriptor)
-    return Figures(size, used, free, members)
+    used = sum(space.used for kind, space in spaces.items() if kind != "reserve")
+    full = lacks_room(free, spaces, found)
+    return Figures(size, used, free, members, full, read_only)
+
+
+def lacks_room(
+    free: int, spaces: Mapping[str, btrfs.Space], devices: Sequence[btrfs.Device]
+) -> Literal["", "data", "metadata"]:
+    """What there is no room for. The kernel's estimate (statfs(2)) may show much free that metadata has no room for.
+
+    Args:
+        free: the kernel's estimate.
+        spaces: what is allocated for each kind.
+        devices: of the file system.
+    """
+    nothing = btrfs.Space(0, 0)
+    metadata, reserve = spaces.get("metadata", nothing), spaces.get("reserve", nothing)
+    growing = sum(one.size - one.used >= _ROOM for one in devices)
+    if growing >= min(2, len(devices)):  # of several, two take metadata
+        return ""
+    if metadata.total and metadata.total - metadata.used - reserve.total < _ROOM:
+        return "metadata"
+    return "data" if free < _ROOM else ""
 
 
 def number_devices(path: str) -> dict[str, tuple[int, int]]:

@@ -1,6 +1,6 @@
 """Disks and pools as the API shows them. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from core0.disks.explain import explain_disk, explain_pool
 from core0.disks.model import Figures, Known, KnownPool, Seen, SeenDisk, Wanted
@@ -44,12 +44,13 @@ def show_pool(
     seen: Seen,
     failures: Mapping[str, str],
     figures: Figures | None,
+    erred: Collection[str],
 ) -> Pool:
     """A pool for the API; its passphrase is nobody's to see."""
     pool, wish = known.pools.get(name), wanted.pools.get(name)
     made = pool or (wish.spec if wish else None)
-    state, why = explain_pool(name, wanted, known, seen, failures)
     numbers = figures or Figures()
+    state, why = explain_pool(name, wanted, known, seen, failures, numbers, erred)
     return Pool(
         name=name,
         id=pool.uuid if pool else "",

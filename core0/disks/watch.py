@@ -93,6 +93,7 @@ class Watch:
             if errors > before.members.get(claim, (0, 0, 0))[2]:
                 said = f"Alert: disk {self._book.known.disks[claim].id} made {errors} errors; 'zn pool scrub {name}'"
                 self._book.report("storage", name, said)
+                self._book.erred[name] = self._book.erred.get(name, frozenset()) | {claim}
         if found != before:
             self._book.figures[name] = found
             self._book.tell_changed()

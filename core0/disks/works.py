@@ -49,12 +49,22 @@ class Works:
             async with self._book.changing:
                 pool = msgspec.structs.replace(self._book.known.pools[name], scrub=found)
                 await self._book.remember(apply.with_pool(self._book.known, name, pool))
+            if not found.uncorrectable:
+                await self._forget_errors(name)
             self._book.tell_changed()
             if found.uncorrectable:
                 self._book.report("storage", name, f"Alert: scrub found {found.detail}; restore what it hit")
             return found.detail
 
         return self._operations.start("scrub", name, work)
+
+    async def _forget_errors(self, name: str) -> None:
+        """What disks missed is corrected: also those errors count as seen to that the scrub itself came upon."""
+        path = f"{self._book.world.pools}/{name}"
+        self._book.figures[name] = await self._book.world.worker.call(
+            upkeep.read_figures, path, self._book.data(name), deadline=apply.LOOK
+        )
+        self._book.erred.pop(name, None)
 
     def replace(self, name: str, wanted: Replacement) -> Operation:
         """Rebuild a member of a pool on another disk.
@@ -236,6 +246,8 @@ class Works:
                 if content:
                     await apply.clear_data(self._book.world, claim, content.data)
             await self._book.remember(apply.without_pool(self._book.known, name))
+        self._book.figures.pop(name, None)
+        self._book.erred.pop(name, None)
         self._book.looks = {
             device: look for device, look in self._book.looks.items() if not self._is_own(look)
         }

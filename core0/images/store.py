@@ -51,8 +51,14 @@ class Store:
         task = self._pulls.get(reference)
         if not task:
             task = self._pulls[reference] = asyncio.create_task(self._pull(reference))
-            task.add_done_callback(lambda _: self._pulls.pop(reference, None))
+            task.add_done_callback(lambda ended: self._let_go(reference, ended))
         return await asyncio.shield(task)
+
+    def _let_go(self, reference: str, pull: asyncio.Task[Image]) -> None:
+        """A pull has ended: who waits for it is told. If nobody does any more, its failure is nobody's."""
+        self._pulls.pop(reference, None)
+        if not pull.cancelled():
+            pull.exception()  # seen, or asyncio reports it as a defect
 
     async def _pull(self, reference: str) -> Image:
         folder = Path(tempfile.mkdtemp(dir=self._work))

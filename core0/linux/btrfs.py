@@ -53,7 +53,7 @@ _DEVICE_STATS = struct.Struct("=QQQ5Q968x")
 _SPACE = struct.Struct("=QQQ")
 _SEND = struct.Struct("=qQQQQI28x")
 
-_SPACE_DATA, _SPACE_SYSTEM, _SPACE_METADATA = 1, 2, 4
+_SPACES = {1: "data", 2: "system", 4: "metadata", 1 << 49: "reserve"}
 _GROUP_LEVEL = 48
 # Of an item in a tree: object, type, offset.
 _Key = tuple[int, int, int]
@@ -561,7 +561,10 @@ def device_errors(descriptor: int, number: int, *, reset: bool = False) -> Devic
 
 
 def spaces(descriptor: int) -> Mapping[str, Space]:
-    """What is allocated and used, for `data`, `metadata` and `system`; a file system with mixed groups has `data`."""
+    """What is allocated and used, for `data`, `metadata` and `system`; a file system with mixed groups has `data`.
+
+    The `reserve` is a part of what metadata has free: the kernel keeps it for its own needs, and for deleting.
+    """
     head = bytearray(16)
     _ioctl(descriptor, _SPACE_INFO, head, "cannot read the space")
     slots = struct.unpack("=QQ", head)[1]
@@ -571,7 +574,7 @@ def spaces(descriptor: int) -> Mapping[str, Space]:
     found: dict[str, Space] = {}
     for place in range(min(slots, struct.unpack_from("=QQ", buffer)[1])):
         flags, total, used = _SPACE.unpack_from(buffer, 16 + _SPACE.size * place)
-        for bit, kind in ((_SPACE_DATA, "data"), (_SPACE_METADATA, "metadata"), (_SPACE_SYSTEM, "system")):
+        for bit, kind in _SPACES.items():
             if flags & bit:
                 before = found.get(kind, Space(0, 0))
                 found[kind] = Space(before.total + total, before.used + used)

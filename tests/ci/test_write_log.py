@@ -86,6 +86,15 @@ def test_a_cut_loses_only_what_no_flush_came_behind(
     assert all(one.length in range(4096, 16385, 4096) for one in kept if not one.flush)
 
 
+def test_a_log_goes_on_where_an_image_of_the_disk_ends(tmp_path: Path) -> None:
+    log, start = tmp_path / "disk.log", tmp_path / "start.img"
+    log.write_bytes(SUPERBLOCK + entry(1, block("b"), FLUSH))
+    start.write_bytes(block("a", 4))
+    replay = Replay(log, 2048, tmp_path, start)
+    assert replay.cut(0, random.Random(1)).read_bytes() == block("a", 4)
+    replay.end()
+
+
 @pytest.mark.vm
 async def test_a_disk_is_replayed_to_each_moment(machines: Machines, tmp_path: Path) -> None:
     disk, log = tmp_path / "disk.img", tmp_path / "disk.log"

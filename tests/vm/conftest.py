@@ -43,6 +43,7 @@ RESTORABLE = ("tsc=unstable", "nosoftlockup")
 READY_SECONDS = 10.0
 # The library's own deadlines come first and say more; this one ends what hangs beyond them.
 TEST_SECONDS = 900
+CUT_SECONDS = 120
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
             if isinstance(item, pytest.Function) and asyncio.iscoroutinefunction(item.obj):
                 item.add_marker(one_loop, append=False)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `power_cuts` makes as many as the option says, and has the time for it."""
+    if "power_cuts" in metafunc.fixturenames:
+        count = metafunc.config.getoption("--power-cuts")
+        seconds = pytest.mark.timeout(TEST_SECONDS + count * CUT_SECONDS)
+        metafunc.parametrize("power_cuts", [pytest.param(count, marks=seconds)])
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +185,7 @@ def busybox(oci: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spec(server: Running, busybox: Path) -> Callable[..., ContainerSpec]:
     """Makes specs of containers of that image."""
 

@@ -10,6 +10,7 @@ Nothing of the product knows. Paths are the node's.
     count PATH          stop that; how many records were acknowledged
     check PATH COUNT    read the file: are its first COUNT records what was written?
     fill PATH           make a file longer until no space is left
+    ls PATH             what is in a folder
 """
 
 import ctypes
@@ -110,8 +111,8 @@ class Writer(threading.Thread):
 
 
 def record(number: int) -> bytes:
-    """4 KiB that no other record is like."""
-    return b"%08d" % number * 512
+    """4 KiB that no other record is like; tests/vm/writing.py writes such ones, too."""
+    return b"%07d\n" % number * 512
 
 
 def check(path: str, wanted: str) -> str:
@@ -139,8 +140,13 @@ def fill(path: str) -> str:
                 size += piece
 
 
+def ls(path: str) -> str:
+    """What is in a folder."""
+    return " ".join(sorted(one.name for one in of_node(path).iterdir()))
+
+
 WRITERS: dict[str, Writer] = {}
-VERBS: dict[str, Callable[..., str]] = {one.__name__: one for one in (write, reached, count, check, fill)}
+VERBS: dict[str, Callable[..., str]] = {one.__name__: one for one in (write, reached, count, check, fill, ls)}
 
 
 def processes(name: str) -> Iterator[int]:

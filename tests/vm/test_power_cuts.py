@@ -1,14 +1,16 @@
 """Power cuts: whatever the moment, what was acknowledged is there afterwards, and nothing is half made.
 
 Most cuts are made on a log of all writes of one run (ci/qemu/write_log.py): the disk as it would be after each of a
-hundred random moments is looked at by the node's own code on this machine. A few are real.
+hundred random moments is looked at by the node's own code on this machine. Real ones are in test_real_cuts.py.
 """
 
+import asyncio
 import os
 import random
 import subprocess
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -16,9 +18,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 import pytest
 import pytest_asyncio
-from msgspec.structs import replace
 
-from ci.pytest_machines import Machines
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
@@ -30,18 +30,21 @@ from core0.linux.worker import Worker
 from core0.state.choose import choose
 from core0.state.disk import interpret, read_slots
 from core0.wire.storage import PoolSpec, Selector
+from core0.wire.types import Container, ContainerSpec
 from core0.wire.volumes import Origin, VolumeSpec
 from tests.core0.disks.loop import can_loop
 from tests.core0.volumes.conftest import Node
 from tests.disk_images import MIB, SIZE, blank
+from tests.vm import writing
+from tests.vm.inside import running
 from tests.vm.sabotage import order, sabotage
-from tests.vm.shelf import READY_SECONDS, disk_in, settled, until
+from tests.vm.saboteur import record
+from tests.vm.shelf import READY_SECONDS, settled
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 MOMENTS = 100
-UUID = "7e5c1d2a-0f5b-4b8c-9a53-0c9f1f6f2d11"
-POOL = "/run/zn/pools/safe"
-FILE = f"{POOL}/volumes/diary/file"
+RECORD = len(record(0))
+FILE = "/run/zn/pools/safe/volumes/diary/file"
 
 
 @dataclass
@@ -63,13 +66,17 @@ class Ledger:
 
     log: Path
     pool: int = 0
-    records: list[tuple[int, int]] = field(default_factory=list)
+    records: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     volumes: list[Promise] = field(default_factory=list)
     ended: list[Promise] = field(default_factory=list)
 
     def now(self) -> int:
         """The place of the log."""
         return self.log.stat().st_size
+
+    def reached(self, file: str, count: int) -> None:
+        """So many records of a file, named by its volume, are acknowledged."""
+        self.records[file].append((count, self.now()))
 
     def made(self, what: str) -> None:
         """A volume or a snapshot is acknowledged."""
@@ -83,14 +90,42 @@ class Ledger:
         self.ended.append(Promise(what, self.now()))
 
 
-async def live(client: NodeClient, machine: Machine, ledger: Ledger) -> None:
-    """An eventful life: a pool, volumes that come and go, a writer all the time."""
+async def live(client: NodeClient, machine: Machine, ledger: Ledger, wanted: ContainerSpec) -> None:
+    """An eventful life: a pool, volumes that come and go, a process and a container that write all the time."""
     pool = await client.put_pool("safe", PoolSpec(Selector(), format_blank=True), wait=60)
     assert pool.state == "online", pool.why
     ledger.pool = ledger.now()
-    await client.put_volume("diary", VolumeSpec(256 * MIB, "safe"))
-    ledger.made("diary")
+    for name in ("diary", writing.VOLUME):
+        await client.put_volume(name, VolumeSpec(256 * MIB, "safe"))
+        ledger.made(name)
     assert await order(machine, "write", FILE) == "begun"
+    async with listening(machine, await running(client, writing.NAME, wanted), ledger):
+        await change_volumes(client, machine, ledger)
+    count, words = (await order(machine, "count", FILE)).split(" ", 1)
+    assert words == "records"
+    ledger.reached("diary/file", int(count))
+
+
+@asynccontextmanager
+async def listening(machine: Machine, container: Container, ledger: Ledger) -> AsyncIterator[None]:
+    """Note in the block what a container has written; it must have written something in the end."""
+
+    async def listen() -> None:
+        async for count in writing.acknowledged(machine, container):
+            ledger.reached("journal/records", count)
+
+    task = asyncio.create_task(listen())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert ledger.records["journal/records"], "the container wrote nothing"
+
+
+async def change_volumes(client: NodeClient, machine: Machine, ledger: Ledger) -> None:
+    """Make volumes, clones and snapshots, and delete some."""
     for round_ in range(6):
         name = f"guest{round_}"
         origin = Origin("diary", f"day{round_ - 1}") if round_ % 2 else None
@@ -100,17 +135,14 @@ async def live(client: NodeClient, machine: Machine, ledger: Ledger) -> None:
         ledger.made(name)
         await client.take_snapshot("diary", f"day{round_}")
         ledger.made(f"diary@day{round_}")
-        ledger.records.append((int(await order(machine, "reached", FILE)), ledger.now()))
+        ledger.reached("diary/file", int(await order(machine, "reached", FILE)))
         if round_ % 3 != 2:
             with ledger.ending(name):
                 await client.delete_volume(name)
         if round_ >= 2:
             with ledger.ending(f"diary@day{round_ - 2}"):
                 await client.delete_snapshot("diary", f"day{round_ - 2}")
-        ledger.records.append((int(await order(machine, "reached", FILE)), ledger.now()))
-    count, words = (await order(machine, "count", FILE)).split(" ", 1)
-    assert words == "records"
-    ledger.records.append((int(count), ledger.now()))
+        ledger.reached("diary/file", int(await order(machine, "reached", FILE)))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -119,18 +151,19 @@ async def ledger(
     acceleration: Acceleration,
     tmp_path_factory: pytest.TempPathFactory,
     connect: Connect,
+    spec: Callable[..., ContainerSpec],
 ) -> AsyncIterator[Ledger]:
     """What a node acknowledged in an eventful life, with the log of its disk's writes."""
     folder = tmp_path_factory.mktemp("safe")
     log = folder / "safe.log"
     log.touch()
-    spec = MachineSpec("safe", sabotage(direct_boot, folder), disks=(blank(folder, "safe", log=log),))
+    safe = MachineSpec("safe", sabotage(direct_boot, folder), disks=(blank(folder, "safe", log=log),))
     found = Ledger(log)
-    async with Machine(spec, acceleration, folder) as machine:
+    async with Machine(safe, acceleration, folder) as machine:
         await machine.wait_for_phase("ready", READY_SECONDS)
         async with await connect(machine) as client:
             await settled(client, 1)
-            await live(client, machine, found)
+            await live(client, machine, found, writing.writer(spec))
         await machine.quit()
     yield found
     log.unlink()
@@ -221,10 +254,11 @@ class Doctor:
         assert list((self.place / "incoming").iterdir()) == []
 
     def _examine_records(self, moment: int) -> None:
-        count = max((count for count, since in self.ledger.records if since <= moment), default=0)
-        if count:
-            held = (self.place / "volumes" / "diary" / "file").read_bytes()[: count * 4096]
-            assert held == b"".join(b"%08d" % number * 512 for number in range(count)), "records are lost"
+        for file, records in self.ledger.records.items():
+            count = max((count for count, since in records if since <= moment), default=0)
+            if count:
+                held = (self.place / "volumes" / file).read_bytes()[: count * RECORD]
+                assert held == b"".join(map(record, range(count))), f"records of {file} are lost"
 
 
 @pytest.mark.root
@@ -246,42 +280,3 @@ async def test_what_was_acknowledged_outlives_a_cut_at_any_moment(
             error.add_note(f"after request {moment} of {last}, seed {seed}")
             raise
     replay.end()
-
-
-@pytest.mark.parametrize("how", ["killed, its disks in another order then", "reset"])
-async def test_a_node_comes_back_from_a_real_cut_with_all_it_acknowledged(
-    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path, how: str
-) -> None:
-    disks = (blank(tmp_path, "safe"), blank(tmp_path, "empty"))
-    spec = MachineSpec("cut", sabotage(direct_boot, tmp_path), disks=disks, uuid=UUID)
-    machine = await machines.start(spec)
-    await machine.wait_for_phase("ready", READY_SECONDS)
-    identity = (await machine.wait_for_phase("identity", READY_SECONDS)).detail
-    async with await connect(machine) as client:
-        await settled(client, 2)
-        await client.put_pool("safe", PoolSpec(Selector(("safe",)), format_blank=True), wait=60)
-        await client.put_volume("diary", VolumeSpec(64 * MIB, "safe"))
-        await order(machine, "write", FILE)
-        await client.take_snapshot("diary", "day")
-        await client.put_volume("guest", VolumeSpec(32 * MIB, "safe"))
-        await client.delete_volume("guest")
-        reached = int(await order(machine, "reached", FILE))
-    if how == "reset":
-        await machine.reset()
-    else:
-        await machine.cut_power()
-        machine = await machines.start(replace(spec, name="again", disks=disks[::-1]))
-    await machine.wait_for_phase("ready", READY_SECONDS)
-    assert (await machine.wait_for_phase("identity", READY_SECONDS)).detail == identity
-    async with await connect(machine) as client:
-        assert (await disk_in(client, "safe", "foreign", "in-use")).pool == "safe"
-        assert (await client.pool("safe", wait=60)).state == "online"
-
-        async def taken() -> bool:
-            return [one.state for one in await client.volumes()] == ["ready"]
-
-        await until(client, taken)
-        assert {one.name: [two.name for two in one.snapshots] for one in await client.volumes()} == {
-            "diary": ["day"]
-        }
-        assert await order(machine, "check", FILE, str(reached)) == f"all {reached} records are right"

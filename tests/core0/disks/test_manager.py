@@ -430,9 +430,7 @@ async def test_what_a_disk_missed_is_not_mixed_in_after_a_reboot(
     node.reboot()
     node.disks.pull("one")
     async with node.manager() as manager:
-        await looked(manager, 1)
-        shown = manager.book.pool("fast")
-        assert shown.state == "offline"
+        shown = await until(manager, "fast", "offline")
         assert shown.why.startswith("disk virtio-one is missing and virtio-two came back with an old state")
     node.disks.plug("one")
     async with node.manager() as manager:

@@ -192,6 +192,7 @@ def test_what_a_file_system_says_of_itself(btrfs_disk: Loop, root: int) -> None:
     spaces = btrfs.spaces(root)
     assert spaces["data"].used == 3 * MIB
     assert 0 < spaces["metadata"].used < spaces["metadata"].total
+    assert 0 < spaces["reserve"].total < spaces["metadata"].total
     assert btrfs.is_btrfs(root)
     with opened(Path("/proc")) as proc:
         assert not btrfs.is_btrfs(proc)

@@ -237,7 +237,8 @@ class Lives(RuleBasedStateMachine):
             self.runner.run(putting)
         except (RefusedError, PowerCutError):
             worlds = self.worlds.setdefault(self.store.node, [])
-            if self.beside:
+            if self.beside:  # any of its disks may have it now, as what was begun there
+                self.beside.members |= set(self.store.joined())
                 worlds.append(self.beside)
                 self.beside = None
             self.unacknowledged |= set(change.items())
