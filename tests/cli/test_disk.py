@@ -138,3 +138,33 @@ def test_a_refusal_of_the_node_names_the_field(disks: LoopDisks, zn: Zn) -> None
     said = zn("pool", "create", "fast", "--profile", "raid1", "--disk", "one")
     assert (said.code, said.out) == (3, "")
     assert "raid1 needs 2 disks, and 1 are named" in said.err
+
+
+def test_the_documents_example_works_as_it_stands(
+    disks: LoopDisks, zn: Zn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("typer.confirm", lambda *said, **__: bool(asked.append(str(said)) or True))
+    disks.plug("S4EW001", SMALL, bus="nvme")
+    disks.plug("S4EW002", SMALL, bus="nvme")
+    make_ext4(disks.plug("WD-4711", SMALL, bus="ata"), "photos")
+    until_looked(zn, 3)
+    page = (Path(__file__).parents[2] / "docs" / "disks.md").read_text()
+    example = page.partition("## A worked example")[2].partition("```sh\n")[2].partition("```")[0]
+    commands = [line.partition("#")[0].split() for line in example.splitlines() if line[0] != "#"]
+    shown = [line.split() for line in example.splitlines() if line.startswith("# ") and "-" in line]
+    listed = [line.split() for line in zn("disk", "ls").out.splitlines()[1:]]
+    assert len(shown) == len(listed) == 3
+    for wanted, found in zip(shown, sorted(listed, key=lambda row: "WD" in row[0]), strict=True):
+        _, disk, _, media, _, _, state, _, *why = wanted
+        assert (disk, media, state) == (found[0], found[2], found[5])
+        assert " ".join(found[7:]).startswith(" ".join(why[:8]))
+    for program, *words in commands:
+        said = zn(*words)
+        assert (program, said.code) == ("zn", 0), (words, said.err)
+    assert len(asked) == 1
+    found = {one.name: one for one in read(zn("pool", "ls", "--json"), tuple[Pool, ...])}
+    assert {name: [one.disk for one in pool.members] for name, pool in found.items()} == {
+        "fast": ["nvme-S4EW001", "nvme-S4EW002"],
+        "slow": ["ata-WD-4711"],
+    }

@@ -16,10 +16,12 @@ class LoopDisks:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._devices: dict[str, str] = {}
+        self._buses: dict[str, str] = {}
         self.read_only: set[str] = set()
 
-    def plug(self, name: str, size: int = 1 << 30, sector: int = 512) -> Path:
+    def plug(self, name: str, size: int = 1 << 30, sector: int = 512, bus: str = "virtio") -> Path:
         """Plug a disk; what an earlier one of that name held is still on it."""
+        self._buses[name] = bus
         file = self._folder / name
         if not file.exists():
             with file.open("wb") as new:
@@ -54,7 +56,13 @@ class LoopDisks:
         }
         size = int((block / "size").read_text()) * 512
         return facts(
-            device, size, serial=name, bus="virtio", partitions=partitions, read_only=name in self.read_only
+            device,
+            size,
+            serial=name,
+            bus=self._buses[name],
+            rotational=self._buses[name] == "ata",
+            partitions=partitions,
+            read_only=name in self.read_only,
         )
 
     def end(self) -> None:
