@@ -67,9 +67,10 @@ def create(
     memory: Annotated[int, typer.Option(help="MiB of memory at most.")] = Limits().memory_mib,
     cpus: Annotated[float, typer.Option(help="Processors at most.")] = Limits().cpus,
     wait: Wait = 60.0,
+    update: Annotated[bool, typer.Option("--update", help="Make it anew as told, if there is one.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Create a container, or make an existing one as told, and start it.
+    """Create a container and start it.
 
     Example: zn container create web --image http://10.0.2.2:8080/oci/demo/ -p 8080:80
     """
@@ -85,7 +86,7 @@ def create(
         mounts=[_mount(text) for text in volume or ()],
         limits={"memory_mib": memory, "cpus": cpus},
     )
-    made = call(ctx.obj, lambda client: client.put_container(name, spec, wait))
+    made = call(ctx.obj, lambda client: client.put_container(name, spec, wait, new=not update))
     _remember(ctx.obj, made, token)
     _print(made, as_json)
     _fail_unless(made, "running")

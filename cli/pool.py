@@ -62,6 +62,7 @@ def create(
     encrypt: Annotated[
         str | None, typer.Option(help="Encrypt. The key: operator (asks for a passphrase) or tpm2.")
     ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Change it, if there is one.")] = False,
     wait: Wait = 60.0,
     as_json: Json = False,
 ) -> None:
@@ -83,7 +84,7 @@ def create(
         mount={"compress": compress},
     )
     secret = _ask_passphrase(twice=True) if encrypt == "operator" else None
-    made = call(ctx.obj, lambda client: client.put_pool(name, spec, 0.0 if secret else wait))
+    made = call(ctx.obj, lambda client: client.put_pool(name, spec, 0.0 if secret else wait, new=not update))
     if secret:
         given = secret
         made = call(ctx.obj, lambda client: client.unlock_pool(name, given, wait))

@@ -11,7 +11,7 @@ from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table, time_of
 from cli.sizes import bytes_of, size
 from cli.transfer import Export, export_snapshot, import_stream
-from core0.wire.volumes import ImportRequest, IoLimits, Volume, VolumeSpec
+from core0.wire.volumes import SMALLEST, ImportRequest, IoLimits, Volume, VolumeSpec
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -81,7 +81,7 @@ def create(
         raise Failure("cannot tell where the volume shall lie: give --pool or --memory", ExitCode.USAGE)
     io = _limits(read_bps, write_bps, read_iops, write_iops)
     spec = _spec(size=bytes_of(size), pool=pool, io=io)
-    _print(call(ctx.obj, lambda client: client.put_volume(name, spec)), as_json)
+    _print(call(ctx.obj, lambda client: client.put_volume(name, spec, new=True)), as_json)
 
 
 @app.command()
@@ -167,7 +167,7 @@ def clone(
     origin = {"volume": source, "snapshot": snapshot}
     wanted = bytes_of(size) if size else before.size
     spec = _spec(size=wanted, pool=before.pool, io=before.io, **{"from": origin})
-    _print(call(ctx.obj, lambda client: client.put_volume(name, spec)), as_json)
+    _print(call(ctx.obj, lambda client: client.put_volume(name, spec, new=True)), as_json)
 
 
 @app.command()
@@ -237,6 +237,9 @@ def _limits(
 
 def _spec(**given: object) -> VolumeSpec:
     """The spec, checked here as the node will check it. Raises Failure (usage)."""
+    if isinstance(wanted := given["size"], int) and wanted < SMALLEST:
+        said = f"cannot ask for a volume of {size(wanted)}: {size(SMALLEST)} is the least"
+        raise Failure(said, ExitCode.USAGE)
     try:
         return msgspec.convert(given, VolumeSpec, from_attributes=True)
     except msgspec.ValidationError as error:

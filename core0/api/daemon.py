@@ -22,13 +22,15 @@ class Daemon:
         self._path = path
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def call(self, verb: Verb, kind: type[T], *, name: str = "", body: object = None) -> T:
+    async def call(
+        self, verb: Verb, kind: type[T], *, name: str = "", body: object = None, new: bool = False
+    ) -> T:
         """Carry out a verb.
 
         Raises:
             ProblemError: with the daemon's refusal; 503 if the daemon is starting again.
         """
-        request = Call(verb, name, msgspec.Raw(msgspec.json.encode(body)))
+        request = Call(verb, name, msgspec.Raw(msgspec.json.encode(body)), new)
         try:
             async with asyncio.timeout(_DEADLINE):
                 reply = await self._exchange(request)

@@ -32,6 +32,12 @@ class ByName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait: Seconds = 0.0
 
 
+class ToPut(ByName, frozen=True, forbid_unknown_fields=True):
+    """The same; with `new`, it is a conflict if one that is there would have to be changed."""
+
+    new: bool = False
+
+
 class After(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Events behind a cursor, waiting up to `wait` seconds for the first."""
 
@@ -64,9 +70,9 @@ async def _container(request: Request[Daemon, ByName, NoBody]) -> Container:
     return await _settled(request.context, request.parameters)
 
 
-async def _put_container(request: Request[Daemon, ByName, ContainerSpec]) -> Reply[Container]:
-    name = request.parameters.name
-    await request.context.call("put_container", Container, name=name, body=request.body)
+async def _put_container(request: Request[Daemon, ToPut, ContainerSpec]) -> Reply[Container]:
+    which = request.parameters
+    await request.context.call("put_container", Container, name=which.name, body=request.body, new=which.new)
     return await _accepted(request.context, request.parameters)
 
 
@@ -124,7 +130,7 @@ ROUTES = (
         OPERATOR,
         "Have a container as the spec says, running",
         _put_container,
-        parameters=ByName,
+        parameters=ToPut,
         request=ContainerSpec,
         response=Container,
         status=202,

@@ -52,6 +52,12 @@ class ByPool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait: Seconds = 0.0
 
 
+class PoolToPut(ByPool, frozen=True, forbid_unknown_fields=True):
+    """The same; with `new`, it is a conflict if one that is there would have to be changed."""
+
+    new: bool = False
+
+
 async def _operations(request: Request[Daemon, NoParameters, NoBody]) -> Operations:
     return await request.context.call("operations", Operations)
 
@@ -91,9 +97,9 @@ async def _pool(request: Request[Daemon, ByPool, NoBody]) -> Pool:
     return await _settled(request.context, request.parameters)
 
 
-async def _put_pool(request: Request[Daemon, ByPool, PoolSpec]) -> Reply[Pool]:
-    name = request.parameters.name
-    await request.context.call("put_pool", Pool, name=name, body=request.body)
+async def _put_pool(request: Request[Daemon, PoolToPut, PoolSpec]) -> Reply[Pool]:
+    which = request.parameters
+    await request.context.call("put_pool", Pool, name=which.name, body=request.body, new=which.new)
     return await _accepted(request.context, request.parameters)
 
 
@@ -210,7 +216,7 @@ STORAGE_ROUTES = (
         _OPERATOR,
         "Have a pool as the spec says",
         _put_pool,
-        parameters=ByPool,
+        parameters=PoolToPut,
         request=PoolSpec,
         response=Pool,
         status=202,

@@ -45,6 +45,12 @@ class ByVolume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pool: PoolName | None = None
 
 
+class VolumeToPut(ByVolume, frozen=True, forbid_unknown_fields=True):
+    """The same; with `new`, it is a conflict if one that is there would have to be changed."""
+
+    new: bool = False
+
+
 class ByVolumeToDelete(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which volume, and whether its snapshots go with it."""
 
@@ -95,12 +101,12 @@ async def _volume(request: Request[Daemon, ByVolume, NoBody]) -> Volume:
     return await request.context.call("volume", Volume, name=which.name, body=VolumeCall(which.pool))
 
 
-async def _put_volume(request: Request[Daemon, ByVolume, VolumeSpec]) -> Volume:
+async def _put_volume(request: Request[Daemon, VolumeToPut, VolumeSpec]) -> Volume:
     which, spec = request.parameters, request.body
     if which.pool not in (None, spec.pool):
         said = f"cannot put a volume on pool {spec.pool}: the query names {which.pool}"
         raise problem.INVALID(said, remedy="name the pool in the body only", pointer="/pool")
-    return await request.context.call("put_volume", Volume, name=which.name, body=spec)
+    return await request.context.call("put_volume", Volume, name=which.name, body=spec, new=which.new)
 
 
 async def _delete_volume(request: Request[Daemon, ByVolumeToDelete, NoBody]) -> None:
@@ -178,7 +184,7 @@ VOLUME_ROUTES = (
         _OPERATOR,
         "Have a volume as the spec says: make or clone it, or give it another size or other limits",
         _put_volume,
-        parameters=ByVolume,
+        parameters=VolumeToPut,
         request=VolumeSpec,
         response=Volume,
         errors=_CHANGE,

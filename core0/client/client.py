@@ -130,9 +130,11 @@ class NodeClient:
         """One container, waiting up to so many seconds (60 at most) until it has settled."""
         return await self._call("GET", _path(name), Container, query={"wait": str(wait)})
 
-    async def put_container(self, name: str, spec: ContainerSpec, wait: float = 0.0) -> Container:
-        """Have a container as the spec says."""
-        return await self._call("PUT", _path(name), Container, query={"wait": str(wait)}, body=spec)
+    async def put_container(
+        self, name: str, spec: ContainerSpec, wait: float = 0.0, *, new: bool = False
+    ) -> Container:
+        """Have a container as the spec says. With `new`, one that is there and differs is a conflict."""
+        return await self._call("PUT", _path(name), Container, query=_putting(new, wait=str(wait)), body=spec)
 
     async def start_container(self, name: str, wait: float = 0.0) -> Container:
         """Start a stopped container."""
@@ -190,9 +192,10 @@ class NodeClient:
         """One pool, waiting up to so many seconds (60 at most) until it serves or has failed."""
         return await self._call("GET", _path(name, "pools"), Pool, query={"wait": str(wait)})
 
-    async def put_pool(self, name: str, spec: PoolSpec, wait: float = 0.0) -> Pool:
-        """Have a pool as the spec says."""
-        return await self._call("PUT", _path(name, "pools"), Pool, query={"wait": str(wait)}, body=spec)
+    async def put_pool(self, name: str, spec: PoolSpec, wait: float = 0.0, *, new: bool = False) -> Pool:
+        """Have a pool as the spec says. With `new`, one that is there and differs is a conflict."""
+        query = _putting(new, wait=str(wait))
+        return await self._call("PUT", _path(name, "pools"), Pool, query=query, body=spec)
 
     async def unlock_pool(self, name: str, passphrase: str, wait: float = 0.0) -> Pool:
         """Give the passphrase of an encrypted pool."""
@@ -231,9 +234,9 @@ class NodeClient:
         """One volume; `pool` says which, if two pools have one of that name."""
         return await self._call("GET", _path(name, "volumes"), Volume, query=_given(pool=pool))
 
-    async def put_volume(self, name: str, spec: VolumeSpec) -> Volume:
-        """Have a volume as the spec says."""
-        return await self._call("PUT", _path(name, "volumes"), Volume, body=spec)
+    async def put_volume(self, name: str, spec: VolumeSpec, *, new: bool = False) -> Volume:
+        """Have a volume as the spec says. With `new`, one that is there and differs is a conflict."""
+        return await self._call("PUT", _path(name, "volumes"), Volume, query=_putting(new), body=spec)
 
     async def delete_volume(self, name: str, pool: str | None = None, *, snapshots: bool = False) -> None:
         """Delete a volume with everything in it."""
@@ -413,6 +416,10 @@ def _path(name: str, kind: str = "containers") -> str:
 
 def _snapshot(volume: str, snapshot: str) -> str:
     return f"{_path(volume, 'volumes')}/snapshots/{quote(snapshot, safe='')}"
+
+
+def _putting(new: bool, **query: str) -> dict[str, str]:
+    return {**query, "new": "true"} if new else query
 
 
 def _given(**query: str | None) -> dict[str, str]:

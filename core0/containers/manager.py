@@ -21,7 +21,7 @@ from core0.containers.plan import plan
 from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
 from core0.wire import ports
-from core0.wire.control import Refusal, RefusedError, Report
+from core0.wire.control import Refusal, RefusedError, Report, taken
 from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
@@ -172,17 +172,20 @@ class Containers:
             pass
         return self.get(name)
 
-    async def put(self, name: str, spec: ContainerSpec) -> Container:
+    async def put(self, name: str, spec: ContainerSpec, *, new: bool = False) -> Container:
         """Want a container to be as the spec says and run. Idempotent; another spec makes it anew.
 
         Raises:
-            RefusedError: for a reference that is none, or a port that is taken (named by its owner).
+            RefusedError: if it would change one though it shall be `new`, for a reference that is none, or a port
+                that is taken (named by its owner).
         """
         async with self._changing:
             self._check(name, spec)
             known, wanted = self._lives.get(name), Wanted(spec)
             if known and known.wanted == wanted:
                 return self.get(name)
+            if new and known and known.wanted:
+                raise taken("container", name)
             number = known.number if known else self._free_number()
             await self._remember(name, wanted)
             life = self._lives.get(name)  # it may have ended meanwhile, if it was being removed

@@ -35,7 +35,7 @@ from core0.disks.works import Operations, Works
 from core0.linux import device_nodes, tpm2
 from core0.linux.uevents import UeventSocket
 from core0.linux.worker import HungError, Worker
-from core0.wire.control import RefusedError, Report, conflict
+from core0.wire.control import RefusedError, Report, conflict, taken
 from core0.wire.storage import MountOptions, Pool, PoolSpec, StorageConfig
 
 # Announcements come in bursts.
@@ -99,14 +99,18 @@ class Disks:
         self.book.failures.clear()
         self.book.wake.set()
 
-    async def put_pool(self, name: str, spec: PoolSpec) -> Pool:
+    async def put_pool(self, name: str, spec: PoolSpec, *, new: bool = False) -> Pool:
         """Have a pool as the spec says.
 
         Raises:
-            RefusedError: if the config wants one of that name, it is another kind of pool, or no disks can serve it.
+            RefusedError: if it would change one though it shall be `new`, the config wants one of that name, it is
+                another kind of pool, or no disks can serve it.
         """
         async with self.book.changing:
             self.book.check_understood()
+            there = name in self.book.wishes or name in self.book.known.pools
+            if new and there and self.book.wishes.get(name) != spec:
+                raise taken("pool", name)
             check_pool(name, spec, self.book.config, self.book.known, self.book.seen(), tpm=_has_tpm())
             if self.book.wishes.get(name) != spec:
                 await self.book.wish({**self.book.wishes, name: spec})

@@ -78,7 +78,7 @@ async def _pool(state: "NodeState", call: Call) -> Pool:
 
 async def _put_pool(state: "NodeState", call: Call) -> Pool:
     spec = msgspec.json.decode(call.body, type=PoolSpec)
-    return await _once_found(state, lambda: state.disks.put_pool(call.name, spec))
+    return await _once_found(state, lambda: state.disks.put_pool(call.name, spec, new=call.new))
 
 
 async def _unlock_pool(state: "NodeState", call: Call) -> Pool:

@@ -173,7 +173,8 @@ async def _container(state: NodeState, call: Call) -> Container:
 
 
 async def _put_container(state: NodeState, call: Call) -> Container:
-    return await state.containers.put(call.name, msgspec.json.decode(call.body, type=ContainerSpec))
+    spec = msgspec.json.decode(call.body, type=ContainerSpec)
+    return await state.containers.put(call.name, spec, new=call.new)
 
 
 async def _start_container(state: NodeState, call: Call) -> Container:

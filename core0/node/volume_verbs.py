@@ -32,7 +32,8 @@ async def _volume(state: "NodeState", call: Call) -> Volume:
 
 
 async def _put_volume(state: "NodeState", call: Call) -> Volume:
-    put = await state.volumes.put(call.name, msgspec.json.decode(call.body, type=VolumeSpec))
+    spec = msgspec.json.decode(call.body, type=VolumeSpec)
+    put = await state.volumes.put(call.name, spec, new=call.new)
     if put.containers:
         state.containers.limit_again(call.name)
     return put

@@ -30,7 +30,7 @@ from core0.volumes.model import DeleteSnapshot, DeleteVolume, RollBack, SeenVolu
 from core0.volumes.places import CHANGE, LOOK, Place, Places, Pools
 from core0.volumes.plan import plan_volume
 from core0.volumes.use import VolumeUse
-from core0.wire.control import Report, conflict
+from core0.wire.control import Report, conflict, taken
 from core0.wire.volumes import Volume, VolumeSpec
 
 # Seconds: pools in trouble are tried again, clones counted anew, so often at most.
@@ -134,13 +134,16 @@ class Volumes:
 
     # verbs
 
-    async def put(self, name: str, spec: VolumeSpec) -> Volume:
+    async def put(self, name: str, spec: VolumeSpec, *, new: bool = False) -> Volume:
         """Have a volume as the spec says: make it, or give another size or other limits. Idempotent.
 
         Raises:
-            RefusedError: if that cannot be; nothing has changed then.
+            RefusedError: if that cannot be, or would change one though it shall be `new`; nothing has changed then.
         """
         if spec.pool is None:
+            kept = self._memory.list().get(name)
+            if new and kept and kept.spec != spec:
+                raise taken("volume", name)
             return self._put_in_memory(name, spec)
         if name in self._memory.list():
             raise conflict(
@@ -150,13 +153,16 @@ class Volumes:
         place = self._places.place(spec.pool)
         async with self._places.changing(place):
             seen = place.find(name)
+            actions = plan_volume(name, spec, seen)
+            if new and seen and actions:
+                raise taken("volume", name)
             if seen is None:
                 check_new(self._places, place, name, spec)
             else:
                 check_change(place, seen, spec)
                 await self._check_shrinking(place, seen, spec)
             doing = f"{'change' if seen else 'create'} volume {name}"
-            seen = await self._places.change(place, plan_volume(name, spec, seen), name, doing)
+            seen = await self._places.change(place, actions, name, doing)
             if seen is None:
                 raise no_volume(name)
         if spec.origin:

@@ -67,11 +67,15 @@ _Name = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]([a-z0-9-]{0,38}[a-z0-9]
 
 
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One call: what to do, on what, with what. The name becomes a path, so the daemon takes no other than these."""
+    """One call: what to do, on what, with what. The name becomes a path, so the daemon takes no other than these.
+
+    With `new`, one of that name that is there is not to be changed.
+    """
 
     verb: Verb
     name: _Name = ""
     body: msgspec.Raw = msgspec.Raw(b"null")
+    new: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -100,6 +104,12 @@ def conflict(detail: str, remedy: str, pointer: str = "") -> RefusedError:
 def invalid(detail: str, remedy: str, pointer: str) -> RefusedError:
     """A refusal of what can never be (422)."""
     return RefusedError(Refusal(422, "invalid", detail, remedy, pointer))
+
+
+def taken(kind: str, name: str) -> RefusedError:
+    """A refusal to make something of a name that something has (409)."""
+    remedy = "choose another name, or ask to change the one that is there"
+    return conflict(f"cannot create {kind} {name}: there is one of that name", remedy)
 
 
 def absent(detail: str, remedy: str) -> RefusedError:

@@ -12,7 +12,8 @@ from core0.wire.types import ContainerName
 VolumeName = ContainerName
 SnapshotName = ContainerName
 # Below 16 MiB what the file system itself needs makes more than a hundredth of it.
-Size = Annotated[int, msgspec.Meta(ge=16 << 20, le=1 << 60)]
+SMALLEST = 16 << 20
+Size = Annotated[int, msgspec.Meta(ge=SMALLEST, le=1 << 60)]
 Rate = Annotated[int, msgspec.Meta(ge=1, le=1 << 50)]
 Sha256OrNone = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$(?!\n)")]
 

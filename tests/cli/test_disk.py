@@ -132,6 +132,16 @@ def test_what_can_never_be_is_told_before_the_node_is_asked(
     assert reason in said.err
 
 
+def test_a_pool_that_is_there_is_changed_only_when_told(disks: LoopDisks, zn: Zn) -> None:
+    disks.plug("one", SMALL)
+    until_looked(zn, 1)
+    words = ("pool", "create", "fast", "--format-blank", "--disk", "one")
+    assert zn(*words).code == 0
+    said = zn(*words, "--compress", "lzo")
+    assert (said.code, "cannot create pool fast: there is one of that name" in said.err) == (3, True), said
+    assert zn(*words, "--compress", "lzo", "--update").code == 0
+
+
 def test_a_refusal_of_the_node_names_the_field(disks: LoopDisks, zn: Zn) -> None:
     disks.plug("one", SMALL)
     until_looked(zn, 1)

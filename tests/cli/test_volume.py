@@ -62,6 +62,16 @@ def test_the_life_of_a_volume(pooled: HostNode, zn: Zn) -> None:
     assert zn("volume", "ls", "--json").json() == []
 
 
+def test_a_volume_that_is_there_is_not_made_again(pooled: HostNode, zn: Zn) -> None:
+    for words in (("data", "64M", "--pool", "fast"), ("scratch", "64M", "--memory")):
+        assert zn("volume", "create", *words).code == 0
+        said = zn("volume", "create", words[0], "32M", *words[2:])
+        assert (said.code, "there is one of that name" in said.err) == (3, True), said
+    said = zn("volume", "clone", "data", "data")
+    assert said.code == 3
+    assert {one["size"] for one in zn("volume", "ls", "--json").json()} == {64 << 20}
+
+
 def test_a_volume_in_memory(pooled: HostNode, zn: Zn) -> None:
     made = volume(zn("volume", "create", "scratch", "16M", "--memory", "--json"))
     assert made.pool is None
@@ -95,7 +105,9 @@ def test_a_container_is_shown_its_volumes(pooled: HostNode, zn: Zn) -> None:
     [
         pytest.param(["create", "data", "64M"], 2, "give --pool or --memory", id="nowhere"),
         pytest.param(["create", "data", "64 elephants", "--memory"], 2, "write it as 500G", id="no size"),
-        pytest.param(["create", "data", "1K", "--memory"], 2, "`int` >= 16777216", id="too small"),
+        pytest.param(
+            ["create", "data", "1K", "--memory"], 2, "of 1.0 KiB: 16.0 MiB is the least", id="too small"
+        ),
         pytest.param(["create", "data", "64M", "--pool", "slow"], 3, "the node has: fast", id="no pool"),
         pytest.param(["create", "data", "1T", "--pool", "fast"], 3, "pool fast has 4 GiB", id="too large"),
         pytest.param(["show", "none"], 3, "see 'zn volume ls'", id="no volume"),
