@@ -16,6 +16,7 @@ import urllib.request
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -160,6 +161,7 @@ def _blob(reference: Reference, descriptor: Descriptor) -> Iterator[bytes]:
     """
     url = _blob_url(reference, descriptor)
     seen, received, failures = hashlib.sha256(), 0, 0
+    early = f"cannot fetch {url}: the server ended early; check that the server has the whole image"
     while received < descriptor.size:
         before = received
         try:
@@ -167,13 +169,15 @@ def _blob(reference: Reference, descriptor: Descriptor) -> Iterator[bytes]:
                 seen.update(piece)
                 received += len(piece)
                 yield piece
-        except (OSError, http.client.HTTPException) as error:
-            cause = str(error) or type(error).__name__
+        except OSError as error:
+            cause = str(error)
+        except http.client.HTTPException:
+            cause = early
         else:
-            cause = "the server ended early"
+            cause = early
         failures = 0 if received > before else failures + 1
         if received < descriptor.size and failures >= _ATTEMPTS:
-            raise PullError(f"cannot fetch {url}: {cause}; check that the server has the whole image")
+            raise PullError(cause)
         if failures:
             time.sleep(0.2 * 2**failures)
     if "sha256:" + seen.hexdigest() != descriptor.digest:
@@ -199,17 +203,21 @@ def _range(url: str, first: int, descriptor: Descriptor) -> Iterator[bytes]:
             raise PullError(f"cannot use blob {descriptor.digest}: it is longer than {descriptor.size} bytes")
 
 
-def _open(request: urllib.request.Request) -> "http.client.HTTPResponse":
+@contextmanager
+def _open(request: urllib.request.Request) -> "Iterator[http.client.HTTPResponse]":
+    """The answer, to be read in the block. Raises OSError for what may be over at the next try."""
+    doing = f"cannot fetch {request.full_url}"
     try:
-        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
+            yield answer
     except urllib.error.HTTPError as error:
         with error:
-            if error.code >= 500:
-                raise OSError(f"the server answered {error.code} {error.reason}") from None
-            raise PullError(
-                f"cannot fetch {request.full_url}: the server answered {error.code} {error.reason}"
-            ) from None
-    return answer
+            kind = OSError if error.code >= 500 else PullError
+            raise kind(f"{doing}: the server answered {error.code} {error.reason}") from None
+    except OSError as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        why = reason.strerror or reason if isinstance(reason, OSError) else reason
+        raise OSError(f"{doing}: {why}; check the address and that the server runs") from None
 
 
 def _small(url: str) -> bytes:
@@ -218,7 +226,7 @@ def _small(url: str) -> bytes:
         with _open(urllib.request.Request(url)) as response:  # noqa: S310
             data = response.read(LARGEST_MANIFEST + 1)
     except OSError as error:
-        raise PullError(f"cannot fetch {url}: {error}; check the address and that the server runs") from None
+        raise PullError(str(error)) from None
     if len(data) > LARGEST_MANIFEST:
         raise PullError(f"cannot use {url}: it is over {LARGEST_MANIFEST} bytes")
     return data

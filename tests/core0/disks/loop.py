@@ -67,9 +67,10 @@ class LoopDisks:
 
     def end(self) -> None:
         """Take all disks out, and what is mounted of them."""
+        own = tuple(f"/dev/{device}p" for device in self._devices.values())
         for line in Path("/proc/self/mounts").read_text().splitlines():
-            target = line.split()[1]
-            if target.startswith(str(self._folder)):
+            source, target = line.split()[:2]
+            if target.startswith(str(self._folder)) or source.startswith(own):
                 subprocess.run(["umount", "--lazy", target], check=True)
         for entry in Path("/dev/mapper").glob("zn-*"):
             subprocess.run(["cryptsetup", "close", entry.name], check=False)
