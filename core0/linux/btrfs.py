@@ -72,7 +72,7 @@ SNAP_CREATE_V2 = _number(_W, 23, _VOLUME_ARGUMENTS_2.size)
 SNAP_DESTROY_V2 = _number(_W, 63, _VOLUME_ARGUMENTS_2.size)
 _SYNC = _number(0, 8, 0)
 _START_SYNC, _WAIT_SYNC = _number(_R, 24, 8), _number(_W, 22, 8)
-_GET_FLAGS, _SET_FLAGS = _number(_R, 25, 8), _number(_W, 26, 8)
+_GET_FLAGS = _number(_R, 25, 8)
 _GET_INFO = _number(_R, 60, _SUBVOLUME_INFO.size)
 _TREE_SEARCH = _number(_WR, 17, _SEARCH_KEY.size + 8)
 _QUOTA_CTL = _number(_WR, 40, 16)
@@ -329,12 +329,6 @@ def is_read_only(descriptor: int) -> bool:
     return bool(int.from_bytes(buffer, "little") & _READ_ONLY)
 
 
-def set_read_only(descriptor: int, read_only: bool) -> None:
-    """Make a subvolume, given by its root folder, read-only or writable."""
-    flags = bytearray((_READ_ONLY if read_only else 0).to_bytes(8, "little"))
-    _ioctl(descriptor, _SET_FLAGS, flags, "cannot change the subvolume's flags")
-
-
 def subvolumes(descriptor: int) -> dict[int, tuple[int, str]]:
     """All subvolumes by number: the subvolume that each one's entry is in, and the entry's name."""
     found = {}
@@ -509,17 +503,6 @@ def _is_new(seen: dict[int, bytearray], sector: int) -> bool:
     if piece[byte] & mask:
         return False
     piece[byte] |= mask
-    return True
-
-
-def is_btrfs(descriptor: int) -> bool:
-    """Whether an open file or folder lies on a btrfs."""
-    try:
-        filesystem(descriptor)
-    except OSError as error:
-        if error.errno != errno.ENOTTY:
-            raise
-        return False
     return True
 
 
