@@ -153,8 +153,9 @@ class Book:
 
     def pools(self) -> tuple[Pool, ...]:
         """All pools that there are or that are wanted, by name."""
-        names = sorted({*self.known.pools, *self.wanted().pools})
-        return tuple(self._shown(name) for name in names)
+        wanted, seen = self.wanted(), self.seen()
+        names = sorted({*self.known.pools, *wanted.pools})
+        return tuple(self._shown(name, wanted, seen) for name in names)
 
     def checks(self) -> tuple[Check, ...]:
         """What the node's health says of disks and pools."""
@@ -221,14 +222,15 @@ class Book:
 
     def pool(self, name: str) -> Pool:
         """One pool. Raises RefusedError (404) if there is none."""
-        if name not in self.known.pools and name not in self.wanted().pools:
+        wanted = self.wanted()
+        if name not in self.known.pools and name not in wanted.pools:
             raise absent(f"cannot find pool {name}: there is none", "see 'zn pool ls'")
-        return self._shown(name)
+        return self._shown(name, wanted, self.seen())
 
-    def _shown(self, name: str) -> Pool:
+    def _shown(self, name: str, wanted: Wanted, seen: Seen) -> Pool:
         failures = {subject: failure.why for subject, failure in self.failures.items()}
         figures, erred = self.figures.get(name), self.erred.get(name, frozenset())
-        return show_pool(name, self.wanted(), self.known, self.seen(), failures, figures, erred)
+        return show_pool(name, wanted, self.known, seen, failures, figures, erred)
 
     def note_mount(self, name: str, pool: SeenPool | None) -> None:
         """A pool serves so now, or not any more (None); the next node daemon shall know."""
