@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path += ["/usr/lib/zeronode/site", "/usr/lib/zeronode"]
 
+from core0.init.phases import Boot, mount_kernel_files
 from core0.linux import mounts, namespaces, tools
 from core0.linux.worker import Worker
 from core0.node.operations import OperationTable
@@ -38,8 +39,7 @@ def serve() -> None:
     """Obey for ever."""
     os.setsid()
     namespaces.leave(namespaces.NEWNS)
-    for kind, target in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")):
-        mounts.mount(kind, target, kind)
+    mount_kernel_files(Boot())
     console = os.open("/dev/ttyS0", os.O_RDWR | os.O_NOCTTY)
     verbs: dict[str, Callable[..., Any]] = {"prepare": prepare, "volumes": volumes, "fio": fio}
     with os.fdopen(console, "rb") as lines:

@@ -16,14 +16,14 @@ from pathlib import Path
 
 sys.path += ["/usr/lib/zeronode/site", "/usr/lib/zeronode"]
 
+from core0.init.phases import Boot, mount_kernel_files
 from core0.linux import mounts, tools, uevents
 from core0.linux.modules import Modules
 
 
 def main() -> None:
     """Mount the kernel's file systems, then obey for ever."""
-    for kind, target in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")):
-        mounts.mount(kind, target, kind)
+    mount_kernel_files(Boot())
     console = os.open("/dev/ttyS0", os.O_RDWR)
     silence(console)
     os.write(console, b"workbench: listens\n")
