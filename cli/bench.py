@@ -14,6 +14,7 @@ app = typer.Typer(help="Measure: medians of at least five, ratios within one run
 
 Runs = Annotated[int, typer.Option(min=measure.RUNS, help="How often to measure.")]
 Image = Annotated[Path, typer.Option(help="Output folder of a build.", show_default="build/amd64-virt")]
+Memory = Annotated[int, typer.Option(help="RAM of the machines in MiB.")]
 _IMAGE = ROOT / "build" / "amd64-virt"
 
 
@@ -22,7 +23,7 @@ def boot(
     ctx: typer.Context,
     image: Image = _IMAGE,
     runs: Runs = measure.RUNS,
-    memory: Annotated[int, typer.Option(help="RAM of the machines in MiB.")] = 512,
+    memory: Memory = 512,
     as_json: Json = False,
 ) -> None:
     """From the kernel's entry to Core-0's answer, against the same kernel with busybox as init.
@@ -39,7 +40,7 @@ def disks_boot(
     ctx: typer.Context,
     image: Image = _IMAGE,
     runs: Runs = measure.RUNS,
-    memory: Annotated[int, typer.Option(help="RAM of the machines in MiB.")] = 512,
+    memory: Memory = 512,
     as_json: Json = False,
 ) -> None:
     """From the kernel's entry to Core-0's answer with 24 disks on three buses, against the same with one.
