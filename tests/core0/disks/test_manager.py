@@ -199,15 +199,7 @@ async def test_a_pool_is_made_serves_and_is_found_again(node: Node) -> None:
 
 async def test_a_pool_serves_without_a_disk_and_says_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core0.disks.book._PATIENCE", 0.5)
-    node.disks.plug("one")
-    node.disks.plug("two")
-    async with node.manager() as manager:
-        await looked(manager, 2)
-        await manager.put_pool("fast", PoolSpec(Selector(), profile="raid1", format_blank=True))
-        await until(manager, "fast", "online")
-        write(manager.book.folders()["fast"])
-    node.reboot()
-    node.disks.pull("two")
+    await booted_without_one_of_two(node)
     async with node.manager() as manager:
         pool = await until(manager, "fast", "degraded")
         assert Check("pools", False, "pools in trouble: fast (degraded)") in manager.book.checks()
@@ -322,6 +314,16 @@ async def mirrored(manager: Disks, *disks: str) -> None:
     write(manager.book.folders()["fast"])
 
 
+async def booted_without_one_of_two(node: Node, *others: str) -> None:
+    """A pool on `one` and `two`, the latter of which is gone since the last boot; other disks beside them."""
+    for name in ("one", "two", *others):
+        node.disks.plug(name)
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two", *others)
+    node.reboot()
+    node.disks.pull("two")
+
+
 async def test_a_scrub_corrects_what_a_disk_has_wrong(node: Node) -> None:
     file = node.disks.plug("one")
     node.disks.plug("two")
@@ -374,12 +376,7 @@ async def test_a_disk_is_replaced_while_the_pool_serves(node: Node) -> None:
 
 async def test_a_missing_disk_is_replaced(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core0.disks.book._PATIENCE", 0.5)
-    for name in ("one", "two", "three"):
-        node.disks.plug(name)
-    async with node.manager() as manager:
-        await mirrored(manager, "one", "two", "three")
-    node.reboot()
-    node.disks.pull("two")
+    await booted_without_one_of_two(node, "three")
     async with node.manager() as manager:
         await until(manager, "fast", "degraded")
         done = await ended(node, manager.works.replace("fast", Replacement("virtio-two", "three")))
@@ -389,12 +386,7 @@ async def test_a_missing_disk_is_replaced(node: Node, monkeypatch: pytest.Monkey
 
 async def test_a_disk_that_came_back_late_is_rebuilt(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core0.disks.book._PATIENCE", 0.5)
-    for name in ("one", "two"):
-        node.disks.plug(name)
-    async with node.manager() as manager:
-        await mirrored(manager, "one", "two")
-    node.reboot()
-    node.disks.pull("two")
+    await booted_without_one_of_two(node)
     async with node.manager() as manager:
         await until(manager, "fast", "degraded")
         node.disks.plug("two")
@@ -411,12 +403,7 @@ async def test_what_a_disk_missed_is_not_mixed_in_after_a_reboot(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core0.disks.book._PATIENCE", 0.5)
-    for name in ("one", "two"):
-        node.disks.plug(name)
-    async with node.manager() as manager:
-        await mirrored(manager, "one", "two")
-    node.reboot()
-    node.disks.pull("two")
+    await booted_without_one_of_two(node)
     async with node.manager() as manager:
         await until(manager, "fast", "degraded")
         write(manager.book.folders()["fast"], "newer")
