@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ci.qemu import trial
 from ci.qemu.accel import Acceleration
+from ci.qemu.disk_files import make_blank
 from ci.qemu.disks import Bus
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, Disk, MachineSpec
@@ -100,9 +101,7 @@ def _blank_disks(folder: Path, count: int) -> tuple[Disk, ...]:
     """Blank disks on all buses in turn."""
     found = []
     for number, bus in zip(range(count), cycle(_BUSES), strict=False):
-        path = folder / f"disk{number}.img"
-        with path.open("wb") as file:
-            file.truncate(1 << 30)
+        path = make_blank(folder / f"disk{number}.img", 1 << 30)
         found.append(Disk(f"disk{number}", path, bus=bus))
     return tuple(found)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ci.qemu import trial
+from ci.qemu.disk_files import make_blank
 from ci.qemu.disks import Disk
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
@@ -110,10 +111,7 @@ def _segment(epoch: int) -> bytes:
 
 
 def _disk(scratch: Path, name: str) -> Disk:
-    path = scratch / f"{name}.raw"
-    with path.open("wb") as new:
-        new.truncate(4 * _GIB)
-    return Disk(name, path)
+    return Disk(name, make_blank(scratch / f"{name}.raw", 4 * _GIB))
 
 
 async def _ask(machine: Machine, *words: object) -> Any:

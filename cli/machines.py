@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ci.qemu import detached, process, trial
 from ci.qemu.detached import Record
+from ci.qemu.disk_files import make_blank
 from ci.qemu.disks import Disk
 from ci.qemu.machine import CONSOLE_LOG, Machine
 from ci.qemu.monitor import MonitorError
@@ -70,8 +71,7 @@ def disks_of(name: str, sizes: Sequence[int]) -> tuple[Disk, ...]:
     for number, size in enumerate(sizes, 1):
         path = DISKS / f"{name}-{number}"
         if not path.exists():
-            with path.open("wb") as new:
-                new.truncate(size)
+            make_blank(path, size)
         found.append(Disk(f"disk{number}", path))
     return tuple(found)
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from ci.qemu.disk_files import make_blank
 from ci.qemu.spec import Disk
 from core0.disks.model import DATA_NAME, DATA_TYPE, STATE_NAME, STATE_TYPE
 from core0.state import area
@@ -22,9 +23,7 @@ _FIRST = 2048 * _SECTOR  # where sfdisk starts a first partition
 
 def blank(folder: Path, name: str, size: int = SIZE, **how: object) -> Disk:
     """A disk that holds nothing. `how` are attributes of `ci.qemu.spec.Disk`."""
-    path = folder / f"{name}.img"
-    with path.open("xb") as file:
-        file.truncate(size)
+    path = make_blank(folder / f"{name}.img", size)
     return Disk(name, path, **how)  # type: ignore[arg-type]  # a wrong one fails the test at once
 
 

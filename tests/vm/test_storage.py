@@ -1,17 +1,15 @@
 """The image's storage part on its own kernel: every program runs, its file systems and ciphers work."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
-from ci.qemu.spec import DirectBoot, Disk, MachineSpec
+from ci.qemu.spec import DirectBoot, MachineSpec
+from tests.disk_images import blank
 from tests.vm.bench import Workbench, workbench_boot
-
-MIB = 1 << 20
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -20,20 +18,13 @@ async def workbench(
 ) -> AsyncIterator[Workbench]:
     """A machine with two empty disks and the storage part mounted."""
     folder = tmp_path_factory.mktemp("workbench")
-    disks = tuple(_blank(folder, name) for name in ("first", "second"))
+    disks = tuple(blank(folder, name) for name in ("first", "second"))
     spec = MachineSpec("workbench", workbench_boot(direct_boot, folder), disks=disks)
     async with Machine(spec, acceleration, folder) as machine:
         bench = await Workbench(machine).listens()
         assert (await bench.do("mount_tools")).count("\n") == 1
         assert await bench.do("load_drivers") == ""
         yield bench
-
-
-def _blank(folder: Path, name: str) -> Disk:
-    path = folder / f"{name}.img"
-    with path.open("wb") as file:
-        file.truncate(512 * MIB)
-    return Disk(name, path)
 
 
 @pytest.mark.parametrize(
