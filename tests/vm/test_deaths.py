@@ -4,11 +4,8 @@ The node has no shell and no agent, so the deaths come from outside the product:
 before the image's own brings, and from the kernel's magic SysRq key.
 """
 
-import hashlib
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -22,9 +19,7 @@ from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from core0.client.client import NodeClient, RefusedError, UnreachableError
 from core0.wire.types import Container, ContainerSpec, Node, PublishedPort
-from image.server import Running
-from tests.vm.inside import TOKEN, gone, inside, running, until
-from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
+from tests.vm.inside import gone, inside, running, until
 from tests.vm.sabotage import sabotage
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
@@ -33,16 +28,9 @@ SERVICE = 8080
 
 
 @pytest.fixture(scope="module")
-def spec(server: Running, oci: Path) -> Iterator[ContainerSpec]:
+def spec(spec: Callable[..., ContainerSpec]) -> ContainerSpec:
     """A container whose service answers on a port of the node."""
-    if not BUSYBOX.exists():
-        pytest.skip("needs Debian's busybox-static")
-    layout = oci / "steady"
-    write_layout(layout, layer_of_busybox())
-    token = hashlib.sha256(TOKEN.encode()).hexdigest()
-    published = (PublishedPort(node=SERVICE, container=80),)
-    yield ContainerSpec(f"http://10.0.2.2:{server.port}/oci/steady/", token, ports=published)
-    shutil.rmtree(layout)
+    return spec(ports=(PublishedPort(node=SERVICE, container=80),))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
 """What a booted node remembers over reboots, power cuts, and the ways of its disks; and what it refuses to take."""
 
 import datetime
-import hashlib
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,9 @@ from core0.wire.ports import API
 from core0.wire.state import NEWER_IMAGE
 from core0.wire.storage import PoolSpec, Selector, StorageConfig
 from core0.wire.types import ContainerSpec, Node
-from image.server import Running
-from tests.disk_images import digest, with_newer_state
+from tests.disk_images import blank, digest, with_newer_state
 from tests.vm import shelf
-from tests.vm.inside import TOKEN, gone, inside, running, settled, until
-from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
+from tests.vm.inside import gone, inside, running, settled, until
 from tests.vm.shelf import pool_in
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
@@ -34,23 +31,14 @@ HERE, ELSEWHERE = "11111111-2222-4333-8444-555555555555", "99999999-8888-4777-86
 
 
 @pytest.fixture(scope="module")
-def spec(server: Running, oci: Path) -> Iterator[ContainerSpec]:
+def spec(spec: Callable[..., ContainerSpec]) -> ContainerSpec:
     """A container that runs until it is stopped."""
-    if not BUSYBOX.exists():
-        pytest.skip("needs Debian's busybox-static")
-    layout = oci / "kept"
-    write_layout(layout, layer_of_busybox())
-    token = hashlib.sha256(TOKEN.encode()).hexdigest()
-    yield ContainerSpec(f"http://10.0.2.2:{server.port}/oci/kept/", token)
-    shutil.rmtree(layout)
+    return spec()
 
 
 def disk(folder: Path, name: str, bus: str = "virtio") -> Disk:
     """A blank disk."""
-    file = folder / f"{name}.img"
-    with file.open("wb") as new:
-        new.truncate(1 << 30)
-    return Disk(name, file, bus=bus)
+    return blank(folder, name, 1 << 30, bus=bus)
 
 
 async def boot(machine: Machine, *disks: Disk) -> None:
