@@ -123,10 +123,13 @@ def missing(name: str, pool: KnownPool, known: Known, seen: Seen) -> tuple[str, 
     """The claims of a pool's disks that it has to do without.
 
     A copy of a disk that is plugged while the pool serves takes nothing from it; which is which must be clear before
-    the next mount only.
+    the next mount only. Nor does it lose one that was not looked at yet: a new node daemon has looked at none.
     """
     if name in seen.mounted:
-        there = {disk.content.claim for disk in seen.disks if disk.content} & seen.mounted[name].claims
+        serving = seen.mounted[name]
+        ahead = {disk.facts.device for disk in seen.disks if disk.content is None and not disk.trouble}
+        found = {disk.content.claim for disk in seen.disks if disk.content}
+        there = {claim for claim in serving.claims if claim in found or serving.devices.get(claim) in ahead}
     else:
         there = own_disks(known, seen).keys() - set(pool.stale)
     return tuple(claim for claim in pool.members if claim not in there)

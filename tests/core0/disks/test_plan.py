@@ -1,5 +1,6 @@
 """The disk plan: what must hold for any landscape, and what each situation gets."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 
@@ -151,6 +152,13 @@ def test_a_missing_disk_is_waited_for_before_a_pool_serves_without_it() -> None:
     seen = Seen((claimed("sda", A),), patient=True)
     assert text(Wanted(), two_disks(), seen) == []
     assert text(Wanted(), two_disks(), Seen((claimed("sda", A),))) == ["mount pool fast, degraded"]
+
+
+def test_a_serving_pool_keeps_disks_that_a_new_daemon_has_not_looked_at() -> None:
+    ahead = tuple(msgspec.structs.replace(claimed(name, A), content=None) for name in ("sda", "sdb"))
+    serving = {"fast": SeenPool(frozenset({A, B}), devices={A: "sda", B: "sdb"})}
+    assert text(Wanted(), two_disks(), Seen(ahead, mounted=serving, settled=False)) == []
+    assert text(Wanted(), two_disks(), Seen((), mounted=serving)) == ["release pool fast"]
 
 
 def test_a_pool_without_too_many_of_its_disks_stays_down() -> None:
