@@ -223,6 +223,15 @@ async def close_disk(claim: str) -> None:
     await run_tool("cryptsetup", "close", f"zn-{claim}", deadline=TABLE)
 
 
+async def parts_of(world: World, devices: Mapping[str, str], uuid: str) -> dict[str, str]:
+    """Those of some devices, by claim, that hold a part of the btrfs with that UUID."""
+    return {
+        claim: device
+        for claim, device in devices.items()
+        if await world.worker.call(blocks.holds_part, device, uuid, deadline=LOOK)
+    }
+
+
 async def mount_pool(
     world: World, name: str, devices: Mapping[str, str], options: MountOptions, degraded: bool
 ) -> None:
@@ -269,8 +278,12 @@ async def release_pool(world: World, name: str) -> None:
 async def prepare_data(
     world: World, name: str, content: Content, encryption: Encryption | None, key: bytes | None
 ) -> str:
-    """Make a claimed disk's data partition ready to become a pool's; returns the device to use."""
+    """Make a claimed disk's data partition ready to become a pool's; returns the device to use.
+
+    It holds nothing then: what it held may be an old part of that very pool.
+    """
     if not encryption:
+        await run_tool("wipefs", "--all", "--quiet", content.data, deadline=TABLE)
         return content.data
     return await _encrypt(world, name, content.claim, content.data, encryption, key)
 

@@ -5,7 +5,7 @@ import os
 import struct
 from contextlib import suppress
 
-from core0.linux import mounts
+from core0.linux import blkid, mounts
 from core0.linux.tools import all_modules
 
 _ZEROS = bytes(1 << 20)
@@ -65,6 +65,11 @@ def _zero(device: str, length: int, *, discard: bool) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def holds_part(device: str, uuid: str) -> bool:
+    """Whether a device holds a part of the btrfs with that UUID."""
+    return any(found.type == "btrfs" and found.uuid == uuid for found in blkid.probe(device).signatures)
 
 
 def mount(source: str, target: str, options: str, flags: int) -> None:

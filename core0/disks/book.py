@@ -304,7 +304,11 @@ class Book:
     def data(self, name: str) -> dict[str, str]:
         """The devices of a pool's data by claim, of the disks that are there; the open ones of encrypted disks."""
         pool, own = self.known.pools[name], self.own()
-        members = (*(claim for claim in pool.members if claim not in pool.stale), *(pool.replacing or ()))
+        current = (claim for claim in pool.members if claim not in pool.stale)
+        members = (
+            *current,
+            *(pool.replacing or ())[1:],
+        )  # what is put on a new disk, or on a stale one, is current
         found = {claim: own[claim].content for claim in dict.fromkeys(members) if claim in own}
         return {
             claim: apply.mapped(claim) if apply.is_open(claim) else content.data

@@ -85,6 +85,7 @@ class Disks:
         self._observe = observe
         self._prepare = prepare
         self._given: set[str] = set()
+        self._taken_over = set(self.book.mounted)
         self._waiting: dict[str, asyncio.Task[None]] = {}
         self._removed: set[str] = set()
         self._defect: BaseException | None = None
@@ -222,7 +223,16 @@ class Disks:
             await self._note_lost()
             await self._ask_keys()
             await self._act()
+            self._resume_replacements()
         self.book.tell_changed()
+
+    def _resume_replacements(self) -> None:
+        """See to its end what an earlier node daemon of this boot began, once it is known which disks are there."""
+        if self.book.seen().settled:
+            for name in self._taken_over & self.book.mounted.keys() & self.book.known.pools.keys():
+                if self.book.known.pools[name].replacing:
+                    self.works.resume_replacement(name)
+            self._taken_over.clear()
 
     async def _note_lost(self) -> None:
         """Take disks that went off the pools they served in. One that comes back is another one to the kernel."""
@@ -386,6 +396,11 @@ class Disks:
 
     async def _mount(self, name: str, options: MountOptions, degraded: bool) -> None:
         devices, own = self.book.data(name), self.book.own()
+        pool = self.book.known.pools[name]
+        if (
+            pool.replacing
+        ):  # it may not have begun, or have ended: then the one disk or the other has no part of it
+            devices = await apply.parts_of(self.book.world, devices, pool.uuid)
         if degraded:
             await self.claims.note_stale(name, devices.keys())
         for device in self.book.stale(name):

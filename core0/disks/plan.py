@@ -166,14 +166,16 @@ def _new_pools(wanted: Wanted, known: Known, seen: Seen, claimed: set[str]) -> I
 def _keep(name: str, wanted: Wanted, known: Known, seen: Seen) -> Iterator[Action]:
     """What brings a known pool to serve: making it if that was interrupted, unlocking, mounting."""
     pool = known.pools[name]
-    gone = missing(name, pool, known, seen)
+    gone, own = missing(name, pool, known, seen), own_disks(known, seen)
     if name in seen.mounted:
         if len(gone) > SPARE[pool.profile]:
             yield Release(name)
         return
-    if any(is_strange(disk, seen) for claim, disk in own_disks(known, seen).items() if claim in pool.members):
+    if any(is_strange(disk, seen) for claim, disk in own.items() if claim in pool.members):
         return
-    locked = [claim for claim in pool.members if pool.encryption and claim not in (*gone, *seen.unlocked)]
+    comes = [claim for claim in (pool.replacing or ())[1:] if claim in own]
+    there = dict.fromkeys((*(claim for claim in pool.members if claim not in gone), *comes))
+    locked = [claim for claim in there if pool.encryption and claim not in seen.unlocked]
     if locked and name not in wanted.keys:
         return
     options = wanted.pools[name].spec.mount if name in wanted.pools else MountOptions()

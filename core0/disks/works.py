@@ -129,7 +129,7 @@ class Works:
         self._book.wake.set()
 
     def resume_replacement(self, name: str) -> None:
-        """A replacement that a reboot interrupted goes on by itself in the kernel: see it end."""
+        """A replacement goes on by itself in the kernel after a reboot, or without a node daemon: see it end."""
 
         async def work(progress: Progress) -> str:
             finished = await upkeep.wait_replacement(f"{self._book.world.pools}/{name}", progress)
@@ -139,7 +139,7 @@ class Works:
                     await self._finish_replacement(name, *replacing)
                 elif replacing:
                     await self._give_replacement_up(name, replacing[1])
-            return "it went on after a reboot and is done" if finished else "it had not begun; start it again"
+            return "it went on by itself and is done" if finished else "it had not begun; start it again"
 
         self._operations.start("replace", name, work)
 

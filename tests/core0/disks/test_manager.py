@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from core0.disks import apply
 from core0.disks.manager import Disks
 from core0.disks.model import Known
 from core0.linux.worker import Worker
@@ -372,6 +373,42 @@ async def test_a_disk_is_replaced_while_the_pool_serves(node: Node) -> None:
     async with node.manager() as manager:
         await until(manager, "fast", "online")
         assert read(manager.book.folders()["fast"]) == "kept"
+
+
+@pytest.mark.parametrize("rebuilt", [True, False], ids=["rebuilt by then", "not begun"])
+@pytest.mark.parametrize("reboot", [True, False], ids=["a reboot", "another node daemon"])
+async def test_a_replacement_that_was_interrupted_ends_well(node: Node, reboot: bool, rebuilt: bool) -> None:
+    """It was written down as begun; the kernel rebuilds by itself, or had not been told yet."""
+    for name in ("one", "two", "three"):
+        node.disks.plug(name)
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two", "three")
+        await manager.claims.claim("three", Claim())
+        book = manager.book
+        claims = {disk.facts.serial: claim for claim, disk in book.own().items()}
+        old, new = claims["two"], claims["three"]
+        begun = msgspec.structs.replace(book.known.pools["fast"], replacing=(old, new))
+        await book.remember(apply.with_pool(book.known, "fast", begun))
+        folder, number = book.folders()["fast"], begun.members.index(old) + 1
+    if rebuilt:
+        target = f"{node.disks.device('three')}p2"
+        assert run("btrfs", "replace", "start", "-B", "-f", str(number), target, folder) == 0
+    if reboot:
+        node.reboot()
+    node.said.clear()
+    members = {claims["one"], new if rebuilt else old}
+    async with node.manager() as manager:
+        async with asyncio.timeout(60):
+            while (
+                manager.book.known.pools["fast"].replacing is not None or "fast" not in manager.book.mounted
+            ):
+                await manager.book.wait_changed()
+        assert set(manager.book.known.pools["fast"].members) == members
+        assert set(manager.book.mounted["fast"].devices) == members
+        assert (await until(manager, "fast", "online")).why == "it serves, with all 2 disks"
+        assert manager.book.disk("two" if rebuilt else "three").state == "free"
+        assert read(manager.book.folders()["fast"]) == "kept"
+    assert not any("Release" in said for said in node.said)
 
 
 async def test_a_missing_disk_is_replaced(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

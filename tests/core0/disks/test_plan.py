@@ -22,7 +22,7 @@ from core0.disks.model import (
 )
 from core0.disks.plan import plan
 from core0.wire.state import NEWER_IMAGE
-from core0.wire.storage import MountOptions, PoolSpec, Selector
+from core0.wire.storage import Encryption, MountOptions, PoolSpec, Selector
 from tests.core0.disks.landscape import World, blank, claimed, foreign, worlds
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
@@ -152,6 +152,22 @@ def test_a_missing_disk_is_waited_for_before_a_pool_serves_without_it() -> None:
     seen = Seen((claimed("sda", A),), patient=True)
     assert text(Wanted(), two_disks(), seen) == []
     assert text(Wanted(), two_disks(), Seen((claimed("sda", A),))) == ["mount pool fast, degraded"]
+
+
+def test_a_disk_that_is_being_rebuilt_on_is_unlocked_with_the_others() -> None:
+    encryption = Encryption("operator")
+    disks = {
+        A: KnownDisk("ata-sda", 1, "fast"),
+        B: KnownDisk("ata-sdb", 1, "fast"),
+        C: KnownDisk("ata-sdc", 1),
+    }
+    one = KnownPool("fs", "raid1", (A, B), encryption, replacing=(B, C), stale=(B,))
+    seen = Seen((claimed("sda", A), claimed("sdb", B), claimed("sdc", C)))
+    assert text(Wanted(keys=frozenset({"fast"})), Known(disks, {"fast": one}), seen) == [
+        "unlock disk aaaaaaaa of pool fast",
+        "unlock disk cccccccc of pool fast",
+        "mount pool fast, degraded",
+    ]
 
 
 def test_a_serving_pool_keeps_disks_that_a_new_daemon_has_not_looked_at() -> None:
