@@ -147,14 +147,15 @@ async def test_a_mirror_serves_while_a_disk_of_it_fails_and_a_scrub_heals_it(war
     await told(ward.client, "errors", "Alert: disk virtio-e1 made ")
     count, words = (await order(ward.machine, "count", file)).split(" ", 1)
     assert words == "records"
-    await ward.machine.mend_disk("e1")
     assert await order(ward.machine, "check", file, count) == f"all {count} records are right"
+    await ward.machine.mend_disk("e1")
     pool = await ward.client.pool("errors")
     assert {one.disk: one.errors > 0 for one in pool.members} == {"virtio-e1": True, "virtio-e2": False}
     await ward.ended(await ward.client.scrub_pool("errors"))
     found = (await ward.client.pool("errors")).scrub
     assert found
     assert (found.corrected > 0, found.uncorrectable) == (True, 0)
+    assert await order(ward.machine, "check", file, count) == f"all {count} records are right"
     again = await ward.ended(await ward.client.scrub_pool("errors"))
     assert " 0 errors, 0 corrected, 0 beyond correction" in again.detail
 
