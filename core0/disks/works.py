@@ -53,7 +53,9 @@ class Works:
                 await self._forget_errors(name)
             self._book.tell_changed()
             if found.uncorrectable:
-                self._book.report("storage", name, f"Alert: scrub found {found.detail}; restore what it hit")
+                # the kernel counts also what holds no data, if it was read together with what could not be read
+                remedy = "scrub again, and restore what is beyond it then, too"
+                self._book.report("storage", name, f"Alert: scrub found {found.detail}; {remedy}")
             return found.detail
 
         return self._operations.start("scrub", name, work)

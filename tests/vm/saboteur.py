@@ -8,12 +8,15 @@ Nothing of the product knows. Paths are the node's.
     write PATH          append records to a file, each with its number and synchronized before the next, for ever
     reached PATH        how many of them were acknowledged so far
     count PATH          stop that; how many records were acknowledged
-    check PATH COUNT    read the file: are its first COUNT records what was written?
+    check PATH COUNT    read the file, by each mirror: are its first COUNT records what was written?
     fill PATH           make a file longer until no space is left
+    crowd PATH          take all metadata of a folder's file system, and leave it room for data
     ls PATH             what is in a folder
 """
 
 import ctypes
+import errno
+import mmap
 import os
 import signal
 import sys
@@ -117,11 +120,40 @@ def record(number: int) -> bytes:
 
 def check(path: str, wanted: str) -> str:
     """Whether the first records are there; what comes behind them was not acknowledged."""
-    with of_node(path).open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        for number in range(int(wanted)):
-            if file.read(4096) != record(number):
-                return f"record {number} is wrong"
+    said = {as_reader(parity, lambda: read(of_node(path), int(wanted))) for parity in (0, 1)}
+    return " and ".join(sorted(said))
+
+
+def as_reader(parity: int, work: Callable[[], str]) -> str:
+    """Do something in a thread of that parity: btrfs chooses the mirror that it reads by the reader's number."""
+    said: list[str] = []
+
+    def run() -> None:
+        if threading.get_native_id() % 2 == parity:
+            said.append(work())
+
+    while not said:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    return said[0]
+
+
+def direct(path: str, flags: int) -> int:
+    """Open a file past the cache."""
+    return os.open(path, flags | os.O_DIRECT)
+
+
+def read(path: Path, wanted: int) -> str:
+    """Whether the first records are there. Past the cache: btrfs counts no errors of what it reads ahead."""
+    number = 0
+    try:
+        with open(path, "rb", 0, opener=direct) as file, mmap.mmap(-1, 4096) as page:
+            for number in range(wanted):
+                if file.readinto(page) != 4096 or page[:] != record(number):
+                    return f"record {number} is wrong"
+    except OSError as error:
+        return f"record {number}: {error.strerror}"
     return f"all {wanted} records are right"
 
 
@@ -140,13 +172,51 @@ def fill(path: str) -> str:
                 size += piece
 
 
+def crowd(path: str) -> str:
+    """Take all space for data, then all for metadata, then give some for data back in each part of the disk."""
+    folder = of_node(path)
+    pieces = list(take(lambda number: fill_piece(folder / f"piece{number}")))
+    (folder / "crowd").touch()
+    count = sum(
+        len(list(take(lambda number: os.setxattr(folder / "crowd", f"user.{size}.{number}", bytes(size)))))  # noqa: B023
+        for size in (15000, 1000)
+    )
+    for number in pieces[::2]:
+        (folder / f"piece{number}").unlink()
+    with (folder / "crowd").open("rb") as file:
+        ctypes.CDLL(None).syncfs(file.fileno())  # sync(2) would wait for disks that hang, too
+    return f"{count} attributes and {len(pieces)} pieces"
+
+
+def take(work: Callable[[int], None]) -> Iterator[int]:
+    """Do something with 0, 1, … until no space is left."""
+    number = 0
+    while True:
+        try:
+            work(number)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return
+        yield number
+        number += 1
+
+
+def fill_piece(path: Path) -> None:
+    """A file of 4 MiB."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 4 << 20)
+
+
 def ls(path: str) -> str:
     """What is in a folder."""
     return " ".join(sorted(one.name for one in of_node(path).iterdir()))
 
 
 WRITERS: dict[str, Writer] = {}
-VERBS: dict[str, Callable[..., str]] = {one.__name__: one for one in (write, reached, count, check, fill, ls)}
+VERBS: dict[str, Callable[..., str]] = {
+    one.__name__: one for one in (write, reached, count, check, fill, crowd, ls)
+}
 
 
 def processes(name: str) -> Iterator[int]:

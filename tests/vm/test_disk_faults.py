@@ -15,8 +15,10 @@ from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, Disk, Fault, MachineSpec
 from core0.client.client import NodeClient, RefusedError
+from core0.wire.config import NodeConfig
 from core0.wire.operations import Operation
-from core0.wire.storage import Claim, Pool, PoolSpec, Replacement, Selector
+from core0.wire.storage import Claim, Pool, PoolSpec, Replacement, Selector, StorageConfig
+from core0.wire.volumes import VolumeSpec
 from tests.disk_images import blank, digest, with_claim
 from tests.vm.sabotage import order, sabotage
 from tests.vm.shelf import READY_SECONDS, disk_in, pool_in, settled, told, until
@@ -32,11 +34,25 @@ class Ward(NamedTuple):
     disks: dict[str, Disk]
 
     async def pool(self, name: str, *disks: str, profile: str = "raid1") -> Pool:
-        """A pool of these disks that serves."""
+        """A pool of these disks that serves, once they have been looked at."""
+        for disk in disks:
+            await disk_in(self.client, disk, "unclaimed", "free", "in-use")
         spec = PoolSpec(Selector(disks), profile, format_blank=True)  # type: ignore[arg-type]
         pool = await self.client.put_pool(name, spec, wait=60)
         assert pool.state == "online", pool.why
         return pool
+
+    async def written(self, file: str) -> str:
+        """Write some records to a file of a pool; how many."""
+        assert await order(self.machine, "write", file) == "begun"
+
+        async def enough() -> bool:
+            return int(await order(self.machine, "reached", file)) >= 64
+
+        await until(self.client, enough)
+        count, words = (await order(self.machine, "count", file)).split(" ", 1)
+        assert words == "records"
+        return count
 
     async def ended(self, operation: Operation) -> Operation:
         """An operation once it has ended well."""
@@ -57,8 +73,8 @@ async def ward(
     folder = tmp_path_factory.mktemp("ward")
     disks = (
         blank(folder, "stuck", hangs=True),
-        *(blank(folder, name) for name in ("m1", "m2", "spare", "e1", "e2")),
-        blank(folder, "tiny", 512 * MIB),
+        *(blank(folder, name) for name in ("m1", "m2", "spare", "e1", "e2", "r1", "r2", "lone")),
+        *(blank(folder, name, 512 * MIB) for name in ("tiny", "crowded")),
         blank(folder, "old", bus="nvme"),
     )
     spec = MachineSpec("ward", sabotage(direct_boot, folder), disks=disks)
@@ -131,16 +147,94 @@ async def test_a_mirror_serves_while_a_disk_of_it_fails_and_a_scrub_heals_it(war
     await told(ward.client, "errors", "Alert: disk virtio-e1 made ")
     count, words = (await order(ward.machine, "count", file)).split(" ", 1)
     assert words == "records"
-    await ward.machine.mend_disk("e1")
     assert await order(ward.machine, "check", file, count) == f"all {count} records are right"
+    await ward.machine.mend_disk("e1")
     pool = await ward.client.pool("errors")
     assert {one.disk: one.errors > 0 for one in pool.members} == {"virtio-e1": True, "virtio-e2": False}
     await ward.ended(await ward.client.scrub_pool("errors"))
     found = (await ward.client.pool("errors")).scrub
     assert found
     assert (found.corrected > 0, found.uncorrectable) == (True, 0)
+    assert await order(ward.machine, "check", file, count) == f"all {count} records are right"
     again = await ward.ended(await ward.client.scrub_pool("errors"))
     assert " 0 errors, 0 corrected, 0 beyond correction" in again.detail
+
+
+async def test_a_mirror_gives_the_right_data_while_a_disk_of_it_cannot_be_read(ward: Ward) -> None:
+    file = "/run/zn/pools/reads/file"
+    await ward.pool("reads", "r1", "r2")
+    count = await ward.written(file)
+    await ward.machine.fail_disk("r1", Fault("read"))
+    assert await order(ward.machine, "check", file, count) == f"all {count} records are right"
+    await told(ward.client, "reads", "Alert: disk virtio-r1 made ")
+    pool = await ward.client.pool("reads")
+    assert (pool.state, pool.why) == (
+        "online",
+        "it serves, but virtio-r1 made errors; 'zn pool scrub reads' corrects what it can",
+    )
+    assert {one.disk: one.errors > 0 for one in pool.members} == {"virtio-r1": True, "virtio-r2": False}
+    # sectors that are well once they are written anew; the scrub begins with two superblocks
+    await ward.machine.fail_disk("r1", *(Fault("read", once=True) for _ in range(4)))
+    await ward.ended(await ward.client.scrub_pool("reads"))
+    found = (await ward.client.pool("reads")).scrub
+    assert found
+    assert found.corrected > 0
+    # of 64 KiB that failed the kernel (6.12) counts those without data as beyond correction
+    again = await ward.ended(await ward.client.scrub_pool("reads"))
+    assert " 0 errors, 0 corrected, 0 beyond correction" in again.detail
+    assert (await ward.client.pool("reads")).why == "it serves, with all 2 disks"
+    await ward.machine.mend_disk("r1")
+
+
+async def test_what_only_a_disk_has_that_cannot_be_read_is_an_error_there_and_nowhere_else(
+    ward: Ward,
+) -> None:
+    file, other = "/run/zn/pools/lone/file", "/run/zn/pools/reads/other"
+    await ward.pool("reads", "r1", "r2")
+    await ward.pool("lone", "lone", profile="single")
+    count, others = await ward.written(file), await ward.written(other)
+    await ward.machine.fail_disk("lone", Fault("read"))
+    assert await order(ward.machine, "check", file, count) == "record 0: Input/output error"
+    await told(ward.client, "lone", "Alert: disk virtio-lone made ")
+    pool = await ward.client.pool("lone")
+    assert pool.state == "online"
+    assert pool.why == (
+        "it serves, but virtio-lone made errors; "
+        "'zn pool scrub lone' counts what is lost, for no other disk has it"
+    )
+    assert await order(ward.machine, "check", other, others) == f"all {others} records are right"
+    assert (await ward.client.put_volume("here", VolumeSpec(16 * MIB, "reads"))).state == "ready"
+    await ward.ended(await ward.client.scrub_pool("lone"))
+    await told(ward.client, "lone", "Alert: scrub found ")
+    await ward.machine.mend_disk("lone")
+    assert await order(ward.machine, "check", file, count) == f"all {count} records are right"
+    await ward.ended(await ward.client.scrub_pool("lone"))
+    assert (await ward.client.pool("lone")).why == "it serves"
+
+
+async def test_a_pool_that_the_kernel_stopped_writing_to_says_so_and_the_state_is_kept_elsewhere(
+    ward: Ward,
+) -> None:
+    file = "/run/zn/pools/lone/later"
+    await ward.pool("lone", "lone", profile="single")
+    await ward.machine.fail_disk("lone", Fault("write"))
+    assert await order(ward.machine, "write", file) == "begun"
+    await pool_in(ward.client, "lone", "failed")
+    await told(
+        ward.client, "pool lone", "Alert: its files can only be read: the kernel stopped writing to it"
+    )
+    assert not (await ward.client.health()).ok
+    await ward.client.put_config(NodeConfig(StorageConfig(media={"no such disk": "ssd"})))
+    state = await ward.client.state()
+    assert state.durable
+    device = (await ward.client.disk("lone")).device
+    assert [copy.path for copy in state.copies if not copy.ok] == [f"/dev/{device}1"]
+    await ward.machine.mend_disk("lone")
+
+    async def all_hold() -> bool:
+        return all(copy.ok for copy in (await ward.client.state()).copies)
+
+    await until(ward.client, all_hold)
 
 
 async def test_a_disk_that_stops_answering_is_told_and_others_serve(ward: Ward) -> None:
@@ -184,6 +278,26 @@ async def test_a_full_pool_says_so_and_serves(ward: Ward) -> None:
 
     await until(ward.client, full)
     assert (await ward.client.pool("small")).state == "online"
+
+
+async def test_a_pool_whose_metadata_is_full_says_so_and_deleting_helps(ward: Ward) -> None:
+    size = (await ward.pool("crowded", "crowded", profile="single")).size // MIB * MIB
+    await ward.client.put_volume("hog", VolumeSpec(size, "crowded"))
+    await order(ward.machine, "crowd", "/run/zn/pools/crowded/volumes/hog")
+    full = "it serves, but its metadata is full, so it takes nothing more; delete files, snapshots or volumes"
+    await told(ward.client, "pool crowded", f"Alert: {full}")
+    assert (await ward.client.pool("crowded")).why == full
+    with pytest.raises(RefusedError, match="pool crowded is full"):
+        await ward.client.put_volume("more", VolumeSpec(16 * MIB, "crowded"))
+    await ward.client.put_config(NodeConfig())
+    assert (await ward.client.state()).durable
+    await ward.client.delete_volume("hog")
+
+    async def well() -> bool:
+        return (await ward.client.pool("crowded")).why == "it serves"
+
+    await until(ward.client, well)
+    assert (await ward.client.put_volume("more", VolumeSpec(16 * MIB, "crowded"))).state == "ready"
 
 
 async def test_24_disks_are_listed_and_delay_no_boot(
