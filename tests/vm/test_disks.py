@@ -12,7 +12,7 @@ from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from ci.qemu.tpm import software_tpm
 from core0.client.client import NodeClient, RefusedError
-from core0.wire.storage import Claim, Encryption, EraseRequest, Pool, PoolSpec, Selector
+from core0.wire.storage import Claim, Encryption, EraseRequest, Pool, PoolSpec, Replacement, Selector
 from core0.wire.volumes import VolumeSpec
 from tests.disk_images import blank, with_ext4
 from tests.vm.shelf import disk_in, settled
@@ -79,6 +79,36 @@ async def test_an_encrypted_pool_waits_for_its_passphrase(
     assert "correct horse" not in console
     assert b"correct horse" not in one.path.read_bytes()
     assert b"LUKS\xba\xbe" in one.path.read_bytes()
+
+
+async def test_an_encrypted_pool_comes_back_after_a_cut_before_a_replacement_had_begun(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+) -> None:
+    """It is written down, and the new disk is encrypted and empty; the old one hangs, so the kernel cannot begin."""
+    disks = tuple(blank(tmp_path, name) for name in ("one", "two", "spare"))
+    spec = PoolSpec(Selector(("one", "two")), "raid1", format_blank=True, encryption=Encryption("operator"))
+    machine = await machines.start(MachineSpec("rebuilt", direct_boot, disks=disks))
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        old = (await settled(client, 3))["two"].device
+        await client.put_pool("vault", spec)
+        assert (await client.unlock_pool("vault", "correct horse", wait=60)).state == "online"
+        await client.claim_disk("spare", Claim())
+        await machine.hang_disk("two")
+        await client.replace_disk("vault", Replacement("two", "spare"))
+        await machine.wait_for_line(f"Lost: /dev/{old}1 does not hold the node's state any more", 60)
+        await machine.cut_power()
+    await machine.power_on()
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    async with await connect(machine) as client:
+        await settled(client, 3)
+        pool = await client.unlock_pool("vault", "correct horse", wait=60)
+        assert pool.state == "online", pool.why
+        assert (await disk_in(client, "spare", "free")).why == "the node has it, and no pool uses it yet"
+        assert [one.disk for one in (await client.pool("vault")).members] == ["virtio-one", "virtio-two"]
+        (begun,) = await client.operations()
+        ended = await client.operation(begun.id, wait=30)
+        assert (ended.kind, ended.detail) == ("replace", "it had not begun; start it again")
 
 
 async def test_a_disk_is_erased_by_the_first_method_that_it_has(
