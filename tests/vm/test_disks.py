@@ -15,7 +15,7 @@ from core0.client.client import NodeClient, RefusedError
 from core0.wire.storage import Claim, Encryption, EraseRequest, Pool, PoolSpec, Replacement, Selector
 from core0.wire.volumes import VolumeSpec
 from tests.disk_images import blank, with_ext4
-from tests.vm.shelf import disk_in, settled
+from tests.vm.shelf import disk_in, pool_in, settled
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 READY_SECONDS = 10.0
@@ -53,8 +53,7 @@ async def test_disks_come_and_go_while_the_node_runs(
         assert pool.state == "online", pool.why
         await machine.pull("one", READY_SECONDS)
         await settled(client, 0)
-        lost = await client.pool("fast")
-        assert lost.state == "offline"
+        lost = await pool_in(client, "fast", "offline")  # while the boot is young it is waited for
         assert lost.why == "disk virtio-one is missing, and single needs all its disks; plug what is missing"
 
 
