@@ -53,8 +53,8 @@ _POOL_DISK = "pool"
 _JOBS = {
     "sequential writes": ("--rw=write", "--bs=1M", "--size=64M", "--end_fsync=1"),
     "sequential reads": ("--rw=read", "--bs=1M", "--size=64M"),
-    "random writes of 4 KiB": ("--rw=randwrite", "--bs=4k", "--size=64M", "--io_size=4M"),
-    "random reads of 4 KiB": ("--rw=randread", "--bs=4k", "--size=64M", "--io_size=4M"),
+    "random writes of 4 KiB": ("--rw=randwrite", "--bs=4k", "--size=64M", "--io_size=8M"),
+    "random reads of 4 KiB": ("--rw=randread", "--bs=4k", "--size=64M", "--io_size=8M"),
 }
 _FIO = ("--name=job", "--filename=/data/job", "--direct=1", "--ioengine=psync", "--output-format=json")
 
@@ -68,19 +68,21 @@ async def measure_disks(contexts: Path, image: Path, runs: int) -> list[Measure]
             verbs = await _ask(machine, "volumes", max(runs, _VERBS))
             for run, (name, job) in product(range(runs), _JOBS.items()):
                 steps = (_ask(machine, "fio", *_FIO, *job), _run_inside(container, (*_FIO, *job)))
-                bare, inside = await _in_turn(*steps, swapped=run % 2 == 1)
+                bare, inside = await _in_turn(machine, *steps, swapped=run % 2 == 1)
                 speeds[name].append((bare, inside))
     return [*_of_verbs(verbs), *(_of_job(name, pairs) for name, pairs in speeds.items())]
 
 
 async def _in_turn(
-    first: Awaitable[float], second: Awaitable[float], *, swapped: bool
+    machine: Machine, first: Awaitable[float], second: Awaitable[float], *, swapped: bool
 ) -> tuple[float, float]:
-    """Both, the second one first if swapped: a machine's noise, and what one leaves to the other, hit both alike."""
-    if swapped:
-        last = await second
-        return await first, last
-    return await first, await second
+    """Both, the second one first if swapped. Neither finds anything that the other one left to be written."""
+    found = []
+    for step in (second, first) if swapped else (first, second):
+        await _ask(machine, "settle")
+        found.append(await step)
+    one, two = reversed(found) if swapped else found
+    return one, two
 
 
 def _of_verbs(verbs: dict[str, list[float]]) -> list[Measure]:

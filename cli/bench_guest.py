@@ -41,7 +41,12 @@ def serve() -> None:
     namespaces.leave(namespaces.NEWNS)
     mount_kernel_files(Boot())
     console = os.open("/dev/ttyS0", os.O_RDWR | os.O_NOCTTY)
-    verbs: dict[str, Callable[..., Any]] = {"prepare": prepare, "volumes": volumes, "fio": fio}
+    verbs: dict[str, Callable[..., Any]] = {
+        "prepare": prepare,
+        "volumes": volumes,
+        "settle": settle,
+        "fio": fio,
+    }
     with os.fdopen(console, "rb") as lines:
         for line in lines:
             verb, *rest = json.loads(line)
@@ -108,6 +113,11 @@ async def _volumes(worker: Worker, runs: int) -> dict[str, list[float]]:
             found[name].append(round(time.perf_counter() - begun, 6))
     running.cancel()
     return found
+
+
+def settle() -> None:
+    """Let every file system write what it has not written yet."""
+    os.sync()
 
 
 def fio(*arguments: str) -> Any:
