@@ -30,7 +30,7 @@ def run_tests(
         raise typer.Exit(_run(*words))
     static = run_checks(STATIC, as_json=False)
     # a machine's virtual CPUs are threads of the host: two workers keep two cores busy
-    tests = _run("-n", "2", "--dist", "worksteal", "--durations", "10")
+    tests = _run("-n", "2", "--dist", "loadfile", "--durations", "10")
     if tests or not static:
         raise typer.Exit(1)
 
