@@ -91,7 +91,7 @@ async def measure_boot(contexts: Path, image: Path, runs: int, memory: int) -> l
 async def measure_disks_boot(contexts: Path, image: Path, runs: int, memory: int) -> list[Measure]:
     """Boot a node with one disk and a node with many, `runs` times in turn: all of it, and what PID 1 begins.
 
-    Before that, the kernel looks for the machine's devices, and asks each NVMe drive by a driver that it has built in.
+    Before that the kernel looks for devices, and asks each NVMe drive by a driver that it has built in.
     """
     acceleration = await trial.choose(image / "vmlinuz")
     boot = machines.direct_boot(image, (operator.kernel_argument(contexts),))

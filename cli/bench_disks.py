@@ -64,7 +64,7 @@ async def measure_disks(contexts: Path, image: Path, runs: int) -> list[Measure]
     speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in _JOBS}
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
         async with _machine(contexts, image, Path(scratch)) as (machine, container):
-            await _ask(machine, "prepare", "/dev/vdb", "/dev/vdc")
+            await _ask(machine, "prepare", "/dev/vda", "/dev/vdb")
             verbs = await _ask(machine, "volumes", max(runs, _VERBS))
             for run, (name, job) in product(range(runs), _JOBS.items()):
                 steps = (_ask(machine, "fio", *_FIO, *job), _run_inside(container, (*_FIO, *job)))
@@ -131,7 +131,7 @@ async def _machine(contexts: Path, image: Path, scratch: Path) -> AsyncIterator[
     layouts.mkdir()
     oci.pack(oci.Request(_MANIFEST, "amd64", layouts / "fio", Places(ROOT, cache_folder())), TerminalReport())
     acceleration = await trial.choose(image / "vmlinuz")
-    disks = tuple(_disk(scratch, name) for name in (_POOL_DISK, "volumes", "fio"))
+    disks = tuple(_disk(scratch, name) for name in ("volumes", "fio", _POOL_DISK))
     spec = MachineSpec("disks", _boot(contexts, image, scratch), _MEMORY, disks=disks)
     server = serving.start(scratch / "server", (str(image), "--oci", str(layouts)))
     try:

@@ -26,8 +26,21 @@ _DONE = re.compile(r"([\d.]+)% done, (\d+) write errs, (\d+) uncorr")
 Progress = Callable[[float | None, str], None]
 
 
-def read_figures(path: str, devices: dict[str, str]) -> Figures:
-    """Figures of the file system at `path`. `devices` are the members' devices by claim. Run by the worker."""
+async def ask_figures(world: World, name: str, profile: str, devices: Mapping[str, str]) -> Figures:
+    """Figures of a pool that serves. `devices` are the members' devices by claim. Raises OSError."""
+    copies = 3 if profile == "raid1c3" else 2
+    path = f"{world.pools}/{name}"
+    return await world.worker.call(read_figures, path, dict(devices), copies, deadline=LOOK)
+
+
+def read_figures(path: str, devices: dict[str, str], copies: int) -> Figures:
+    """Figures of the file system at `path`. Run by the worker.
+
+    Args:
+        path: its mount.
+        devices: the members' devices by claim.
+        copies: on so many devices each piece of metadata is, if there are several.
+    """
     size, free = blocks.space(path)
     read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,12 +59,12 @@ def read_figures(path: str, devices: dict[str, str]) -> Figures:
     finally:
         os.close(descriptor)
     used = sum(space.used for kind, space in spaces.items() if kind != "reserve")
-    full = lacks_room(free, spaces, found)
+    full = lacks_room(free, spaces, found, copies)
     return Figures(size, used, free, members, full, read_only)
 
 
 def lacks_room(
-    free: int, spaces: Mapping[str, btrfs.Space], devices: Sequence[btrfs.Device]
+    free: int, spaces: Mapping[str, btrfs.Space], devices: Sequence[btrfs.Device], copies: int
 ) -> Literal["", "data", "metadata"]:
     """What there is no room for. The kernel's estimate (statfs(2)) may show much free that metadata has no room for.
 
@@ -59,11 +72,12 @@ def lacks_room(
         free: the kernel's estimate.
         spaces: what is allocated for each kind.
         devices: of the file system.
+        copies: on so many of several devices each piece of metadata is.
     """
     nothing = btrfs.Space(0, 0)
     metadata, reserve = spaces.get("metadata", nothing), spaces.get("reserve", nothing)
     growing = sum(one.size - one.used >= _ROOM for one in devices)
-    if growing >= min(2, len(devices)):  # of several, two take metadata
+    if growing >= min(copies, len(devices)):
         return ""
     if metadata.total and metadata.total - metadata.used - reserve.total < _ROOM:
         return "metadata"

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from core0.disks import apply, health, stall, upkeep
+from core0.disks import health, stall, upkeep
 from core0.disks.book import Book
 from core0.disks.model import Figures
 from core0.disks.observe import Look
@@ -78,11 +78,10 @@ class Watch:
 
     async def read_figures(self, name: str) -> None:
         """Read a pool's figures; tell it when a disk made more errors."""
-        path = f"{self._book.world.pools}/{name}"
+        book = self._book
         try:
-            found = await self._book.world.worker.call(
-                upkeep.read_figures, path, self._book.data(name), deadline=apply.LOOK
-            )
+            profile = book.known.pools[name].profile
+            found = await upkeep.ask_figures(book.world, name, profile, book.data(name))
         except OSError as error:
             if name not in self._book.mounted:
                 return  # it ended meanwhile

@@ -62,10 +62,9 @@ class Works:
 
     async def _forget_errors(self, name: str) -> None:
         """What disks missed is corrected: also those errors count as seen to that the scrub itself came upon."""
-        path = f"{self._book.world.pools}/{name}"
-        self._book.figures[name] = await self._book.world.worker.call(
-            upkeep.read_figures, path, self._book.data(name), deadline=apply.LOOK
-        )
+        book = self._book
+        profile = book.known.pools[name].profile
+        book.figures[name] = await upkeep.ask_figures(book.world, name, profile, book.data(name))
         self._book.erred.pop(name, None)
 
     def replace(self, name: str, wanted: Replacement) -> Operation:

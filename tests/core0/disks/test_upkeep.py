@@ -27,28 +27,29 @@ def devices(*unallocated: int) -> tuple[Device, ...]:
 
 
 @pytest.mark.parametrize(
-    ("free", "metadata", "unallocated", "lacks"),
+    ("free", "metadata", "unallocated", "copies", "lacks"),
     [
-        pytest.param(210, 1, (1,), "", id="room for both"),
+        pytest.param(210, 1, (1,), 2, "", id="room for both"),
         pytest.param(
-            210, 25, (1,), "metadata", id="much is free, but metadata has only the kernel's reserve"
+            210, 25, (1,), 2, "metadata", id="much is free, but metadata has only the kernel's reserve"
         ),
-        pytest.param(210, 25, (64,), "", id="metadata may take more of the disk"),
-        pytest.param(210, 25, (64, 1), "metadata", id="metadata needs room on two disks"),
-        pytest.param(210, 25, (64, 64, 1), "", id="metadata has room on two of three disks"),
-        pytest.param(0, 1, (1,), "data", id="full"),
-        pytest.param(0, 25, (1,), "metadata", id="full of both"),
+        pytest.param(210, 25, (64,), 2, "", id="metadata may take more of the disk"),
+        pytest.param(210, 25, (64, 1), 2, "metadata", id="metadata needs room on two disks"),
+        pytest.param(210, 25, (64, 64, 1), 2, "", id="metadata has room on two of three disks"),
+        pytest.param(210, 25, (64, 64, 1), 3, "metadata", id="three copies need room on three disks"),
+        pytest.param(0, 1, (1,), 2, "data", id="full"),
+        pytest.param(0, 25, (1,), 2, "metadata", id="full of both"),
     ],
 )
 def test_what_a_pool_lacks_room_for(
-    free: int, metadata: int, unallocated: tuple[int, ...], lacks: str
+    free: int, metadata: int, unallocated: tuple[int, ...], copies: int, lacks: str
 ) -> None:
-    assert lacks_room(free * MIB, spaces(metadata), devices(*unallocated)) == lacks
+    assert lacks_room(free * MIB, spaces(metadata), devices(*unallocated), copies) == lacks
 
 
 @pytest.mark.root
 def test_a_pool_that_is_not_written_to_any_more_is_seen(btrfs_disk: Loop) -> None:
-    found = read_figures(str(btrfs_disk.place), {})
+    found = read_figures(str(btrfs_disk.place), {}, 2)
     assert (found.read_only, found.full) == (False, "")
     subprocess.run(["mount", "-o", "remount,ro", btrfs_disk.place], check=True)
-    assert read_figures(str(btrfs_disk.place), {}).read_only
+    assert read_figures(str(btrfs_disk.place), {}, 2).read_only
