@@ -15,6 +15,10 @@ app = typer.Typer(help="Measure: medians of at least five, ratios within one run
 Runs = Annotated[int, typer.Option(min=measure.RUNS, help="How often to measure.")]
 Image = Annotated[Path, typer.Option(help="Output folder of a build.", show_default="build/amd64-virt")]
 Memory = Annotated[int, typer.Option(help="RAM of the machines in MiB.")]
+Counted = Annotated[
+    bool,
+    typer.Option("--by-instructions", help="Let the machines' clocks count instructions (QEMU's -icount)."),
+]
 _IMAGE = ROOT / "build" / "amd64-virt"
 
 
@@ -24,6 +28,7 @@ def boot(
     image: Image = _IMAGE,
     runs: Runs = measure.RUNS,
     memory: Memory = 512,
+    counted: Counted = False,
     as_json: Json = False,
 ) -> None:
     """From the kernel's entry to Core-0's answer, against the same kernel with busybox as init.
@@ -32,7 +37,7 @@ def boot(
     """
     from cli.bench_boot import measure_boot
 
-    measure.report(asyncio.run(measure_boot(ctx.obj.contexts, image, runs, memory)), as_json)
+    measure.report(asyncio.run(measure_boot(ctx.obj.contexts, image, runs, memory, counted=counted)), as_json)
 
 
 @app.command("disks-boot")
@@ -41,6 +46,7 @@ def disks_boot(
     image: Image = _IMAGE,
     runs: Runs = measure.RUNS,
     memory: Memory = 512,
+    counted: Counted = False,
     as_json: Json = False,
 ) -> None:
     """From the kernel's entry to Core-0's answer with 24 disks on three buses, against the same with one.
@@ -49,7 +55,9 @@ def disks_boot(
     """
     from cli.bench_boot import measure_disks_boot
 
-    measure.report(asyncio.run(measure_disks_boot(ctx.obj.contexts, image, runs, memory)), as_json)
+    measure.report(
+        asyncio.run(measure_disks_boot(ctx.obj.contexts, image, runs, memory, counted=counted)), as_json
+    )
 
 
 @app.command()

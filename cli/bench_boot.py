@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ci.qemu import trial
-from ci.qemu.accel import Acceleration
+from ci.qemu.accel import ICOUNT, Acceleration
 from ci.qemu.disk_files import make_blank
 from ci.qemu.disks import Bus
 from ci.qemu.machine import Machine
@@ -51,9 +51,15 @@ class _Answer(NamedTuple):
     memory: int
 
 
-async def measure_boot(contexts: Path, image: Path, runs: int, memory: int) -> list[Measure]:
+async def _acceleration(image: Path, *, counted: bool) -> Acceleration:
+    return ICOUNT if counted else await trial.choose(image / "vmlinuz")
+
+
+async def measure_boot(
+    contexts: Path, image: Path, runs: int, memory: int, *, counted: bool
+) -> list[Measure]:
     """Boot both `runs` times in turn."""
-    acceleration = await trial.choose(image / "vmlinuz")
+    acceleration = await _acceleration(image, counted=counted)
     argument = operator.kernel_argument(contexts)
     node_boot = machines.direct_boot(image, (argument,))
     ours, yardstick, used = [], [], []
@@ -88,12 +94,14 @@ async def measure_boot(contexts: Path, image: Path, runs: int, memory: int) -> l
     ]
 
 
-async def measure_disks_boot(contexts: Path, image: Path, runs: int, memory: int) -> list[Measure]:
+async def measure_disks_boot(
+    contexts: Path, image: Path, runs: int, memory: int, *, counted: bool
+) -> list[Measure]:
     """Boot a node with one disk and a node with many, `runs` times in turn: all of it, and what PID 1 begins.
 
     Before that the kernel looks for devices, and asks each NVMe drive by a driver that it has built in.
     """
-    acceleration = await trial.choose(image / "vmlinuz")
+    acceleration = await _acceleration(image, counted=counted)
     boot = machines.direct_boot(image, (operator.kernel_argument(contexts),))
     found: dict[int, list[_Answer]] = {1: [], _MANY: []}
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:

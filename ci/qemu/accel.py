@@ -18,7 +18,7 @@ class Acceleration:
         scale: by how much deadlines stretch, against KVM on an idle machine.
     """
 
-    name: Literal["kvm", "tcg"]
+    name: Literal["kvm", "tcg", "icount"]
     arguments: tuple[str, ...]
     scale: float
 
@@ -32,3 +32,5 @@ KVM = Acceleration("kvm", ("-accel", "kvm", "-cpu", "host"), 1.0)
 # Without ERMS: a kernel that sees it clears and copies each page by one `rep` instruction per page, which the
 # translator carries out byte by byte (a twentieth of a boot).
 TCG = Acceleration("tcg", ("-accel", "tcg,thread=multi", "-cpu", "max,-erms"), 12.0)
+# The guest's clock counts its instructions, two nanoseconds each: how busy the host is does not matter.
+ICOUNT = Acceleration("icount", ("-accel", "tcg", "-icount", "shift=1", "-cpu", "max,-erms"), 20.0)
