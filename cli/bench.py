@@ -95,7 +95,11 @@ def quota(runs: Runs = measure.RUNS, as_json: Json = False) -> None:
 
 @app.command()
 def disks(
-    ctx: typer.Context, image: Image = _IMAGE, runs: Runs = measure.RUNS, as_json: Json = False
+    ctx: typer.Context,
+    image: Image = _IMAGE,
+    runs: Runs = measure.RUNS,
+    counted: Counted = False,
+    as_json: Json = False,
 ) -> None:
     """Volumes made against bare subvolumes, and fio in a container against fio on the bare file system.
 
@@ -103,4 +107,4 @@ def disks(
     """
     from cli.bench_disks import measure_disks
 
-    measure.report(asyncio.run(measure_disks(ctx.obj.contexts, image, runs)), as_json)
+    measure.report(asyncio.run(measure_disks(ctx.obj.contexts, image, runs, counted=counted)), as_json)

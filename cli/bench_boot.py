@@ -51,7 +51,8 @@ class _Answer(NamedTuple):
     memory: int
 
 
-async def _acceleration(image: Path, *, counted: bool) -> Acceleration:
+async def measured_by(image: Path, *, counted: bool) -> Acceleration:
+    """How the machines of a measurement run: by the host's clock, or with one that counts instructions."""
     return ICOUNT if counted else await trial.choose(image / "vmlinuz")
 
 
@@ -59,7 +60,7 @@ async def measure_boot(
     contexts: Path, image: Path, runs: int, memory: int, *, counted: bool
 ) -> list[Measure]:
     """Boot both `runs` times in turn."""
-    acceleration = await _acceleration(image, counted=counted)
+    acceleration = await measured_by(image, counted=counted)
     argument = operator.kernel_argument(contexts)
     node_boot = machines.direct_boot(image, (argument,))
     ours, yardstick, used = [], [], []
@@ -101,7 +102,7 @@ async def measure_disks_boot(
 
     Before that the kernel looks for devices, and asks each NVMe drive by a driver that it has built in.
     """
-    acceleration = await _acceleration(image, counted=counted)
+    acceleration = await measured_by(image, counted=counted)
     boot = machines.direct_boot(image, (operator.kernel_argument(contexts),))
     found: dict[int, list[_Answer]] = {1: [], _MANY: []}
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:

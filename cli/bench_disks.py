@@ -15,12 +15,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ci.qemu import trial
+from ci.qemu.accel import Acceleration
 from ci.qemu.disk_files import make_blank
 from ci.qemu.disks import Disk
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from cli import machines, operator, serving
+from cli.bench_boot import measured_by
 from cli.connect import client_of
 from cli.context import Context
 from cli.image import cache_folder
@@ -59,11 +60,12 @@ _JOBS = {
 _FIO = ("--name=job", "--filename=/data/job", "--direct=1", "--ioengine=psync", "--output-format=json")
 
 
-async def measure_disks(contexts: Path, image: Path, runs: int) -> list[Measure]:
+async def measure_disks(contexts: Path, image: Path, runs: int, *, counted: bool) -> list[Measure]:
     """Make volumes, then run each of fio's jobs `runs` times here and there, now this first and now that."""
     speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in _JOBS}
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
-        async with _machine(contexts, image, Path(scratch)) as (machine, container):
+        acceleration = await measured_by(image, counted=counted)
+        async with _machine(contexts, image, Path(scratch), acceleration) as (machine, container):
             await _ask(machine, "prepare", "/dev/vda", "/dev/vdb")
             verbs = await _ask(machine, "volumes", max(runs, _VERBS))
             for run, (name, job) in product(range(runs), _JOBS.items()):
@@ -125,12 +127,13 @@ async def _ask(machine: Machine, *words: object) -> Any:
 
 
 @asynccontextmanager
-async def _machine(contexts: Path, image: Path, scratch: Path) -> AsyncIterator[tuple[Machine, Client]]:
+async def _machine(
+    contexts: Path, image: Path, scratch: Path, acceleration: Acceleration
+) -> AsyncIterator[tuple[Machine, Client]]:
     """The node with a container that has a volume; yields its machine and the way to the container's Core-X."""
     layouts = scratch / "oci"
     layouts.mkdir()
     oci.pack(oci.Request(_MANIFEST, "amd64", layouts / "fio", Places(ROOT, cache_folder())), TerminalReport())
-    acceleration = await trial.choose(image / "vmlinuz")
     disks = tuple(_disk(scratch, name) for name in ("volumes", "fio", _POOL_DISK))
     spec = MachineSpec("disks", _boot(contexts, image, scratch), _MEMORY, disks=disks)
     server = serving.start(scratch / "server", (str(image), "--oci", str(layouts)))
