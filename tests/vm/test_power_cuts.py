@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import subprocess
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -205,6 +206,16 @@ def examine_state(image: Path, start: int) -> None:
     assert "safe" in msgspec.json.decode(state.sections["pools"])
 
 
+def unmount(place: Path) -> None:
+    """Unmount it; on a busy machine a process that looked at it may still be ending."""
+    for _ in range(100):
+        done = subprocess.run(["umount", place], capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"cannot unmount {place}: {done.stderr}")
+
+
 @contextmanager
 def mounted(image: Path, start: int, place: Path) -> Iterator[None]:
     """The pool in an image, whose partition begins there."""
@@ -212,7 +223,7 @@ def mounted(image: Path, start: int, place: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", place], check=True)
+        unmount(place)
 
 
 class Doctor:
