@@ -94,7 +94,8 @@ def _carry_out(root: str, actions: tuple[Action, ...]) -> None:
     with opened(root) as pool:
         for action in actions:
             _do(pool, action)
-        btrfs.commit(pool)
+        if not all(isinstance(action, TakeSnapshot) for action in actions):  # the kernel commits each itself
+            btrfs.commit(pool)
 
 
 def _do(pool: int, action: Action) -> None:
