@@ -305,10 +305,8 @@ class Book:
         """The devices of a pool's data by claim, of the disks that are there; the open ones of encrypted disks."""
         pool, own = self.known.pools[name], self.own()
         current = (claim for claim in pool.members if claim not in pool.stale)
-        members = (
-            *current,
-            *(pool.replacing or ())[1:],
-        )  # what is put on a new disk, or on a stale one, is current
+        # what is put on a new disk, or on a stale one, is current
+        members = (*current, *(pool.replacing or ())[1:])
         found = {claim: own[claim].content for claim in dict.fromkeys(members) if claim in own}
         return {
             claim: apply.mapped(claim) if apply.is_open(claim) else content.data

@@ -397,9 +397,8 @@ class Disks:
     async def _mount(self, name: str, options: MountOptions, degraded: bool) -> None:
         devices, own = self.book.data(name), self.book.own()
         pool = self.book.known.pools[name]
-        if (
-            pool.replacing
-        ):  # it may not have begun, or have ended: then the one disk or the other has no part of it
+        if pool.replacing:
+            # it may not have begun, or have ended: then the one disk or the other has no part of it
             devices = await apply.parts_of(self.book.world, devices, pool.uuid)
         if degraded:
             await self.claims.note_stale(name, devices.keys())

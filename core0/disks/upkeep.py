@@ -9,6 +9,7 @@ from typing import Literal
 
 from core0.disks import blocks
 from core0.disks.apply import FORMAT, LOOK, TABLE, DiskError, World
+from core0.disks.book import Book
 from core0.disks.model import Figures
 from core0.disks.tools import ToolError, run_tool
 from core0.linux import btrfs
@@ -26,11 +27,11 @@ _DONE = re.compile(r"([\d.]+)% done, (\d+) write errs, (\d+) uncorr")
 Progress = Callable[[float | None, str], None]
 
 
-async def ask_figures(world: World, name: str, profile: str, devices: Mapping[str, str]) -> Figures:
-    """Figures of a pool that serves. `devices` are the members' devices by claim. Raises OSError."""
-    copies = 3 if profile == "raid1c3" else 2
-    path = f"{world.pools}/{name}"
-    return await world.worker.call(read_figures, path, dict(devices), copies, deadline=LOOK)
+async def ask_figures(book: Book, name: str) -> Figures:
+    """Figures of a pool that serves. Raises OSError."""
+    copies = 3 if book.known.pools[name].profile == "raid1c3" else 2
+    path = f"{book.world.pools}/{name}"
+    return await book.world.worker.call(read_figures, path, book.data(name), copies, deadline=LOOK)
 
 
 def read_figures(path: str, devices: dict[str, str], copies: int) -> Figures:

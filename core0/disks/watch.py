@@ -78,10 +78,8 @@ class Watch:
 
     async def read_figures(self, name: str) -> None:
         """Read a pool's figures; tell it when a disk made more errors."""
-        book = self._book
         try:
-            profile = book.known.pools[name].profile
-            found = await upkeep.ask_figures(book.world, name, profile, book.data(name))
+            found = await upkeep.ask_figures(self._book, name)
         except OSError as error:
             if name not in self._book.mounted:
                 return  # it ended meanwhile

@@ -62,9 +62,7 @@ class Works:
 
     async def _forget_errors(self, name: str) -> None:
         """What disks missed is corrected: also those errors count as seen to that the scrub itself came upon."""
-        book = self._book
-        profile = book.known.pools[name].profile
-        book.figures[name] = await upkeep.ask_figures(book.world, name, profile, book.data(name))
+        self._book.figures[name] = await upkeep.ask_figures(self._book, name)
         self._book.erred.pop(name, None)
 
     def replace(self, name: str, wanted: Replacement) -> Operation:

@@ -42,9 +42,8 @@ def limit_io(path: StrPath, lines: Sequence[str]) -> None:
         try:
             files.write(f"{path}/io.max", line)
         except OSError as error:
-            if (
-                error.errno != errno.ENODEV
-            ):  # the disk has just gone: nothing of it can be limited, nor need be
+            # without its device the disk has just gone: nothing of it can be limited, nor need be
+            if error.errno != errno.ENODEV:
                 raise OSError(error.errno, f"cannot limit io to {line}: {error.strerror}") from None
 
 
