@@ -128,6 +128,7 @@ class Book:
         self.config = StorageConfig()
         self.keys: dict[str, bytes] = {}
         self.mounted = _earlier_mounts(mounted)
+        self._served = set(self.mounted)
         self.facts: tuple[Facts, ...] = ()
         self.looks: dict[str, Look] = {}
         self.looking: dict[str, asyncio.Task[None]] = {}
@@ -236,6 +237,7 @@ class Book:
         """A pool serves so now, or not any more (None); the next node daemon shall know."""
         others = {other: seen for other, seen in self.mounted.items() if other != name}
         self.mounted = {**others, name: pool} if pool else others
+        self._served |= {name}
         files.replace(self._mounts_file, msgspec.json.encode(self.mounted))
 
     async def remember(self, known: Known) -> None:
@@ -295,7 +297,8 @@ class Book:
         )
         patient = time.monotonic() < self.patient_until
         own = dict.fromkeys(self.keep.joined().values(), self.doubt) if self.doubt else {}
-        return Seen(disks, unlocked, self.mounted, settled, patient, self.busy, {**self.keep.strange, **own})
+        strange, served = {**self.keep.strange, **own}, frozenset(self._served)
+        return Seen(disks, unlocked, self.mounted, settled, patient, self.busy, strange, served)
 
     def own(self) -> dict[str, SeenDisk]:
         """The node's own disks that are there, by claim."""

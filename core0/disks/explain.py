@@ -123,7 +123,7 @@ def _explain_lack(
     name: str, pool: KnownPool, known: Known, seen: Seen, gone: Sequence[str]
 ) -> tuple[PoolState, str]:
     spare = SPARE[pool.profile]
-    if name not in seen.mounted and set(gone) - set(pool.stale) and (seen.patient or not seen.settled):
+    if name not in seen.served and set(gone) - set(pool.stale) and (seen.patient or not seen.settled):
         return "waiting", f"{_lacks(gone, known, seen)}; they may still come"
     few = f"serves without {spare} of its disks at most" if spare else "needs all its disks"
     return "offline", f"{_lacks(gone, known, seen)}, and {pool.profile} {few}; plug what is missing"

@@ -211,6 +211,7 @@ class Seen(msgspec.Struct, frozen=True):
         patient: whether missing disks may still come: a boot is young.
         busy: the disks that the node itself keeps busy for long, and what they are doing, by the kernel's name.
         strange: the state partitions whose content this image does not understand, and why: a newer one wrote it.
+        served: the pools that were mounted since the node daemon began: whose disks came, and are gone.
     """
 
     disks: tuple[SeenDisk, ...] = ()
@@ -220,6 +221,7 @@ class Seen(msgspec.Struct, frozen=True):
     patient: bool = False
     busy: dict[str, str] = {}
     strange: dict[str, str] = {}
+    served: frozenset[str] = frozenset()
 
 
 class ClaimDisk(msgspec.Struct, frozen=True):

@@ -53,7 +53,7 @@ async def test_disks_come_and_go_while_the_node_runs(
         assert pool.state == "online", pool.why
         await machine.pull("one", READY_SECONDS)
         await settled(client, 0)
-        lost = await pool_in(client, "fast", "offline")  # while the boot is young it is waited for
+        lost = await pool_in(client, "fast", "offline")
         assert lost.why == "disk virtio-one is missing, and single needs all its disks; plug what is missing"
 
 
