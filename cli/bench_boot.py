@@ -13,8 +13,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
-from ci.qemu import trial
-from ci.qemu.accel import ICOUNT, Acceleration
+from ci.qemu.accel import Acceleration
 from ci.qemu.disk_files import make_blank
 from ci.qemu.disks import Bus
 from ci.qemu.machine import Machine
@@ -51,16 +50,11 @@ class _Answer(NamedTuple):
     memory: int
 
 
-async def measured_by(image: Path, *, counted: bool) -> Acceleration:
-    """How the machines of a measurement run: by the host's clock, or with one that counts instructions."""
-    return ICOUNT if counted else await trial.choose(image / "vmlinuz")
-
-
 async def measure_boot(
     contexts: Path, image: Path, runs: int, memory: int, *, counted: bool
 ) -> list[Measure]:
     """Boot both `runs` times in turn."""
-    acceleration = await measured_by(image, counted=counted)
+    acceleration = await machines.measured_by(image, counted=counted)
     argument = operator.kernel_argument(contexts)
     node_boot = machines.direct_boot(image, (argument,))
     ours, yardstick, used = [], [], []
@@ -102,7 +96,7 @@ async def measure_disks_boot(
 
     Before that the kernel looks for devices, and asks each NVMe drive by a driver that it has built in.
     """
-    acceleration = await measured_by(image, counted=counted)
+    acceleration = await machines.measured_by(image, counted=counted)
     boot = machines.direct_boot(image, (operator.kernel_argument(contexts),))
     found: dict[int, list[_Answer]] = {1: [], _MANY: []}
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:

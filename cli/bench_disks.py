@@ -8,9 +8,10 @@ import hashlib
 import json
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from ci.qemu.disks import Disk
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from cli import machines, operator, serving
-from cli.bench_boot import measured_by
 from cli.connect import client_of
 from cli.context import Context
 from cli.image import cache_folder
@@ -62,29 +62,21 @@ _FIO = ("--name=job", "--filename=/data/job", "--direct=1", "--ioengine=psync", 
 
 async def measure_disks(contexts: Path, image: Path, runs: int, *, counted: bool) -> list[Measure]:
     """Make volumes, then run each of fio's jobs `runs` times here and there, now this first and now that."""
-    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in _JOBS}
+    speeds: dict[str, dict[str, list[float]]] = {name: {"bare": [], "inside": []} for name in _JOBS}
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
-        acceleration = await measured_by(image, counted=counted)
+        acceleration = await machines.measured_by(image, counted=counted)
         async with _machine(contexts, image, Path(scratch), acceleration) as (machine, container):
             await _ask(machine, "prepare", "/dev/vda", "/dev/vdb")
             verbs = await _ask(machine, "volumes", max(runs, _VERBS))
             for run, (name, job) in product(range(runs), _JOBS.items()):
-                steps = (_ask(machine, "fio", *_FIO, *job), _run_inside(container, (*_FIO, *job)))
-                bare, inside = await _in_turn(machine, *steps, swapped=run % 2 == 1)
-                speeds[name].append((bare, inside))
-    return [*_of_verbs(verbs), *(_of_job(name, pairs) for name, pairs in speeds.items())]
-
-
-async def _in_turn(
-    machine: Machine, first: Awaitable[float], second: Awaitable[float], *, swapped: bool
-) -> tuple[float, float]:
-    """Both, the second one first if swapped. Neither finds anything that the other one left to be written."""
-    found = []
-    for step in (second, first) if swapped else (first, second):
-        await _ask(machine, "settle")
-        found.append(await step)
-    one, two = reversed(found) if swapped else found
-    return one, two
+                places = {
+                    "bare": partial(_ask, machine, "fio", *_FIO, *job),
+                    "inside": partial(_run_inside, container, (*_FIO, *job)),
+                }
+                for place in sorted(places, reverse=run % 2 == 1):
+                    await _ask(machine, "settle")  # what the other one left is not to be written meanwhile
+                    speeds[name][place].append(await places[place]())
+    return [*_of_verbs(verbs), *(_of_job(name, **samples) for name, samples in speeds.items())]
 
 
 def _of_verbs(verbs: dict[str, list[float]]) -> list[Measure]:
@@ -94,11 +86,10 @@ def _of_verbs(verbs: dict[str, list[float]]) -> list[Measure]:
     return [bare, *ours, *(ratios(f"{one.name} / bare", one, bare, goal=1.5) for one in ours)]
 
 
-def _of_job(name: str, pairs: list[tuple[float, float]]) -> Measure:
+def _of_job(name: str, bare: list[float], inside: list[float]) -> Measure:
     """How many times as long as on the bare file system it takes in a container."""
-    return Measure(
-        f"{name}: bare / container", "times", tuple(one / two for one, two in pairs), goal=1 / 0.95
-    )
+    times = tuple(one / two for one, two in zip(bare, inside, strict=True))
+    return Measure(f"{name}: bare / container", "times", times, goal=1 / 0.95)
 
 
 def _segment(epoch: int) -> bytes:

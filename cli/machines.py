@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ci.qemu import detached, process, trial
+from ci.qemu.accel import ICOUNT, Acceleration
 from ci.qemu.detached import Record
 from ci.qemu.disk_files import make_blank
 from ci.qemu.disks import Disk
@@ -48,6 +49,11 @@ def find(name: str) -> Path:
         known = ", ".join(record.spec.name for _, record in running()) or "none"
         raise Failure(f"cannot find machine {name!r}: running: {known}; see zn vm ls", ExitCode.REFUSED)
     return folder_of(name)
+
+
+async def measured_by(image: Path, *, counted: bool) -> Acceleration:
+    """How the machines of a measurement run: by the host's clock, or with one that counts instructions."""
+    return ICOUNT if counted else await trial.choose(image / "vmlinuz")
 
 
 def direct_boot(image: Path, arguments: tuple[str, ...]) -> DirectBoot:

@@ -89,7 +89,11 @@ class Configs:
         try:
             config = msgspec.json.decode(kept, type=NodeConfig)
         except msgspec.ValidationError as error:
-            said = f"this image does not understand the config that the node remembers: {error}; boot a newer one"
+            from core0.wire.state import NEWER_IMAGE
+
+            said = (
+                f"this image does not understand the config that the node remembers: {error}; {NEWER_IMAGE}"
+            )
             self._report("config", "api", f"Alert: it is not in force: {said}")
             self._status = ConfigStatus("refused", "api", said, NodeConfig())
         else:

@@ -22,6 +22,7 @@ from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
 from core0.wire import ports
 from core0.wire.control import Refusal, RefusedError, Report, taken
+from core0.wire.state import NEWER_IMAGE
 from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
@@ -106,7 +107,7 @@ class Containers:
                 yield name, msgspec.json.decode(self._keep.get(section) or b"", type=Wanted)
             except msgspec.ValidationError as error:
                 said = f"it is not started: this image does not understand what is wanted: {error}"
-                self._report("container", name, f"Warning: {said}; put it again, or boot a newer image")
+                self._report("container", name, f"Warning: {said}; put it again, or {NEWER_IMAGE}")
 
     def list(self) -> tuple[Container, ...]:
         """All containers, by name."""
@@ -387,7 +388,7 @@ class Containers:
             try:
                 known = msgspec.json.decode(self._keep.get(_IMAGES) or b"{}", type=dict[str, str])
             except msgspec.ValidationError as error:  # a newer image wrote it, and it is left as it is
-                said = f"this image does not understand which image it was before: {error}; boot a newer one"
+                said = f"this image does not understand which image it was before: {error}; {NEWER_IMAGE}"
                 self._report("image", reference, f"Warning: {said}")
                 return
             if known.get(reference) == digest:

@@ -128,11 +128,10 @@ class Remembered:
         try:
             return None if kept is None else msgspec.json.decode(kept, type=Certificate)
         except msgspec.ValidationError as error:
-            self._report(
-                "state",
-                _IDENTITY,
-                f"Warning: this image does not understand who it is: {error}; boot a newer one",
-            )
+            from core0.wire.state import NEWER_IMAGE
+
+            said = f"this image does not understand who it is: {error}; {NEWER_IMAGE}"
+            self._report("state", _IDENTITY, f"Warning: {said}")
             return None
 
     async def run(self) -> None:
