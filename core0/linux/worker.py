@@ -6,6 +6,7 @@ a socket of its own. A child that hangs is killed, as far as the kernel lets it,
 """
 
 import asyncio
+import functools
 import importlib
 import os
 import signal
@@ -15,7 +16,7 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
@@ -133,8 +134,8 @@ def _result(job: Callable[..., T], data: bytes) -> T:
         raise RuntimeError(answer.defect)
     if answer.error is not None:
         raise OSError(answer.errno, answer.error) if answer.errno else OSError(answer.error)
-    kind: type[T] = typing.get_type_hints(job)["return"]
-    return msgspec.msgpack.decode(answer.result, type=kind)
+    result: msgspec.msgpack.Decoder[T] = _result_of(job)
+    return result.decode(answer.result)
 
 
 def _watch_end(pid: int) -> asyncio.Event:
@@ -177,7 +178,7 @@ def _serve(control: socket.socket) -> NoReturn:
             data, descriptors, _, _ = socket.recv_fds(control, 4096, 1 + _MOST_DESCRIPTORS)
             if not data:
                 os._exit(0)
-            job = _find(data.decode())
+            job = _find(data.decode(), len(descriptors) - 1)
             with socket.socket(fileno=descriptors[0]) as theirs:
                 if os.fork() == 0:
                     control.close()
@@ -196,14 +197,31 @@ def _keep_only(kept: socket.socket) -> None:
     os.closerange(kept.fileno() + 1, last)
 
 
-def _find(name: str) -> Callable[..., object]:
-    """The function of that name. Its module is imported here, once, for all jobs to come."""
+class _Job(NamedTuple):
+    """A function, and what reads its arguments but the open files."""
+
+    function: Callable[..., object]
+    arguments: msgspec.msgpack.Decoder[tuple[Any, ...]]
+
+
+@functools.cache
+def _find(name: str, descriptors: int) -> _Job:
+    """The job of that name. Its module is imported here, once, for all jobs to come; so are its types understood."""
     module, _, function = name.partition(":")
     found: Callable[..., object] = getattr(importlib.import_module(module), function)
-    return found
+    hints = typing.get_type_hints(found)
+    hints.pop("return")
+    kinds = tuple(hints.values())[: len(hints) - descriptors]
+    return _Job(found, msgspec.msgpack.Decoder(tuple[kinds]))  # type: ignore[valid-type]
 
 
-def _do(job: Callable[..., object], theirs: socket.socket, descriptors: Sequence[int]) -> NoReturn:
+@functools.cache
+def _result_of(job: Callable[..., T]) -> msgspec.msgpack.Decoder[T]:
+    """What reads a job's result."""
+    return msgspec.msgpack.Decoder(typing.get_type_hints(job)["return"])
+
+
+def _do(job: _Job, theirs: socket.socket, descriptors: Sequence[int]) -> NoReturn:
     """The child's side of a job."""
     theirs.sendall(_PID.pack(os.getpid()))
     data = bytearray()
@@ -221,13 +239,10 @@ def _in_words(error: OSError) -> str:
     return f"{error.filename}: {words}" if error.filename else words
 
 
-def _answer(job: Callable[..., object], data: bytes, descriptors: Sequence[int]) -> _Answer:
+def _answer(job: _Job, data: bytes, descriptors: Sequence[int]) -> _Answer:
     try:
-        hints = typing.get_type_hints(job)
-        hints.pop("return")
-        kinds = tuple(hints.values())[: len(hints) - len(descriptors)]
-        arguments = msgspec.msgpack.decode(data, type=tuple[kinds])  # type: ignore[valid-type]
-        return _Answer(msgspec.Raw(msgspec.msgpack.encode(job(*arguments, *descriptors))))
+        result = job.function(*job.arguments.decode(data), *descriptors)
+        return _Answer(msgspec.Raw(msgspec.msgpack.encode(result)))
     except OSError as error:
         return _Answer(errno=error.errno or 0, error=_in_words(error))
     except Exception:  # noqa: BLE001 — it is raised again where the job was wanted
