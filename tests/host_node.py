@@ -34,6 +34,7 @@ from core0.containers.observe import start_time
 from core0.disks.manager import Disks
 from core0.disks.model import Facts, SeenPool
 from core0.images.store import Store
+from core0.links.manager import Links
 from core0.linux.worker import Worker
 from core0.networks.manager import Networks
 from core0.node import identity, openssl
@@ -127,7 +128,8 @@ class HostNode:
             certificate, key, self.fingerprint = identity.make_certificate("host")
             self.identity = Identity(certificate, key, self._anchor())
         events = EventRing()
-        networks = Networks(events, lambda lease: None, self.folder / "leases.json")
+        links = Links(events, lambda lease: None, self.folder / "leases.json")
+        networks = Networks(lambda: links.nameservers)
         assert self.worker
         kept = Remembered(self.worker, events, tuple, str(self.folder / "state.json"))
         for name, wanted in self.wanted.items():
@@ -136,9 +138,9 @@ class HostNode:
             self.identity,
             self.fingerprint,
             events,
-            networks,
+            links,
             kept,
-            self.containers,
+            lambda state: self.containers(state, networks),
             self.disks,
             self.configs,
             self.volumes,
@@ -160,6 +162,7 @@ class HostNode:
                 if task.get_name().partition(" ")[0] in ("container", "talk")
             )
             networks.close()
+            links.close()
 
     async def told(self, message: str) -> None:
         """Wait for an event."""
@@ -172,11 +175,11 @@ class HostNode:
                     return
                 cursor = found.cursor
 
-    def containers(self, state: NodeState) -> Containers:
+    def containers(self, state: NodeState, networks: Networks) -> Containers:
         """A container manager that has not taken over anything yet."""
         world = World(
             Store(self.folder / "images"),
-            state.networks,
+            networks,
             identity.make_certificate,
             state.volumes.use,
             self.folder / "containers",

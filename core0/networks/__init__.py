@@ -1,1 +1,1 @@
-"""The network manager: the node's links by DHCP, container links, address translation."""
+"""The networks of containers."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from core0.links.model import SeenLink
 from core0.linux import files
-from core0.networks.model import SeenLink
 from core0.wire import cmdline, console, paths
 from core0.wire.types import Address, Boot, BootPhase, Check, Health, Node, ProcessMemory
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from core0.links.manager import Links
+from core0.links.model import Lease, SeenLink
 from core0.linux import files
 from core0.linux.worker import Worker
-from core0.networks.manager import Networks
-from core0.networks.model import Lease, SeenLink
 from core0.node import identity
 from core0.node.events import EventRing
 from core0.node.remembered import Certificate, Remembered
@@ -46,17 +46,17 @@ def main(listener: socket.socket) -> None:
 
 async def _run(listener: socket.socket, worker: Worker) -> None:
     events = EventRing()
-    networks = Networks(events, _announce_lease)
-    _name_node(networks.links())
-    keeping = asyncio.create_task(networks.run(), name="networks")
-    remembered = Remembered(worker, events, lambda: [link.name for link in networks.links()])
+    links = Links(events, _announce_lease)
+    _name_node(links.seen())
+    keeping = asyncio.create_task(links.run(), name="links")
+    remembered = Remembered(worker, events, lambda: [link.name for link in links.seen()])
     own = await remembered.begin(_certificate_of_boot)
     announce("identity", detail=f"sha256:{own.fingerprint}")
     state = NodeState(
         _identity(own),
         own.fingerprint,
         events,
-        networks,
+        links,
         remembered,
         _containers,
         lambda state: _disks(state, worker),
@@ -155,8 +155,10 @@ def _containers(state: NodeState) -> "Containers":
     from core0.containers.apply import World
     from core0.containers.manager import Containers
     from core0.images.store import Store
+    from core0.networks.manager import Networks
 
-    world = World(Store(), state.networks, identity.make_certificate, state.volumes.use)
+    networks = Networks(lambda: state.links.nameservers)
+    world = World(Store(), networks, identity.make_certificate, state.volumes.use)
     containers = Containers(world, state.remembered.store, state.events)
     containers.resume()
     return containers

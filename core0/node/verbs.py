@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from core0.networks.manager import Networks
+from core0.links.manager import Links
 from core0.node import facts
 from core0.node.events import EventRing
 from core0.node.remembered import Remembered
@@ -37,7 +37,7 @@ class NodeState(msgspec.Struct, dict=True):
         identity: for the API process.
         fingerprint: of the node's certificate.
         events: what happened.
-        networks: the network manager.
+        links: the link manager.
         remembered: what the node remembers.
         make_containers: makes the container manager when it is first used.
         make_disks: makes the disk manager when it is first used.
@@ -49,7 +49,7 @@ class NodeState(msgspec.Struct, dict=True):
     identity: Identity
     fingerprint: str
     events: EventRing
-    networks: Networks
+    links: Links
     remembered: Remembered
     make_containers: "Callable[[NodeState], Containers]"
     make_disks: "Callable[[NodeState], Disks]"
@@ -137,12 +137,12 @@ async def _serving(state: NodeState, _: Call) -> None:
 
 
 async def _node(state: NodeState, _: Call) -> Any:
-    return facts.describe_node(state.fingerprint, state.networks.links(), state.remembered.ephemeral)
+    return facts.describe_node(state.fingerprint, state.links.seen(), state.remembered.ephemeral)
 
 
 async def _health(state: NodeState, _: Call) -> Any:
     storage = state.disks.book.checks() if "disks" in vars(state) else ()
-    return facts.describe_health(state.networks.links(), (_remembers(state), *storage))
+    return facts.describe_health(state.links.seen(), (_remembers(state), *storage))
 
 
 def _remembers(state: NodeState) -> Check:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from core0.networks.model import SeenLink
+from core0.links.model import SeenLink
 from core0.node import facts
 from core0.wire.types import Check
 from tests.host_node import HostNode

@@ -1,8 +1,8 @@
 """Carries out the network plan's actions; the only module here that changes the kernel's links."""
 
+from core0.links.model import Action, AddAddress, DeleteAddress, SetUp
 from core0.linux import netlink
 from core0.linux.netlink import Netlink, Request
-from core0.networks.model import Action, AddAddress, DeleteAddress, SetUp
 
 
 def apply(action: Action, rtnetlink: Netlink) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from core0.links.model import SeenLink
 from core0.linux.netlink import Address, Link, Netlink
-from core0.networks.model import SeenLink
 
 
 def observe(rtnetlink: Netlink) -> tuple[SeenLink, ...]:

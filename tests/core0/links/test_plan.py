@@ -1,12 +1,12 @@
-"""The network plan: what each situation needs, and that planning again after applying gives nothing."""
+"""The link plan: what each situation needs, and that planning again after applying gives nothing."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from core0.networks.model import Action, AddAddress, DeleteAddress, Lease, SeenLink, SetUp
-from core0.networks.plan import plan
+from core0.links.model import Action, AddAddress, DeleteAddress, Lease, SeenLink, SetUp
+from core0.links.plan import plan
 
 LEASE = Lease("10.0.2.15/24", "10.0.2.2", (), "10.0.2.2", 3600)
 LINK = SeenLink(2, "eth0", "52:54:00:12:34:56", is_up=True, carrier=True, addresses=frozenset())

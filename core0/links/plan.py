@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from core0.networks.model import Action, AddAddress, DeleteAddress, Lease, SeenLink, SetUp
+from core0.links.model import Action, AddAddress, DeleteAddress, Lease, SeenLink, SetUp
 
 
 def plan(leases: Mapping[int, Lease], seen: Sequence[SeenLink]) -> tuple[Action, ...]:

@@ -11,7 +11,7 @@ import struct
 
 import msgspec
 
-from core0.networks.model import Lease
+from core0.links.model import Lease
 
 DISCOVER, OFFER, REQUEST, ACK, NAK = 1, 2, 3, 5, 6
 

@@ -1,4 +1,4 @@
-"""The network manager when the kernel refuses: told, tried again, and the node daemon goes on."""
+"""The link manager when the kernel refuses: told, tried again, and the node daemon goes on."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core0.networks import dhcp, manager
-from core0.networks.manager import Networks
-from core0.networks.model import Action, AddAddress, Lease, SeenLink
+from core0.links import dhcp, manager
+from core0.links.manager import Links
+from core0.links.model import Action, AddAddress, Lease, SeenLink
 
 LINK = SeenLink(7, "eth0", "52:54:00:00:00:07", True, True, frozenset())
 BAD = Lease("127.0.0.1/8", None, (), "10.0.0.1", 3600)
@@ -53,26 +53,26 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SeenLink]:
 
 
 @pytest.fixture
-async def networks(
+async def links(
     told: Told, leased: list[Lease], seen: list[SeenLink], tmp_path: Path
-) -> AsyncIterator[Networks]:
-    networks = Networks(told, leased.append, tmp_path / "leases.json")
-    yield networks
-    for task in (*networks._clients.values(),):
+) -> AsyncIterator[Links]:
+    links = Links(told, leased.append, tmp_path / "leases.json")
+    yield links
+    for task in (*links._clients.values(),):
         task.cancel()
-    networks.close()
+    links.close()
 
 
 async def test_an_address_that_the_kernel_refuses_is_told_and_asked_for_again(
-    networks: Networks, told: Told, leased: list[Lease], monkeypatch: pytest.MonkeyPatch
+    links: Links, told: Told, leased: list[Lease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter((BAD, GOOD))
 
     async def acquire(_: object) -> Lease:
         return next(answers)
 
-    monkeypatch.setattr(networks, "_lease", acquire)
-    running = asyncio.create_task(networks.run())
+    monkeypatch.setattr(links, "_lease", acquire)
+    running = asyncio.create_task(links.run())
     await told.of("No lease: [Errno 22] cannot add address 127.0.0.1/8: invalid argument; trying again")
     async with asyncio.timeout(10):
         while not leased:  # noqa: ASYNC110
@@ -83,46 +83,44 @@ async def test_an_address_that_the_kernel_refuses_is_told_and_asked_for_again(
 
 
 async def test_a_defect_in_a_client_ends_the_manager_instead_of_the_client_alone(
-    networks: Networks, monkeypatch: pytest.MonkeyPatch
+    links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(_: object) -> Lease:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(networks, "_lease", broken)
+    monkeypatch.setattr(links, "_lease", broken)
     with pytest.raises(ZeroDivisionError):
         async with asyncio.timeout(10):
-            await networks.run()
+            await links.run()
 
 
-async def test_a_machine_without_a_link_says_so_once(
-    networks: Networks, told: Told, seen: list[SeenLink]
-) -> None:
+async def test_a_machine_without_a_link_says_so_once(links: Links, told: Told, seen: list[SeenLink]) -> None:
     seen.clear()
-    networks._reconcile()
-    networks._reconcile()
+    links._reconcile()
+    links._reconcile()
     assert [line for line in told if "links" in line] == [
         "network links: None is there; plug a network card for which the image has a driver"
     ]
 
 
 async def test_a_link_without_a_server_is_tried_again(
-    networks: Networks, told: Told, leased: list[Lease], monkeypatch: pytest.MonkeyPatch
+    links: Links, told: Told, leased: list[Lease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def silence(_: object) -> Lease:
         raise dhcp.NoAnswerError("no DHCP server answered on eth0")
 
-    monkeypatch.setattr(networks, "_lease", silence)
-    running = asyncio.create_task(networks.run())
+    monkeypatch.setattr(links, "_lease", silence)
+    running = asyncio.create_task(links.run())
     await told.of("No lease: no DHCP server answered on eth0; trying again")
     assert not running.done()
     running.cancel()
 
 
 async def test_a_new_daemon_keeps_the_address_and_renews_its_lease(
-    networks: Networks, told: Told, leased: list[Lease], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    links: Links, told: Told, leased: list[Lease], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    networks._set_lease(LINK, GOOD)
-    again = Networks(told, leased.append, tmp_path / "leases.json")
+    links._set_lease(LINK, GOOD)
+    again = Links(told, leased.append, tmp_path / "leases.json")
     asked = []
 
     async def renew(_: object, lease: Lease) -> Lease:

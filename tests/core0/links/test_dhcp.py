@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core0.networks import dhcp
-from core0.networks.model import Lease
+from core0.links import dhcp
+from core0.links.model import Lease
 
 
 def server_message(kind: int, options: dict[int, bytes]) -> bytes:
@@ -88,7 +88,7 @@ server = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/
     '--bind-interfaces', '--dhcp-range=10.9.0.50,10.9.0.50,255.255.255.0,300', '--dhcp-option=6,10.9.0.9',
     '--dhcp-leasefile={tmp_path}/leases', '--pid-file=', '--user=root', '--no-ping'])
 try:
-    from core0.networks.dhcp import Client
+    from core0.links.dhcp import Client
     async def exchange():
         with Client('cli') as client:
             lease = await client.acquire(attempts=6)
@@ -108,7 +108,7 @@ def test_a_link_without_a_server_says_so(in_fresh_network):
 import asyncio, subprocess
 subprocess.run(['ip', 'link', 'add', 'cli', 'type', 'veth', 'peer', 'name', 'far'], check=True)
 subprocess.run(['ip', 'link', 'set', 'cli', 'up'], check=True)
-from core0.networks.dhcp import Client, NoAnswerError
+from core0.links.dhcp import Client, NoAnswerError
 async def exchange():
     with Client('cli') as client:
         await client.acquire(attempts=1)

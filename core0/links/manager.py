@@ -1,0 +1,157 @@
+"""The link manager: leases on every link, tried for ever and side by side.
+
+It never stops the boot: a link that nobody answers on is tried again while the others serve.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from core0.links import dhcp
+from core0.links.apply import apply
+from core0.links.model import Lease, SeenLink
+from core0.links.observe import observe
+from core0.links.plan import plan
+from core0.linux import files
+from core0.linux.files import StrPath
+from core0.linux.netlink import LinkChanges, Netlink
+from core0.wire import paths
+from core0.wire.control import Report
+
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
+_SETTLE = 0.05
+
+
+class Links:
+    """The node's own links."""
+
+    def __init__(
+        self, report: Report, on_lease: Callable[[Lease], None], kept: StrPath = paths.LEASES
+    ) -> None:
+        self._report = report
+        self._on_lease = on_lease
+        self._kept = kept
+        self._leases = _kept_leases(kept)
+        self._clients: dict[int, asyncio.Task[None]] = {}
+        self._rtnetlink = Netlink()
+        self._changes = LinkChanges()
+        self._wake = asyncio.Event()
+        self._linkless = False
+        self._defect: BaseException | None = None
+
+    @property
+    def nameservers(self) -> tuple[str, ...]:
+        """Those of all leases, each once."""
+        every = (server for lease in self._leases.values() for server in lease.nameservers)
+        return tuple(dict.fromkeys(every))
+
+    def seen(self) -> tuple[SeenLink, ...]:
+        """The node's links as they are."""
+        return observe(self._rtnetlink)
+
+    def close(self) -> None:
+        """Close the sockets to the kernel."""
+        self._rtnetlink.close()
+        self._changes.close()
+
+    async def run(self) -> None:
+        """Keep the links as the leases want them. Ends only by cancellation, or by a defect, which it raises."""
+        asyncio.get_running_loop().add_reader(self._changes.fileno(), self._wake.set)
+        while True:
+            self._wake.clear()
+            self._changes.discard()
+            self._reconcile()
+            await self._wake.wait()
+            if self._defect:
+                raise self._defect
+            await asyncio.sleep(_SETTLE)
+
+    def _reconcile(self) -> dict[int, OSError]:
+        """Bring the links to what the leases want; returns what the kernel refused, by link, and tells it."""
+        seen = observe(self._rtnetlink)
+        self._tell_linkless(not seen)
+        refused: dict[int, OSError] = {}
+        for action in plan(self._leases, seen):
+            self._report("network", action.link.name, str(action).capitalize())
+            try:
+                apply(action, self._rtnetlink)
+            except OSError as error:  # a link that was pulled at this moment, an address that is none
+                self._report("network", action.link.name, f"Failed: {error}")
+                refused.setdefault(action.link.index, error)
+        for link in seen:
+            if link.carrier and link.index not in self._clients:
+                self._clients[link.index] = asyncio.create_task(self._keep_lease(link))
+                self._clients[link.index].add_done_callback(self._ended)
+        for index in self._clients.keys() - {link.index for link in seen}:
+            self._clients.pop(index).cancel()
+            self._leases.pop(index, None)
+        return refused
+
+    def _ended(self, client: asyncio.Task[None]) -> None:
+        """A client that ends by itself is a defect: the daemon shall end by it and start again."""
+        if not client.cancelled():
+            self._defect = client.exception()
+            self._wake.set()
+
+    def _tell_linkless(self, linkless: bool) -> None:
+        """A node without a link is reached by nobody: its console is where to say so."""
+        if linkless and not self._linkless:
+            said = "None is there; plug a network card for which the image has a driver"
+            self._report("network", "links", said)
+        self._linkless = linkless
+
+    async def _keep_lease(self, link: SeenLink) -> None:
+        """Get a lease, keep it, and start over when it is lost."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                lease = await self._lease(link)
+                self._set_lease(link, lease)
+            except (dhcp.NoAnswerError, OSError) as error:
+                self._report("network", link.name, f"No lease: {error}; trying again in {delay:.0f} s")
+                self._drop_lease(link)
+                await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 — spreads load, hides nothing
+                delay = min(delay * 2, _LONGEST_DELAY)
+                continue
+            delay = _FIRST_DELAY
+            # T1, RFC 2131 section 4.4.5; a lease of seconds would otherwise be renewed without a pause.
+            await asyncio.sleep(max(lease.seconds / 2, 10.0))
+
+    async def _lease(self, link: SeenLink) -> Lease:
+        held = self._leases.get(link.index)
+        with dhcp.Client(link.name) as client:
+            if held:
+                try:
+                    return await client.request(held)
+                except dhcp.NoAnswerError as error:
+                    self._report("network", link.name, f"Lease of {held.address} not renewed: {error}")
+            return await client.acquire()
+
+    def _set_lease(self, link: SeenLink, lease: Lease) -> None:
+        """Use a lease. Raises OSError if the kernel does not take its address or its route."""
+        before = self._leases.get(link.index)
+        self._leases[link.index] = lease
+        self._keep_leases()
+        refused = self._reconcile() if lease != before else {}
+        if link.index in refused:
+            raise refused[link.index]
+        if not before:
+            self._on_lease(lease)
+
+    def _drop_lease(self, link: SeenLink) -> None:
+        if self._leases.pop(link.index, None):
+            self._keep_leases()
+            self._reconcile()
+
+    def _keep_leases(self) -> None:
+        files.replace(self._kept, msgspec.json.encode(self._leases))
+
+
+def _kept_leases(file: StrPath) -> dict[int, Lease]:
+    """The leases of an earlier node daemon: the links keep their addresses while it starts again."""
+    try:
+        return msgspec.json.decode(files.read(file), type=dict[int, Lease])
+    except FileNotFoundError:
+        return {}

@@ -1,0 +1,65 @@
+"""What the link manager decides about: links, leases, and the actions between them."""
+
+import msgspec
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """An IPv4 lease (RFC 2131): what the server gave, and for how many seconds.
+
+    Attributes:
+        address: with the network's prefix length, as `10.0.2.15/24`.
+        gateway: the router to use, if any.
+        nameservers: by preference.
+        server: who gave it.
+        seconds: how long it holds.
+    """
+
+    address: str
+    gateway: str | None
+    nameservers: tuple[str, ...]
+    server: str
+    seconds: int
+
+
+class SeenLink(msgspec.Struct, frozen=True):
+    """A link as it is: its addresses as `address/prefix length`, its hardware address in hexadecimal pairs."""
+
+    index: int
+    name: str
+    hardware: str
+    is_up: bool
+    carrier: bool
+    addresses: frozenset[str]
+
+
+class SetUp(msgspec.Struct, frozen=True):
+    """Set a link up."""
+
+    link: SeenLink
+
+    def __str__(self) -> str:
+        return f"set {self.link.name} up"
+
+
+class AddAddress(msgspec.Struct, frozen=True):
+    """Give a link its leased address and the routes that go with it."""
+
+    link: SeenLink
+    lease: Lease
+
+    def __str__(self) -> str:
+        way = f", default route by {self.lease.gateway}" if self.lease.gateway else ""
+        return f"add {self.lease.address} to {self.link.name}{way}"
+
+
+class DeleteAddress(msgspec.Struct, frozen=True):
+    """Take an address that no lease covers any more."""
+
+    link: SeenLink
+    address: str
+
+    def __str__(self) -> str:
+        return f"delete {self.address} from {self.link.name}"
+
+
+Action = SetUp | AddAddress | DeleteAddress
