@@ -50,7 +50,7 @@ _GIB = 1 << 30
 _SECONDS, _LONG = 20.0, 120.0
 _VERBS = 20
 _MEMORY = 1024
-_POOL_DISK = "pool"
+_BARE_DISKS, _POOL_DISK = ("volumes", "fio"), "pool"
 _JOBS = {
     "sequential writes": ("--rw=write", "--bs=1M", "--size=64M", "--end_fsync=1"),
     "sequential reads": ("--rw=read", "--bs=1M", "--size=64M"),
@@ -66,7 +66,7 @@ async def measure_disks(contexts: Path, image: Path, runs: int, *, counted: bool
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
         acceleration = await machines.measured_by(image, counted=counted)
         async with _machine(contexts, image, Path(scratch), acceleration) as (machine, container):
-            await _ask(machine, "prepare", "/dev/vda", "/dev/vdb")
+            await _ask(machine, "prepare", *_BARE_DISKS)
             verbs = await _ask(machine, "volumes", max(runs, _VERBS))
             for run, (name, job) in product(range(runs), _JOBS.items()):
                 places = {
@@ -113,7 +113,10 @@ async def _ask(machine: Machine, *words: object) -> Any:
     """Type a line at the bare machine; returns its answer."""
     seen = len(machine.console.lines)
     await machine.type(json.dumps(words) + "\n")
-    line = await machine.wait_for_line("^bench: ", _LONG, start=seen)
+    line = await machine.wait_for_line("^bench: |^Traceback", _LONG, start=seen)
+    if line.startswith("Traceback"):
+        said = "\n".join(machine.console.lines[seen:])
+        raise Failure(f"cannot measure: {words[0]} failed in the machine: {said}")
     return json.loads(line.removeprefix("bench: "))
 
 
@@ -125,7 +128,7 @@ async def _machine(
     layouts = scratch / "oci"
     layouts.mkdir()
     oci.pack(oci.Request(_MANIFEST, "amd64", layouts / "fio", Places(ROOT, cache_folder())), TerminalReport())
-    disks = tuple(_disk(scratch, name) for name in ("volumes", "fio", _POOL_DISK))
+    disks = tuple(_disk(scratch, name) for name in (*_BARE_DISKS, _POOL_DISK))
     spec = MachineSpec("disks", _boot(contexts, image, scratch), _MEMORY, disks=disks)
     server = serving.start(scratch / "server", (str(image), "--oci", str(layouts)))
     try:

@@ -53,15 +53,21 @@ def serve() -> None:
             os.write(console, f"bench: {json.dumps(verbs[verb](*rest))}\n".encode())
 
 
-def prepare(*devices: str) -> str:
+def prepare(*serials: str) -> str:
     """Make a bare file system on each of two disks: for volumes, and for fio."""
     tools.mount_tools()
     tools.all_modules().load("btrfs")
-    for device, target in zip(devices, (_POOL, f"{_FIO}/data"), strict=True):
+    for device, target in zip(map(_device, serials), (_POOL, f"{_FIO}/data"), strict=True):
         _run("mkfs.btrfs", "--quiet", device)
         Path(target).mkdir(parents=True, exist_ok=True)
         mounts.mount(device, target, "btrfs", mounts.MS_NOATIME)
     return "prepared"
+
+
+def _device(serial: str) -> str:
+    """The kernel numbers disks as it finds them, which is another order now and then."""
+    found = next(one for one in Path("/sys/block").glob("vd*") if (one / "serial").read_text() == serial)
+    return f"/dev/{found.name}"
 
 
 def _run(name: str, *arguments: str) -> None:
