@@ -3,7 +3,7 @@
 from ci.qemu import disks, faults
 from ci.qemu.disks import Disk
 from ci.qemu.monitor import Monitor
-from ci.qemu.spec import MachineSpec, Nic, netdev, nic_device, slot_name
+from ci.qemu.spec import MachineSpec, Nic, card_name, netdev, nic_device, slot_name
 
 
 class Slots:
@@ -80,7 +80,7 @@ class Slots:
     def _releasable(self, plugged: Disk | Nic) -> str:
         """The identifier of the device that a guest releases."""
         if not isinstance(plugged, Disk):
-            return f"{plugged.name}-card"
+            return card_name(plugged.name)
         if not disks.pluggable(plugged):
             raise ValueError(
                 f"cannot pull {plugged.name} out of machine {self._machine}: QEMU has no hot-plug for AHCI; "

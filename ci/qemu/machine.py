@@ -14,7 +14,7 @@ from ci.qemu.accel import Acceleration
 from ci.qemu.console import Console, ConsoleError
 from ci.qemu.devices import Slots
 from ci.qemu.monitor import Monitor, MonitorError
-from ci.qemu.spec import CONSOLE, Disk, Fault, MachineSpec, Nic, Wiring, argv
+from ci.qemu.spec import CONSOLE, Disk, Fault, MachineSpec, Nic, Wiring, argv, card_name
 from core0.wire.console import Phase
 
 CONSOLE_LOG = "console.log"
@@ -209,6 +209,14 @@ class Machine:
             warning: the bits of its critical warning: 4, its reliability is degraded; 0 takes it back.
         """
         await disk_faults.warn(self.monitor, self._slots.disk(name), warning)
+
+    async def take_carrier(self, nic: str) -> None:
+        """Let a card see no carrier, as without its cable, until `give_carrier`."""
+        await self.monitor.execute("set_link", name=card_name(nic), up=False)
+
+    async def give_carrier(self, nic: str) -> None:
+        """Let a card see its carrier again."""
+        await self.monitor.execute("set_link", name=card_name(nic), up=True)
 
     async def press_power(self) -> None:
         """Press the power button: the guest decides what follows (ACPI)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ci.qemu.spec import SegmentNic
+from ci.qemu.spec import CardModel, SegmentNic
 
 # Ethernet with jumbo frames and a VLAN tag, and virtio's 64 KiB offload packets.
 _LARGEST_FRAME = 65_550
@@ -43,11 +43,12 @@ class Segment:
             asyncio.get_running_loop().remove_reader(port)
             port.close()
 
-    def nic(self, name: str) -> SegmentNic:
-        """A card on this segment, for a machine's specification or `plug_nic`.
+    def nic(self, name: str, model: CardModel = "virtio") -> SegmentNic:
+        """A card on this segment, for a machine's specification or `plug_nic`. Alone there, nobody answers it.
 
         Args:
             name: the card's name, unique on the segment.
+            model: how the guest sees it.
         """
         ours = self._folder / f"{name}.hub"
         port = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -55,7 +56,7 @@ class Segment:
         port.bind(str(ours))
         asyncio.get_running_loop().add_reader(port, self._repeat, name)
         self._ports[name] = port
-        return SegmentNic(name, self._folder / f"{name}.card", ours)
+        return SegmentNic(name, self._folder / f"{name}.card", ours, model)
 
     async def wait_for_frame(self, name: str, deadline: float) -> None:
         """Wait until a card has sent a frame.

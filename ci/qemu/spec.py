@@ -4,7 +4,7 @@ Follows qemu(1) and docs/system/ of QEMU 7.2 (Debian 12) to 10.0 (Debian 13).
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -52,6 +52,12 @@ class NetBoot(msgspec.Struct, frozen=True, tag=True):
 
 Boot = DirectBoot | NetBoot
 
+# How the guest sees a card.
+CardModel = Literal["virtio", "vmxnet3", "e1000e", "rtl8139"]
+_CARDS: Mapping[CardModel, str] = MappingProxyType(
+    {"virtio": "virtio-net-pci", "vmxnet3": "vmxnet3", "e1000e": "e1000e", "rtl8139": "rtl8139"}
+)
+
 
 class UserNic(msgspec.Struct, frozen=True, tag=True):
     """A card on QEMU's own NAT network (10.0.2.0/24): needs no privilege, reached through port forwards.
@@ -59,10 +65,12 @@ class UserNic(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         name: the identifier of card and network, unique in the machine.
         isolated: True keeps guest packets from leaving to anything but the forwards.
+        model: how the guest sees the card.
     """
 
     name: str = "net0"
     isolated: bool = False
+    model: CardModel = "virtio"
 
 
 class SegmentNic(msgspec.Struct, frozen=True, tag=True):
@@ -71,6 +79,7 @@ class SegmentNic(msgspec.Struct, frozen=True, tag=True):
     name: str
     local: Path
     remote: Path
+    model: CardModel = "virtio"
 
 
 Nic = UserNic | SegmentNic
@@ -173,11 +182,16 @@ def netdev(nic: Nic, boot: Boot | None = None) -> dict[str, object]:
 def nic_device(nic: Nic, machine: str) -> dict[str, object]:
     """The guest side of a card, in the words of QMP's `device_add`, without the bus."""
     return {
-        "driver": "virtio-net-pci",
-        "id": f"{nic.name}-card",
+        "driver": _CARDS[nic.model],
+        "id": card_name(nic.name),
         "netdev": nic.name,
         "mac": mac_address(machine, nic.name),
     }
+
+
+def card_name(nic: str) -> str:
+    """The identifier of the device that the guest sees of a card."""
+    return f"{nic}-card"
 
 
 def slot_name(index: int) -> str:

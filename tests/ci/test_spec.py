@@ -44,6 +44,20 @@ CASES = {
         TCG.arguments,
         TIED,
     ),
+    "cards-of-all-kinds": (
+        MachineSpec(
+            "multihomed",
+            DIRECT,
+            nics=(
+                UserNic(),
+                UserNic("net1", model="e1000e"),
+                SegmentNic("lan", Path("/run/lan.card"), Path("/run/lan.hub"), "rtl8139"),
+                UserNic("net3", isolated=True, model="vmxnet3"),
+            ),
+        ),
+        TCG.arguments,
+        TIED,
+    ),
     "disks-of-all-kinds": (
         MachineSpec(
             "storage",
