@@ -33,6 +33,10 @@ class NoAnswerError(Exception):
     """No server answered, or it refused: the message says which."""
 
 
+class RefusedError(NoAnswerError):
+    """A server answered, but gave nothing that can be used."""
+
+
 class Message(msgspec.Struct, frozen=True):
     """A DHCP message, as far as a client cares."""
 
@@ -183,7 +187,7 @@ class Client:
         offer = await self._exchange(DISCOVER, {}, (OFFER,), attempts)
         chosen = lease_of(offer)
         if not chosen:
-            raise NoAnswerError("the DHCP server's offer has no usable address")
+            raise RefusedError("the DHCP server's offer has no usable address")
         return await self.request(chosen, attempts)
 
     async def request(self, lease: Lease, attempts: int = 4) -> Lease:
@@ -199,7 +203,7 @@ class Client:
         answer = await self._exchange(REQUEST, options, (ACK, NAK), attempts)
         granted = lease_of(answer)
         if answer.kind == NAK or not granted:
-            raise NoAnswerError(f"the DHCP server {lease.server} refused {lease.address}")
+            raise RefusedError(f"the DHCP server {lease.server} refused {lease.address}")
         return granted
 
     async def _exchange(

@@ -5,13 +5,15 @@ It never stops the boot: a link that nobody answers on is tried again while the 
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from time import monotonic as now
+from typing import Literal
 
 import msgspec
 
 from core0.links import dhcp
 from core0.links.apply import apply
-from core0.links.model import Lease, SeenLink
+from core0.links.model import Conversation, Lease, SeenLink
 from core0.links.observe import observe
 from core0.links.plan import plan
 from core0.linux import files
@@ -35,6 +37,7 @@ class Links:
         self._kept = kept
         self._leases = _kept_leases(kept)
         self._clients: dict[int, asyncio.Task[None]] = {}
+        self._conversations: dict[int, Conversation] = {}
         self._rtnetlink = Netlink()
         self._changes = LinkChanges()
         self._wake = asyncio.Event()
@@ -46,6 +49,11 @@ class Links:
         """Those of all leases, each once."""
         every = (server for lease in self._leases.values() for server in lease.nameservers)
         return tuple(dict.fromkeys(every))
+
+    @property
+    def conversations(self) -> Mapping[int, Conversation]:
+        """How each link's talk with DHCP servers stands, by its index; one without a carrier may have had none."""
+        return self._conversations
 
     def seen(self) -> tuple[SeenLink, ...]:
         """The node's links as they are."""
@@ -87,6 +95,7 @@ class Links:
         for index in self._clients.keys() - {link.index for link in seen}:
             self._clients.pop(index).cancel()
             self._leases.pop(index, None)
+            self._conversations.pop(index, None)
         return refused
 
     def _ended(self, client: asyncio.Task[None]) -> None:
@@ -106,18 +115,48 @@ class Links:
         """Get a lease, keep it, and start over when it is lost."""
         delay = _FIRST_DELAY
         while True:
+            self._note_asking(link)
             try:
                 lease = await self._lease(link)
                 self._set_lease(link, lease)
             except (dhcp.NoAnswerError, OSError) as error:
                 self._report("network", link.name, f"No lease: {error}; trying again in {delay:.0f} s")
                 self._drop_lease(link)
-                await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 — spreads load, hides nothing
+                pause = delay * random.uniform(0.8, 1.2)  # noqa: S311 — spreads load, hides nothing
+                self._note_failure(link, error, pause)
+                await asyncio.sleep(pause)
                 delay = min(delay * 2, _LONGEST_DELAY)
                 continue
             delay = _FIRST_DELAY
             # T1, RFC 2131 section 4.4.5; a lease of seconds would otherwise be renewed without a pause.
-            await asyncio.sleep(max(lease.seconds / 2, 10.0))
+            pause = max(lease.seconds / 2, 10.0)
+            self._note_lease(link, lease, pause)
+            await asyncio.sleep(pause)
+
+    def _note_asking(self, link: SeenLink) -> None:
+        """A try begins. After one that failed it is still told how that ended, until another answer comes."""
+        before = self._conversations.get(link.index)
+        if before and before.state != "bound":
+            again = Conversation(before.state, before.since, before.lease, before.until, cause=before.cause)
+            self._conversations[link.index] = again
+            return
+        lease = self._leases.get(link.index)
+        state: Literal["renewing", "asking"] = "renewing" if lease else "asking"
+        self._conversations[link.index] = Conversation(state, now(), lease, before.until if before else None)
+
+    def _note_lease(self, link: SeenLink, lease: Lease, pause: float) -> None:
+        moment = now()
+        until = moment + lease.seconds
+        self._conversations[link.index] = Conversation("bound", moment, lease, until, moment + pause)
+
+    def _note_failure(self, link: SeenLink, error: Exception, pause: float) -> None:
+        before = self._conversations.get(link.index)
+        state: Literal["refused", "unanswered", "failed"] = "failed"
+        if isinstance(error, dhcp.NoAnswerError):
+            state = "refused" if isinstance(error, dhcp.RefusedError) else "unanswered"
+        since = before.since if before and before.state == state else now()
+        cause = getattr(error, "strerror", None) or str(error)
+        self._conversations[link.index] = Conversation(state, since, next_try=now() + pause, cause=cause)
 
     async def _lease(self, link: SeenLink) -> Lease:
         held = self._leases.get(link.index)

@@ -1,5 +1,7 @@
 """What the link manager decides about: links, leases, and the actions between them."""
 
+from typing import Literal
+
 import msgspec
 
 
@@ -63,3 +65,24 @@ class DeleteAddress(msgspec.Struct, frozen=True):
 
 
 Action = SetUp | AddAddress | DeleteAddress
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """How a link's talk with DHCP servers stands. Moments are seconds of the monotonic clock.
+
+    Attributes:
+        state: `asking` for the first time, `bound` to the lease, `renewing` it; or how the last try ended:
+            `unanswered`, `refused` by the server, `failed` because the kernel did not take what it gave.
+        since: when this state began.
+        lease: the one that is held.
+        until: when it ends, if this node daemon got it.
+        next_try: when it is asked for again; None while that goes on.
+        cause: why the last try ended.
+    """
+
+    state: Literal["asking", "bound", "renewing", "unanswered", "refused", "failed"]
+    since: float
+    lease: Lease | None = None
+    until: float | None = None
+    next_try: float | None = None
+    cause: str = ""

@@ -79,6 +79,11 @@ async def test_an_address_that_the_kernel_refuses_is_told_and_asked_for_again(
             await asyncio.sleep(0.01)
     assert leased == [GOOD]
     assert not running.done()
+    talk = links.conversations[LINK.index]
+    assert (talk.state, talk.lease, talk.cause) == ("bound", GOOD, "")
+    assert talk.until is not None
+    assert talk.next_try is not None
+    assert (talk.until - talk.since, talk.next_try - talk.since) == pytest.approx((3600, 1800))
     running.cancel()
 
 
@@ -113,6 +118,8 @@ async def test_a_link_without_a_server_is_tried_again(
     running = asyncio.create_task(links.run())
     await told.of("No lease: no DHCP server answered on eth0; trying again")
     assert not running.done()
+    talk = links.conversations[LINK.index]
+    assert (talk.state, talk.lease, talk.cause) == ("unanswered", None, "no DHCP server answered on eth0")
     running.cancel()
 
 
@@ -135,3 +142,71 @@ async def test_a_new_daemon_keeps_the_address_and_renews_its_lease(
     finally:
         again.close()
     assert asked == [GOOD]
+
+
+async def test_while_a_server_is_asked_for_the_first_time_it_is_told_so(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, silence = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: object) -> Lease:
+        asked.set()
+        await silence.wait()
+        raise dhcp.RefusedError("the DHCP server's offer has no usable address")
+
+    monkeypatch.setattr(links, "_lease", wait)
+    monkeypatch.setattr(manager, "_FIRST_DELAY", 600.0)
+    links._reconcile()
+    await asked.wait()
+    assert links.conversations[LINK.index].state == "asking"
+    silence.set()
+    while links.conversations[LINK.index].state == "asking":  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    talk = links.conversations[LINK.index]
+    assert (talk.state, talk.cause) == ("refused", "the DHCP server's offer has no usable address")
+    assert talk.next_try is not None
+    assert talk.next_try - talk.since >= 0.8 * 600
+
+
+async def test_a_try_after_silence_still_tells_of_the_silence_and_since_when(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(manager, "now", lambda: clock[-1])
+    nobody = dhcp.NoAnswerError("no DHCP server answered on eth0")
+    for moment in (100.0, 116.0, 133.0):
+        clock.append(moment)
+        links._note_asking(LINK)
+        assert links.conversations[LINK.index].next_try is None
+        links._note_failure(LINK, nobody, 2.0)
+    talk = links.conversations[LINK.index]
+    assert (talk.state, talk.since, talk.next_try) == ("unanswered", 100.0, 135.0)
+
+
+async def test_what_the_kernel_refuses_is_told_in_its_words(links: Links) -> None:
+    links._note_asking(LINK)
+    links._note_failure(LINK, OSError(22, "cannot add address 127.0.0.1/8: invalid argument"), 1.0)
+    talk = links.conversations[LINK.index]
+    assert (talk.state, talk.cause) == ("failed", "cannot add address 127.0.0.1/8: invalid argument")
+
+
+async def test_a_lease_that_is_renewed_stays_told(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 100.0
+    monkeypatch.setattr(manager, "now", lambda: moment)
+    links._set_lease(LINK, GOOD)
+    links._note_lease(LINK, GOOD, 1800.0)
+    moment = 1900.0
+    links._note_asking(LINK)
+    talk = links.conversations[LINK.index]
+    assert (talk.state, talk.since, talk.lease, talk.until) == ("renewing", 1900.0, GOOD, 3700.0)
+
+
+async def test_of_a_link_that_is_gone_nothing_is_told(
+    links: Links, seen: list[SeenLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links._set_lease(LINK, GOOD)
+    links._note_lease(LINK, GOOD, 1800.0)
+    monkeypatch.setitem(links._clients, LINK.index, asyncio.create_task(asyncio.Event().wait()))
+    seen.clear()
+    links._reconcile()
+    assert links.conversations == {}
