@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 
 from core0.wire.config import ConfigStatus, NodeConfig
+from core0.wire.links import Link, Links
 from core0.wire.operations import Operation, Operations
 from core0.wire.state import Adoption, StateStatus
 from core0.wire.storage import (
@@ -159,6 +160,14 @@ class NodeClient:
     async def cancel_operation(self, name: str) -> Operation:
         """Ask long work to end."""
         return await self._call("DELETE", _path(name, "operations"), Operation)
+
+    async def links(self) -> tuple[Link, ...]:
+        """The node's own links."""
+        return (await self._call("GET", "/v1/links", Links)).links
+
+    async def link(self, name: str) -> Link:
+        """One link, by name or PCI address."""
+        return await self._call("GET", _path(name, "links"), Link)
 
     async def state(self) -> StateStatus:
         """What the node remembers, and which of its disks hold it."""

@@ -44,6 +44,8 @@ Verb = Literal[
     "destroy_pool",
     "erase_disk",
     "reset",
+    "links",
+    "link",
     "state",
     "adopt_state",
     "config",

@@ -1,0 +1,47 @@
+"""Every link of the node with all that is known of it: reads the kernel and sysfs, never changes them."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from core0.links.explain import describe_controller, describe_device
+from core0.links.hardware import Hardware, read_controllers, read_devices
+from core0.links.model import Conversation
+from core0.linux.modules import ROOT, Modules
+from core0.linux.netlink import Address, Netlink
+from core0.wire import paths
+from core0.wire.links import Link
+
+
+def take_inventory(talks: Mapping[int, Conversation]) -> tuple[Link, ...]:
+    """The node's links as its operator sees them.
+
+    Asking a card may take as long as its driver likes: call it from a thread.
+
+    Args:
+        talks: with DHCP servers, by the link's index.
+    """
+    return (*_devices(talks), *find_unused())
+
+
+def find_unused() -> tuple[Link, ...]:
+    """The network controllers that have no network device."""
+    known = Modules.of_running_kernel(ROOT, paths.STORAGE + ROOT)
+    return tuple(describe_controller(controller) for controller in read_controllers(known.matching))
+
+
+def _devices(talks: Mapping[int, Conversation]) -> Iterable[Link]:
+    hardware = read_devices()
+    with Netlink() as rtnetlink:
+        devices, addresses = rtnetlink.links(), rtnetlink.addresses()
+    now = time.monotonic()
+    for device in devices:
+        if not device.is_loopback and not device.kind:
+            own = _of_link(addresses, device.index)
+            behind = hardware.get(device.name, Hardware())
+            yield describe_device(device, own, behind, talks.get(device.index), now)
+
+
+def _of_link(addresses: Iterable[Address], index: int) -> tuple[str, ...]:
+    """Its addresses: IPv4 first, then by text."""
+    own = (address.interface for address in addresses if address.index == index)
+    return tuple(sorted(own, key=lambda text: (":" in text, text)))

@@ -1,0 +1,34 @@
+"""The node daemon's verbs for its own links."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from core0.links.inventory import take_inventory
+from core0.wire.control import Call, absent
+from core0.wire.links import Link, LinkQuery, Links
+
+if TYPE_CHECKING:
+    from core0.node.verbs import NodeState
+
+
+async def _links(state: "NodeState", _: Call) -> Links:
+    return Links(await asyncio.to_thread(take_inventory, dict(state.links.conversations)))
+
+
+async def _link(state: "NodeState", call: Call) -> Link:
+    name = msgspec.json.decode(call.body, type=LinkQuery).name
+    for link in (await _links(state, call)).links:
+        if name in (link.name, link.pci):
+            return link
+    raise absent(
+        f"cannot show link {name}: there is none of that name or bus address", "see 'zn network links'"
+    )
+
+
+LINK_VERBS: Mapping[str, Callable[["NodeState", Call], Awaitable[Any]]] = {
+    "links": _links,
+    "link": _link,
+}

@@ -1,0 +1,82 @@
+"""The node's own links, as its API tells them. Durations are in seconds, from the moment of the answer."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+# A network device's name, or the bus address of a network controller that has no network device.
+LinkName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:@-]{1,32}$(?!\n)")]
+
+LinkState = Literal["up", "waiting", "no-carrier", "down", "no-link", "no-driver"]
+
+DhcpState = Literal["asking", "bound", "renewing", "unanswered", "refused", "failed", "no-carrier"]
+
+
+class Dhcp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a link's talk with DHCP servers stands.
+
+    Attributes:
+        state: `asking` for the first time, `bound` to a lease, `renewing` it; or how the last try ended: nobody
+            answered, the server refused, the kernel did not take what it gave; or there is no carrier to ask on.
+        for_seconds: how long it has been so.
+        address: that is leased, as `address/prefix length`.
+        server: who leased it.
+        ends_in_seconds: when the lease ends; unknown of one that an earlier node daemon got.
+        next_try_in_seconds: when the node asks or renews next; none while it does.
+        cause: why the last try ended.
+    """
+
+    state: DhcpState
+    for_seconds: float | None = None
+    address: str | None = None
+    server: str | None = None
+    ends_in_seconds: float | None = None
+    next_try_in_seconds: float | None = None
+    cause: str = ""
+
+
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A network device of the node, or a network controller that could be one.
+
+    Attributes:
+        name: of the network device; the bus address of a controller without one.
+        state: `up` with an address, `waiting` for one, without a carrier, `down`; or what a controller lacks: a
+            network device, or a driver.
+        why: one plain sentence on the state, with the remedy.
+        mac: its hardware address in hexadecimal pairs.
+        pci: its bus address, if it is on PCI.
+        pci_id: `vendor:device`, four hexadecimal digits each.
+        driver: the driver that has it.
+        firmware: the version that its driver tells.
+        mtu: the largest packet in bytes.
+        speed_mbps: of its carrier, in Mbit/s, if the driver tells it.
+        carrier: whether it has one.
+        addresses: IPv4 and IPv6, as `address/prefix length`.
+        dhcp: how its talk with DHCP servers stands.
+    """
+
+    name: LinkName
+    state: LinkState
+    why: str
+    mac: str = ""
+    pci: str | None = None
+    pci_id: str | None = None
+    driver: str | None = None
+    firmware: str = ""
+    mtu: int | None = None
+    speed_mbps: int | None = None
+    carrier: bool = False
+    addresses: tuple[str, ...] = ()
+    dhcp: Dhcp | None = None
+
+
+class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All links: network devices in the kernel's order, then controllers without one by their places."""
+
+    links: tuple[Link, ...]
+
+
+class LinkQuery(msgspec.Struct, frozen=True):
+    """Which link (see `core0.wire.control`)."""
+
+    name: LinkName
