@@ -1,4 +1,4 @@
-"""The node daemon's verbs for its own links."""
+"""The node daemon's verbs for its own links, and what it says of them by itself."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from core0.links.inventory import take_inventory
+from core0.links.inventory import find_unused, take_inventory
 from core0.wire.control import Call, absent
 from core0.wire.links import Link, LinkQuery, Links
 
@@ -26,6 +26,12 @@ async def _link(state: "NodeState", call: Call) -> Link:
     raise absent(
         f"cannot show link {name}: there is none of that name or bus address", "see 'zn network links'"
     )
+
+
+async def tell_unused(state: "NodeState") -> None:
+    """Say which network controllers cannot be used: on a node that nobody can reach, the console alone tells it."""
+    for link in await asyncio.to_thread(find_unused):
+        state.events("network", link.name, link.why[0].upper() + link.why[1:])
 
 
 LINK_VERBS: Mapping[str, Callable[["NodeState", Call], Awaitable[Any]]] = {

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _LATEST = 30.0
 # Seconds that the first answers have for themselves: importing the managers takes a slow processor for half of one.
 _BREATH = 1.0
+# Seconds until every driver has had its time with its cards, the late ones of phase `storage` included.
+_PROBED = 10.0
 
 
 def main(listener: socket.socket) -> None:
@@ -100,13 +102,25 @@ async def _start_wanted(state: NodeState) -> None:
 
 
 async def _keep_disks(state: NodeState) -> None:
-    """Run the managers of storage and config, once the API serves: no boot waits for a disk."""
+    """Run the managers of storage and config, once the API serves: no boot waits for a disk.
+
+    Nor for what is told of network cards.
+    """
     await state.serving.wait()
     await asyncio.sleep(_BREATH)
     async with asyncio.TaskGroup() as managers:
         managers.create_task(state.disks.run())
         managers.create_task(state.configs.run())
         managers.create_task(state.volumes.run())
+        managers.create_task(_tell_unused(state))
+
+
+async def _tell_unused(state: NodeState) -> None:
+    """Tell once of the network cards that cannot be used."""
+    await asyncio.sleep(_PROBED)
+    from core0.node.link_verbs import tell_unused
+
+    await tell_unused(state)
 
 
 def _disks(state: NodeState, worker: Worker) -> "Disks":
