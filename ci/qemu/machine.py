@@ -14,7 +14,7 @@ from ci.qemu.accel import Acceleration
 from ci.qemu.console import Console, ConsoleError
 from ci.qemu.devices import Slots
 from ci.qemu.monitor import Monitor, MonitorError
-from ci.qemu.spec import CONSOLE, Disk, Fault, MachineSpec, Nic, Wiring, argv, card_name
+from ci.qemu.spec import CONSOLE, Disk, Fault, MachineSpec, Nic, UserNic, Wiring, argv, card_name
 from core0.wire.console import Phase
 
 CONSOLE_LOG = "console.log"
@@ -166,9 +166,23 @@ class Machine:
         return host_port
 
     async def forward(self, guest_port: int) -> int:
-        """The loopback port of the host that leads to a guest's TCP port; the same one each time."""
+        """The loopback port of the host that leads to a guest's TCP port; the same one each time.
+
+        It leads through the first card of the specification that is on QEMU's own network.
+
+        Raises:
+            ValueError: there is none.
+        """
         known = await ports.find_forward(self.monitor, guest_port)
-        return known or await ports.add_forward(self.monitor, self.spec.nics[0].name, guest_port)
+        if known:
+            return known
+        cards = [nic.name for nic in self.spec.nics if isinstance(nic, UserNic)]
+        if not cards:
+            raise ValueError(
+                f"cannot forward a port to machine {self.spec.name}: no card of its specification is on QEMU's own "
+                "network; give it a UserNic"
+            )
+        return await ports.add_forward(self.monitor, cards[0], guest_port)
 
     async def plug_disk(self, disk: Disk) -> None:
         """Add a disk to the running machine: virtio or NVMe, because QEMU has no hot-plug for AHCI."""
