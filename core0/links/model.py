@@ -23,6 +23,24 @@ class Lease(msgspec.Struct, frozen=True):
     seconds: int
 
 
+class Lease6(msgspec.Struct, frozen=True):
+    """What a DHCPv6 server gave (RFC 8415).
+
+    Attributes:
+        address: with its prefix length, which is 128; None if the server only told what goes with other addresses.
+        nameservers: by preference.
+        server: its unique identifier (DUID), hexadecimal.
+        renew: seconds until it is to be asked again.
+        seconds: how long the address is valid.
+    """
+
+    address: str | None
+    nameservers: tuple[str, ...]
+    server: str
+    renew: int
+    seconds: int
+
+
 class SeenLink(msgspec.Struct, frozen=True):
     """A link as it is: its addresses as `address/prefix length`, its hardware address in hexadecimal pairs."""
 
