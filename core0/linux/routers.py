@@ -1,0 +1,97 @@
+"""What routers advertise beside addresses and routes, which the kernel takes by itself: name servers, and flags.
+
+Sources: RFC 4861 (router advertisements), RFC 8106 (name servers in them), include/uapi/linux/rtnetlink.h
+(`nduseroptmsg`), include/uapi/linux/if_link.h (`IFLA_INET6_FLAGS`), include/net/if_inet6.h (the flags).
+"""
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+
+import msgspec
+
+_NEWNDUSEROPT = 68
+# Groups of rtnetlink(7), by bit: links' IPv6 properties (12), options of neighbour discovery (20).
+_IPV6_IFINFO, _ND_USEROPT = 1 << 11, 1 << 19
+_HEADER = struct.Struct("=IHHII")
+_USEROPT = struct.Struct("=BBHiBBHI")
+_RDNSS = 25
+_RDNSS_HEAD = struct.Struct("!BBHI")
+_ROUTER_ADVERTISEMENT = 134
+_UNITS = 8
+
+
+class NameServers(msgspec.Struct, frozen=True):
+    """Name servers that a router advertised on a link, and for how many seconds they may be used (0: no more)."""
+
+    index: int
+    addresses: tuple[str, ...]
+    seconds: int
+
+
+class Advertisements:
+    """Tells what routers advertise on the links of this network namespace, as it comes."""
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket.bind((0, _ND_USEROPT | _IPV6_IFINFO))
+
+    def fileno(self) -> int:
+        """The descriptor to poll: readable when a router said something, or when a link's flags changed."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def pending(self) -> list[NameServers]:
+        """What has come since. What was lost for want of room comes again with the next advertisement."""
+        return [found for data in self._datagrams() for found in parse(data)]
+
+    def _datagrams(self) -> Iterator[bytes]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    data, (sender, _) = self._socket.recvfrom(1 << 16)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+                    continue
+                if sender == 0:  # the kernel, and no process
+                    yield data
+
+
+def parse(data: bytes) -> Iterator[NameServers]:
+    """The name servers in a datagram of rtnetlink messages."""
+    while len(data) >= _HEADER.size:
+        length, kind, _, _, _ = _HEADER.unpack_from(data)
+        if length < _HEADER.size:
+            return
+        if kind == _NEWNDUSEROPT:
+            yield from _parse_options(data[_HEADER.size : length])
+        data = data[(length + 3) & ~3 :]
+
+
+def _parse_options(body: bytes) -> Iterator[NameServers]:
+    if len(body) < _USEROPT.size:
+        return
+    family, _, length, index, kind, _, _, _ = _USEROPT.unpack_from(body)
+    if family != socket.AF_INET6 or kind != _ROUTER_ADVERTISEMENT:
+        return
+    options = body[_USEROPT.size : _USEROPT.size + length]
+    while len(options) >= _UNITS and options[1]:
+        size = options[1] * _UNITS
+        if options[0] == _RDNSS and size <= len(options):
+            yield _parse_name_servers(index, options[:size])
+        options = options[size:]
+
+
+def _parse_name_servers(index: int, option: bytes) -> NameServers:
+    *_, seconds = _RDNSS_HEAD.unpack_from(option)
+    packed = option[_RDNSS_HEAD.size :]
+    whole = range(0, len(packed) - len(packed) % 16, 16)
+    addresses = tuple(socket.inet_ntop(socket.AF_INET6, packed[at : at + 16]) for at in whole)
+    return NameServers(index, addresses, seconds)

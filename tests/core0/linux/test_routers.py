@@ -1,0 +1,77 @@
+"""What routers advertise: hostile messages, and what the kernel passes on from dnsmasq as the independent router."""
+
+import shutil
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core0.linux.routers import NameServers, parse
+
+ONE, TWO = bytes.fromhex("20010db8" + "00" * 11 + "53"), bytes.fromhex("fe80" + "00" * 13 + "01")
+
+
+def message(options: bytes, *, kind: int = 68, family: int = 10, icmp: int = 134) -> bytes:
+    body = struct.pack("=BBHiBBHI", family, 0, len(options), 7, icmp, 0, 0, 0) + options
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+
+
+def name_servers(*addresses: bytes, seconds: int = 600) -> bytes:
+    return struct.pack("!BBHI", 25, 1 + 2 * len(addresses), 0, seconds) + b"".join(addresses)
+
+
+def test_name_servers_come_with_their_link_and_their_time() -> None:
+    found = list(parse(message(name_servers(ONE, TWO)) + message(name_servers(ONE, seconds=0))))
+    assert found == [
+        NameServers(7, ("2001:db8::53", "fe80::1"), 600),
+        NameServers(7, ("2001:db8::53",), 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(message(name_servers(ONE), kind=16), id="another message"),
+        pytest.param(message(name_servers(ONE), family=2), id="another family"),
+        pytest.param(message(name_servers(ONE), icmp=137), id="a redirect"),
+        pytest.param(message(struct.pack("!BB6x", 31, 1)), id="another option"),
+        pytest.param(message(name_servers(ONE)[:-1]), id="a cut option"),
+        pytest.param(message(bytes(8)), id="an option without a length"),
+    ],
+)
+def test_what_are_no_name_servers_is_passed_over(data: bytes) -> None:
+    assert list(parse(data)) == []
+
+
+@given(st.binary(max_size=200))
+def test_any_options_never_raise(options: bytes) -> None:
+    list(parse(message(options)))
+    list(parse(options))
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+def test_the_kernel_tells_what_a_router_advertises(in_fresh_network, tmp_path) -> None:
+    in_fresh_network(f"""
+import select, subprocess
+from core0.linux.routers import Advertisements
+def run(*words): subprocess.run(words, check=True)
+run('ip', 'link', 'add', 'srv', 'type', 'veth', 'peer', 'name', 'cli')
+run('ip', 'addr', 'add', '2001:db8::1/64', 'dev', 'srv', 'nodad')
+heard = Advertisements()
+for link in ('srv', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
+router = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--interface=srv',
+    '--bind-interfaces', '--enable-ra', '--dhcp-range=2001:db8::,ra-stateless', '--ra-param=srv,4,60',
+    '--dhcp-option=option6:dns-server,[2001:db8::53]', '--dhcp-leasefile={tmp_path}/leases', '--pid-file=',
+    '--user=root'])
+try:
+    found = []
+    while not found:
+        assert select.select([heard], [], [], 30)[0], 'nothing was heard'
+        found = heard.pending()
+    assert found[0].addresses == ('2001:db8::53',) and found[0].seconds > 0, found
+    heard.close()
+finally:
+    router.terminate(); router.wait()
+""")
