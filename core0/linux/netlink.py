@@ -28,9 +28,12 @@ _NESTED = 0x8000
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_CARRIER = 1, 3, 4, 18, 28, 33
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFLA_PROTINFO, _INET6_FLAGS = 12, 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST, _RTNH_F_ONLINK = 254, 4, 253, 1, 4
+# What a router says of a link (include/net/if_inet6.h): addresses, or other things, are to be had by DHCPv6.
+ROUTER_OTHER, ROUTER_MANAGED = 0x80, 0x40
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 1, 8, 0x40
 _RTMGRP_LINK = 1
 
@@ -132,9 +135,19 @@ def _address(kind: int, flags: int, index: int, interface: str, doing: str) -> R
     return Request(kind, flags, body, f"{doing} {interface} of link {index}")
 
 
-def add_address(index: int, interface: str) -> Request:
-    """Give a link an address, written `address/prefix length`; one that it has already is fine."""
-    return _address(_NEWADDR, _CREATE | _REPLACE, index, interface, "cannot add address")
+def add_address(index: int, interface: str, seconds: int = 0) -> Request:
+    """Give a link an address, written `address/prefix length`; one that it has already is fine.
+
+    Args:
+        index: the link's.
+        interface: the address.
+        seconds: after how many the kernel takes it away; 0 for never.
+    """
+    request = _address(_NEWADDR, _CREATE | _REPLACE, index, interface, "cannot add address")
+    if not seconds:
+        return request
+    lifetime = _attribute(_IFA_CACHEINFO, struct.pack("=IIII", seconds, seconds, 0, 0))
+    return msgspec.structs.replace(request, body=request.body + lifetime)
 
 
 def delete_address(index: int, interface: str) -> Request:
@@ -208,6 +221,12 @@ class Netlink:
         """Every address of this network namespace."""
         request = Request(_GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0), "cannot list addresses")
         return [_parse_address(body) for kind, body in self._dump(request) if kind == _NEWADDR]
+
+    def router_flags(self) -> dict[int, int]:
+        """What routers say of each link that speaks IPv6, by its index: `ROUTER_MANAGED`, `ROUTER_OTHER`."""
+        family = bytes([socket.AF_INET6])
+        request = Request(_GETLINK, _DUMP, family + _IFINFO.pack(0, 0, 0, 0, 0)[1:], "cannot list links")
+        return dict(_parse_router_flags(body) for kind, body in self._dump(request) if kind == _NEWLINK)
 
     def _next(self) -> int:
         self._sequence += 1
@@ -297,6 +316,13 @@ def _parse_link(body: bytes) -> Link:
         carrier=found.get(_IFLA_CARRIER, b"\0") != b"\0",
         kind=info.get(_INFO_KIND, b"").rstrip(b"\0").decode(),
     )
+
+
+def _parse_router_flags(body: bytes) -> tuple[int, int]:
+    _, _, index, _, _ = _IFINFO.unpack_from(body)
+    own = _attributes(_attributes(body[_IFINFO.size :]).get(_IFLA_PROTINFO, b""))
+    flags: int = struct.unpack("=I", own.get(_INET6_FLAGS, bytes(4)))[0]
+    return index, flags & (ROUTER_MANAGED | ROUTER_OTHER)
 
 
 def _parse_address(body: bytes) -> Address:

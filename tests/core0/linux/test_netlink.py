@@ -63,3 +63,16 @@ with netlink.Netlink() as rt:
     assert rt.links()[0].is_up
 """
     )
+
+
+def test_an_address_may_end_by_itself(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
+with netlink.Netlink() as rt:
+    rt.apply([netlink.set_up(1), netlink.add_address(1, '2001:db8::5/128', 300)])
+with IPRoute() as ip:
+    (found,) = [a for a in ip.get_addr(index=1) if a.get_attr('IFA_ADDRESS') == '2001:db8::5']
+    assert 290 <= found.get_attr('IFA_CACHEINFO')['ifa_valid'] <= 300, found
+"""
+    )

@@ -52,9 +52,22 @@ def test_any_options_never_raise(options: bytes) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
-def test_the_kernel_tells_what_a_router_advertises(in_fresh_network, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("range_", "flags"),
+    [
+        pytest.param("2001:db8::,ra-only", "0", id="routes only"),
+        pytest.param("2001:db8::,ra-stateless", "netlink.ROUTER_OTHER", id="other things by DHCP"),
+        pytest.param(
+            "2001:db8::5,2001:db8::9,64,300",
+            "netlink.ROUTER_MANAGED | netlink.ROUTER_OTHER",
+            id="addresses by DHCP",
+        ),
+    ],
+)
+def test_the_kernel_tells_what_a_router_advertises(in_fresh_network, tmp_path, range_, flags) -> None:
     in_fresh_network(f"""
-import select, subprocess
+import select, socket, subprocess
+from core0.linux import netlink
 from core0.linux.routers import Advertisements
 def run(*words): subprocess.run(words, check=True)
 run('ip', 'link', 'add', 'srv', 'type', 'veth', 'peer', 'name', 'cli')
@@ -62,7 +75,7 @@ run('ip', 'addr', 'add', '2001:db8::1/64', 'dev', 'srv', 'nodad')
 heard = Advertisements()
 for link in ('srv', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
 router = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--interface=srv',
-    '--bind-interfaces', '--enable-ra', '--dhcp-range=2001:db8::,ra-stateless', '--ra-param=srv,4,60',
+    '--bind-interfaces', '--enable-ra', '--dhcp-range={range_}', '--ra-param=srv,4,60',
     '--dhcp-option=option6:dns-server,[2001:db8::53]', '--dhcp-leasefile={tmp_path}/leases', '--pid-file=',
     '--user=root'])
 try:
@@ -72,6 +85,8 @@ try:
         found = heard.pending()
     assert found[0].addresses == ('2001:db8::53',) and found[0].seconds > 0, found
     heard.close()
+    with netlink.Netlink() as rt:
+        assert rt.router_flags()[socket.if_nametoindex('cli')] == {flags}
 finally:
     router.terminate(); router.wait()
 """)
