@@ -1,0 +1,157 @@
+"""IPv6 as routers say: the kernel takes addresses and routes from them; the rest is here.
+
+That is name servers, which routers advertise or DHCPv6 tells, and addresses by DHCPv6 where routers say so.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from core0.links import dhcp6
+from core0.links.dhcp import NoAnswerError
+from core0.links.model import Lease6, SeenLink
+from core0.linux import netlink
+from core0.linux.netlink import ROUTER_MANAGED, Netlink
+from core0.linux.routers import Advertisements, NameServers
+from core0.wire.control import Report
+
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
+# A lease of seconds would otherwise be renewed without a pause.
+_LEAST_PAUSE = 10.0
+# A router may name as many as it likes; who asks names uses the first three (resolv.conf(5)).
+_MOST_NAMESERVERS = 8
+
+
+class _Asking(msgspec.Struct, frozen=True):
+    """A link's client, and what routers said when it began."""
+
+    flags: int
+    task: asyncio.Task[None]
+
+
+class Autoconfiguration:
+    """What routers say on the node's links.
+
+    Args:
+        report: where to tell what happened.
+        rtnetlink: the socket to the kernel.
+        failed: takes the defect by which a client ended.
+    """
+
+    def __init__(self, report: Report, rtnetlink: Netlink, failed: Callable[[BaseException], None]) -> None:
+        self._report = report
+        self._rtnetlink = rtnetlink
+        self._failed = failed
+        self._heard = Advertisements()
+        self._clients: dict[int, _Asking] = {}
+        self._leases: dict[int, Lease6] = {}
+        self._advertised: dict[tuple[int, str], float] = {}
+
+    def fileno(self) -> int:
+        """The descriptor to poll: it is time to `follow` when it can be read."""
+        return self._heard.fileno()
+
+    def close(self) -> None:
+        """End the clients, close the socket."""
+        for asking in self._clients.values():
+            asking.task.cancel()
+        self._heard.close()
+
+    @property
+    def nameservers(self) -> tuple[str, ...]:
+        """Those that may be used now, each once; a link's own address says which link."""
+        now = time.monotonic()
+        advertised = [name for (_, name), until in self._advertised.items() if until > now]
+        told = [name for lease in self._leases.values() for name in lease.nameservers]
+        return tuple(dict.fromkeys((*advertised, *told)))[:_MOST_NAMESERVERS]
+
+    def lease(self, index: int) -> Lease6 | None:
+        """What DHCPv6 gave a link, by its index."""
+        return self._leases.get(index)
+
+    def follow(self, links: Sequence[SeenLink]) -> None:
+        """Do as routers say now, on these links."""
+        names = {link.index: link.name for link in links}
+        for found in self._heard.pending():
+            self._note(names.get(found.index), found)
+        flags = self._rtnetlink.router_flags()
+        wanted = {link.index: flags.get(link.index, 0) for link in links if link.carrier}
+        for index, asking in tuple(self._clients.items()):
+            if asking.flags != wanted.get(index, 0):
+                self._end(index)
+        for link in links:
+            if wanted.get(link.index) and link.index not in self._clients:
+                self._begin(link, wanted[link.index])
+        self._forget(names)
+
+    def _note(self, link: str | None, found: NameServers) -> None:
+        """Remember name servers as long as their router says; link-local ones are of use with its name only."""
+        if link is None:
+            return
+        for address in found.addresses:
+            name = f"{address}%{link}" if address.startswith("fe80:") else address
+            self._advertised.pop((found.index, name), None)
+            if found.seconds and len(self._advertised) < _MOST_NAMESERVERS:
+                self._advertised[found.index, name] = time.monotonic() + found.seconds
+
+    def _forget(self, links: Iterable[int]) -> None:
+        """What is over, or of a link that is gone."""
+        now, there = time.monotonic(), set(links)
+        self._advertised = {
+            key: until for key, until in self._advertised.items() if until > now and key[0] in there
+        }
+
+    def _begin(self, link: SeenLink, flags: int) -> None:
+        task = asyncio.create_task(self._keep(link, managed=bool(flags & ROUTER_MANAGED)), name="dhcp6")
+        self._clients[link.index] = _Asking(flags, task)
+        task.add_done_callback(self._ended)
+
+    def _end(self, index: int) -> None:
+        self._clients.pop(index).task.cancel()
+        self._leases.pop(index, None)  # the kernel takes its address away when its time is over
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._failed(error)
+
+    async def _keep(self, link: SeenLink, *, managed: bool) -> None:
+        """Have what DHCPv6 gives, and start over when it is lost."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                lease = await self._ask(link, managed=managed)
+                self._use(link, lease)
+            except (NoAnswerError, OSError) as error:
+                self._report("network", link.name, f"No DHCPv6: {error}; trying again in {delay:.0f} s")
+                self._leases.pop(link.index, None)
+                await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 — spreads load, hides nothing
+                delay = min(delay * 2, _LONGEST_DELAY)
+                continue
+            delay = _FIRST_DELAY
+            await asyncio.sleep(max(lease.renew, _LEAST_PAUSE))
+
+    async def _ask(self, link: SeenLink, *, managed: bool) -> Lease6:
+        held = self._leases.get(link.index)
+        with dhcp6.Client(link.name, bytes.fromhex(link.hardware.replace(":", ""))) as client:
+            if not managed:
+                return await client.inform()
+            if held:
+                try:
+                    return await client.renew(held)
+                except NoAnswerError as error:
+                    self._report("network", link.name, f"Lease of {held.address} not renewed: {error}")
+            return await client.acquire()
+
+    def _use(self, link: SeenLink, lease: Lease6) -> None:
+        """Have it. Raises OSError if the kernel does not take its address."""
+        held = self._leases.get(link.index)
+        if lease.address:
+            self._rtnetlink.apply([netlink.add_address(link.index, lease.address, lease.seconds)])
+        self._leases[link.index] = lease
+        if held is None or (held.address, held.nameservers) != (lease.address, lease.nameservers):
+            told = ", ".join(lease.nameservers) or "none"
+            said = f"Has {lease.address} by DHCPv6" if lease.address else "Asked DHCPv6"
+            self._report("network", link.name, f"{said}; name servers: {told}")
