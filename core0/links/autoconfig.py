@@ -4,6 +4,7 @@ That is name servers, which routers advertise or DHCPv6 tells, and addresses by 
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +14,7 @@ import msgspec
 from core0.links import dhcp6
 from core0.links.dhcp import NoAnswerError
 from core0.links.model import Lease6, SeenLink
-from core0.linux import netlink
+from core0.linux import netlink, routers
 from core0.linux.netlink import ROUTER_MANAGED, Netlink
 from core0.linux.routers import Advertisements, NameServers
 from core0.wire.control import Report
@@ -71,6 +72,12 @@ class Autoconfiguration:
     def lease(self, index: int) -> Lease6 | None:
         """What DHCPv6 gave a link, by its index."""
         return self._leases.get(index)
+
+    def ask(self, links: Sequence[SeenLink]) -> None:
+        """Ask the routers of these links to advertise now: what they said before this began was not heard."""
+        for link in links:
+            with contextlib.suppress(OSError):  # it has no address yet: the kernel asks when it has
+                routers.solicit(link.index)
 
     def follow(self, links: Sequence[SeenLink]) -> None:
         """Do as routers say now, on these links."""

@@ -19,7 +19,8 @@ _HEADER = struct.Struct("=IHHII")
 _USEROPT = struct.Struct("=BBHiBBHI")
 _RDNSS = 25
 _RDNSS_HEAD = struct.Struct("!BBHI")
-_ROUTER_ADVERTISEMENT = 134
+_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT = 133, 134
+_ALL_ROUTERS = "ff02::2"
 _UNITS = 8
 
 
@@ -62,6 +63,14 @@ class Advertisements:
                     continue
                 if sender == 0:  # the kernel, and no process
                     yield data
+
+
+def solicit(index: int) -> None:
+    """Ask the routers of a link to advertise now (RFC 4861 section 6.3.7). Raises OSError if nothing can be sent."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    with socket.socket(socket.AF_INET6, kind, socket.IPPROTO_ICMPV6) as out:
+        out.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        out.sendto(bytes([_ROUTER_SOLICITATION]) + bytes(7), (_ALL_ROUTERS, 0, 0, index))
 
 
 def parse(data: bytes) -> Iterator[NameServers]:

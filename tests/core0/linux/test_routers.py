@@ -90,3 +90,23 @@ try:
 finally:
     router.terminate(); router.wait()
 """)
+
+
+@pytest.mark.root
+def test_routers_are_asked_in_a_way_that_they_answer(in_fresh_network) -> None:
+    """They pass over what may have come from another link: its hop limit is not 255 (RFC 4861 section 6.1.1)."""
+    in_fresh_network("""
+import socket, subprocess
+from core0.linux.routers import solicit
+def run(*words): subprocess.run(words, check=True)
+run('ip', 'link', 'add', 'srv', 'type', 'veth', 'peer', 'name', 'cli')
+run('sysctl', '-qw', 'net.ipv6.conf.cli.router_solicitations=0', 'net.ipv6.conf.cli.accept_dad=0')
+for link in ('srv', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x86DD))
+wire.bind(('srv', 0x86DD))
+wire.settimeout(30)
+solicit(socket.if_nametoindex('cli'))
+while (packet := wire.recv(2048))[6] != 58 or packet[40] != 133:
+    pass
+assert packet[7] == 255 and packet[8:10] == bytes.fromhex('fe80') and packet[24:40] == socket.inet_pton(10, 'ff02::2')
+""")
