@@ -128,7 +128,7 @@ class HostNode:
             certificate, key, self.fingerprint = identity.make_certificate("host")
             self.identity = Identity(certificate, key, self._anchor())
         events = EventRing()
-        links = Links(events, lambda lease: None, self.folder / "leases.json")
+        links = Links(events, lambda said: None, self.folder / "leases.json")
         networks = Networks(lambda: links.nameservers)
         assert self.worker
         kept = Remembered(self.worker, events, tuple, str(self.folder / "state.json"))

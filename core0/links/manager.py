@@ -5,9 +5,9 @@ It never stops the boot: a link that nobody answers on is tried again while the 
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic as now
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -22,6 +22,9 @@ from core0.linux.netlink import LinkChanges, Netlink
 from core0.wire import paths
 from core0.wire.control import Report
 
+if TYPE_CHECKING:
+    from core0.links.autoconfig import Autoconfiguration
+
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 _SETTLE = 0.05
 
@@ -30,10 +33,10 @@ class Links:
     """The node's own links."""
 
     def __init__(
-        self, report: Report, on_lease: Callable[[Lease], None], kept: StrPath = paths.LEASES
+        self, report: Report, on_address: Callable[[str], None], kept: StrPath = paths.LEASES
     ) -> None:
         self._report = report
-        self._on_lease = on_lease
+        self._on_address = on_address
         self._kept = kept
         self._leases = _kept_leases(kept)
         self._clients: dict[int, asyncio.Task[None]] = {}
@@ -42,13 +45,15 @@ class Links:
         self._changes = LinkChanges()
         self._wake = asyncio.Event()
         self._linkless = False
+        self._told: frozenset[tuple[int, str]] = frozenset()
+        self._routers: Autoconfiguration | None = None
         self._defect: BaseException | None = None
 
     @property
     def nameservers(self) -> tuple[str, ...]:
-        """Those of all leases, each once."""
-        every = (server for lease in self._leases.values() for server in lease.nameservers)
-        return tuple(dict.fromkeys(every))
+        """Those of all leases and routers, each once."""
+        every = [server for lease in self._leases.values() for server in lease.nameservers]
+        return tuple(dict.fromkeys((*every, *(self._routers.nameservers if self._routers else ()))))
 
     @property
     def conversations(self) -> Mapping[int, Conversation]:
@@ -61,6 +66,8 @@ class Links:
 
     def close(self) -> None:
         """Close the sockets to the kernel."""
+        if self._routers:
+            self._routers.close()
         self._rtnetlink.close()
         self._changes.close()
 
@@ -76,10 +83,26 @@ class Links:
                 raise self._defect
             await asyncio.sleep(_SETTLE)
 
+    async def follow_routers(self) -> None:
+        """Do for ever as routers say; the addresses that a boot waits for the kernel takes from them by itself."""
+        from core0.links.autoconfig import Autoconfiguration
+
+        self._routers = Autoconfiguration(self._report, self._rtnetlink, self._fail)
+        self._routers.ask(self.seen())
+        heard = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._routers.fileno(), heard.set)
+        while True:
+            heard.clear()
+            self._routers.follow(self.seen())
+            await heard.wait()
+
     def _reconcile(self) -> dict[int, OSError]:
         """Bring the links to what the leases want; returns what the kernel refused, by link, and tells it."""
         seen = observe(self._rtnetlink)
         self._tell_linkless(not seen)
+        self._tell_routed(seen)
+        if self._routers:
+            self._routers.follow(seen)
         refused: dict[int, OSError] = {}
         for action in plan(self._leases, seen):
             self._report("network", action.link.name, str(action).capitalize())
@@ -100,9 +123,12 @@ class Links:
 
     def _ended(self, client: asyncio.Task[None]) -> None:
         """A client that ends by itself is a defect: the daemon shall end by it and start again."""
-        if not client.cancelled():
-            self._defect = client.exception()
-            self._wake.set()
+        if not client.cancelled() and (error := client.exception()):
+            self._fail(error)
+
+    def _fail(self, defect: BaseException) -> None:
+        self._defect = defect
+        self._wake.set()
 
     def _tell_linkless(self, linkless: bool) -> None:
         """A node without a link is reached by nobody: its console is where to say so."""
@@ -110,6 +136,20 @@ class Links:
             said = "None is there; plug a network card for which the image has a driver"
             self._report("network", "links", said)
         self._linkless = linkless
+
+    def _tell_routed(self, seen: Sequence[SeenLink]) -> None:
+        """Tell which addresses routers gave, and which of them another machine has."""
+        own = {(link.index, address): link for link in seen for address in link.routed}
+        taken = {(link.index, address): link for link in seen for address in link.duplicates}
+        for (index, address), link in {**own, **taken}.items():
+            if (index, address) in self._told:
+                continue
+            if (index, address) in taken:
+                said = f"Alert: {address} is not used: another machine on this link has it; find that one"
+                self._report("network", link.name, said)
+            elif not link.addresses:
+                self._on_address(f"{address} on {link.name}")
+        self._told = frozenset((*own, *taken))
 
     async def _keep_lease(self, link: SeenLink) -> None:
         """Get a lease, keep it, and start over when it is lost."""
@@ -177,7 +217,7 @@ class Links:
         if link.index in refused:
             raise refused[link.index]
         if not before:
-            self._on_lease(lease)
+            self._on_address(f"{lease.address} from {lease.server}")
 
     def _drop_lease(self, link: SeenLink) -> None:
         if self._leases.pop(link.index, None):

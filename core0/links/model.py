@@ -42,7 +42,18 @@ class Lease6(msgspec.Struct, frozen=True):
 
 
 class SeenLink(msgspec.Struct, frozen=True):
-    """A link as it is: its addresses as `address/prefix length`, its hardware address in hexadecimal pairs."""
+    """A link as it is.
+
+    Attributes:
+        index: the kernel's number of it.
+        name: the kernel's name of it.
+        hardware: its hardware address in hexadecimal pairs.
+        is_up: whether it is set up.
+        carrier: whether it has a peer.
+        addresses: `address/prefix length`: its IPv4 addresses.
+        routed: its IPv6 addresses that reach beyond the link: routers or DHCPv6 gave them.
+        duplicates: IPv6 addresses that it does not use, because another machine on the link has them.
+    """
 
     index: int
     name: str
@@ -50,6 +61,8 @@ class SeenLink(msgspec.Struct, frozen=True):
     is_up: bool
     carrier: bool
     addresses: frozenset[str]
+    routed: frozenset[str] = frozenset()
+    duplicates: frozenset[str] = frozenset()
 
 
 class SetUp(msgspec.Struct, frozen=True):

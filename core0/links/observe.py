@@ -12,11 +12,17 @@ def observe(rtnetlink: Netlink) -> tuple[SeenLink, ...]:
 
 
 def select(links: Iterable[Link], addresses: Iterable[Address]) -> tuple[SeenLink, ...]:
-    """The hardware links with their IPv4 addresses."""
-    by_index: dict[int, set[str]] = {}
+    """The hardware links with their addresses; one that is still being looked for elsewhere is none yet."""
+    own: dict[int, set[str]] = {}
+    routed: dict[int, set[str]] = {}
+    duplicates: dict[int, set[str]] = {}
     for address in addresses:
-        if ":" not in address.interface:
-            by_index.setdefault(address.index, set()).add(address.interface)
+        if address.duplicate:
+            duplicates.setdefault(address.index, set()).add(address.interface)
+        elif ":" not in address.interface:
+            own.setdefault(address.index, set()).add(address.interface)
+        elif not address.tentative and not address.interface.startswith("fe80:"):
+            routed.setdefault(address.index, set()).add(address.interface)
     return tuple(
         SeenLink(
             link.index,
@@ -24,7 +30,9 @@ def select(links: Iterable[Link], addresses: Iterable[Address]) -> tuple[SeenLin
             link.address,
             link.is_up,
             link.carrier,
-            frozenset(by_index.get(link.index, ())),
+            frozenset(own.get(link.index, ())),
+            frozenset(routed.get(link.index, ())),
+            frozenset(duplicates.get(link.index, ())),
         )
         for link in links
         if not link.is_loopback and not link.kind

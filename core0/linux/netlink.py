@@ -35,7 +35,8 @@ _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST, _RTNH_F_ONLINK = 2
 # What a router says of a link (include/net/if_inet6.h): addresses, or other things, are to be had by DHCPv6.
 ROUTER_OTHER, ROUTER_MANAGED = 0x80, 0x40
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 1, 8, 0x40
-_RTMGRP_LINK = 1
+_RTMGRP_LINK, _RTMGRP_IPV6_IFADDR = 1, 0x100
+_IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -61,10 +62,19 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """An address of a link, as `address/prefix length`."""
+    """An address of a link, as `address/prefix length`.
+
+    Attributes:
+        index: the link's.
+        interface: the address.
+        tentative: whether the kernel still looks for another machine that has it (RFC 4862 section 5.4).
+        duplicate: whether it found one.
+    """
 
     index: int
     interface: str
+    tentative: bool = False
+    duplicate: bool = False
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -258,12 +268,12 @@ class Netlink:
 
 
 class LinkChanges:
-    """Says that links of this network namespace changed; whoever is told looks at the whole."""
+    """Says that links of this network namespace, or their IPv6 addresses, changed; who is told looks at the whole."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._socket.bind((0, _RTMGRP_LINK))
+        self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
 
     def fileno(self) -> int:
         """The descriptor to poll."""
@@ -326,7 +336,9 @@ def _parse_router_flags(body: bytes) -> tuple[int, int]:
 
 
 def _parse_address(body: bytes) -> Address:
-    family, length, _, _, index = _IFADDR.unpack_from(body)
+    family, length, flags, _, index = _IFADDR.unpack_from(body)
     found = _attributes(body[_IFADDR.size :])
     packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
-    return Address(index, f"{socket.inet_ntop(family, packed)}/{length}")
+    interface = f"{socket.inet_ntop(family, packed)}/{length}"
+    duplicate = bool(flags & _IFA_F_DADFAILED)
+    return Address(index, interface, bool(flags & _IFA_F_TENTATIVE) and not duplicate, duplicate)

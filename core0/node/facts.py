@@ -32,7 +32,9 @@ def describe_node(fingerprint: str, links: tuple[SeenLink, ...], ephemeral: bool
         memory_bytes=_memory("MemTotal"),
         uptime_seconds=round(time.clock_gettime(time.CLOCK_BOOTTIME), 3),
         addresses=tuple(
-            Address(link.name, interface) for link in links for interface in sorted(link.addresses)
+            Address(link.name, interface)
+            for link in links
+            for interface in (*sorted(link.addresses), *sorted(link.routed))
         ),
     )
 
@@ -45,7 +47,7 @@ def describe_health(links: tuple[SeenLink, ...], checks: tuple[Check, ...] = ())
         checks: what others say: how what the node is told is kept, and the disk manager, once there is one.
     """
     available = _memory("MemAvailable")
-    addressed = [link.name for link in links if link.addresses]
+    addressed = [link.name for link in links if link.addresses or link.routed]
     failed = [phase.name for phase in _phases() if phase.state == "failed"]
     every = (
         Check("memory", available >= _LEAST_MEMORY, f"{available >> 20} MiB are available"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core0.links.manager import Links
-from core0.links.model import Lease, SeenLink
+from core0.links.model import SeenLink
 from core0.linux import files
 from core0.linux.worker import Worker
 from core0.node import identity
@@ -48,7 +48,7 @@ def main(listener: socket.socket) -> None:
 
 async def _run(listener: socket.socket, worker: Worker) -> None:
     events = EventRing()
-    links = Links(events, _announce_lease)
+    links = Links(events, _announce_address)
     _name_node(links.seen())
     keeping = asyncio.create_task(links.run(), name="links")
     remembered = Remembered(worker, events, lambda: [link.name for link in links.seen()])
@@ -72,7 +72,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     ended = asyncio.create_task(stopped.wait())
-    later = (_keep_disks(state), _keep_state(state), worker.wait_ended())
+    later = (_keep_later(state), _keep_state(state), worker.wait_ended())
     managers = {keeping, *map(asyncio.create_task, later)}
     done, _ = await asyncio.wait({ended, *managers}, return_when=asyncio.FIRST_COMPLETED)
     server.close()
@@ -101,17 +101,15 @@ async def _start_wanted(state: NodeState) -> None:
         _ = state.containers
 
 
-async def _keep_disks(state: NodeState) -> None:
-    """Run the managers of storage and config, once the API serves: no boot waits for a disk.
-
-    Nor for what is told of network cards.
-    """
+async def _keep_later(state: NodeState) -> None:
+    """Run what no boot waits for, once the API serves: storage, config, what routers say, what is told of cards."""
     await state.serving.wait()
     await asyncio.sleep(_BREATH)
     async with asyncio.TaskGroup() as managers:
         managers.create_task(state.disks.run())
         managers.create_task(state.configs.run())
         managers.create_task(state.volumes.run())
+        managers.create_task(state.links.follow_routers())
         managers.create_task(_tell_unused(state))
 
 
@@ -208,8 +206,8 @@ def _certificate_of_boot() -> Certificate:
         return made
 
 
-def _announce_lease(lease: Lease) -> None:
-    announce("network", detail=f"{lease.address} from {lease.server}")
+def _announce_address(said: str) -> None:
+    announce("network", detail=said)
 
 
 async def talk(state: NodeState, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

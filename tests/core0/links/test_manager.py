@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from core0.links import dhcp, manager
 from core0.links.manager import Links
@@ -33,7 +34,7 @@ def told() -> Told:
 
 
 @pytest.fixture
-def leased() -> list[Lease]:
+def leased() -> list[str]:
     return []
 
 
@@ -53,9 +54,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SeenLink]:
 
 
 @pytest.fixture
-async def links(
-    told: Told, leased: list[Lease], seen: list[SeenLink], tmp_path: Path
-) -> AsyncIterator[Links]:
+async def links(told: Told, leased: list[str], seen: list[SeenLink], tmp_path: Path) -> AsyncIterator[Links]:
     links = Links(told, leased.append, tmp_path / "leases.json")
     yield links
     for task in (*links._clients.values(),):
@@ -64,7 +63,7 @@ async def links(
 
 
 async def test_an_address_that_the_kernel_refuses_is_told_and_asked_for_again(
-    links: Links, told: Told, leased: list[Lease], monkeypatch: pytest.MonkeyPatch
+    links: Links, told: Told, leased: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter((BAD, GOOD))
 
@@ -77,7 +76,7 @@ async def test_an_address_that_the_kernel_refuses_is_told_and_asked_for_again(
     async with asyncio.timeout(10):
         while not leased:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    assert leased == [GOOD]
+    assert leased == ["10.0.0.2/24 from 10.0.0.1"]
     assert not running.done()
     talk = links.conversations[LINK.index]
     assert (talk.state, talk.lease, talk.cause) == ("bound", GOOD, "")
@@ -109,7 +108,7 @@ async def test_a_machine_without_a_link_says_so_once(links: Links, told: Told, s
 
 
 async def test_a_link_without_a_server_is_tried_again(
-    links: Links, told: Told, leased: list[Lease], monkeypatch: pytest.MonkeyPatch
+    links: Links, told: Told, leased: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def silence(_: object) -> Lease:
         raise dhcp.NoAnswerError("no DHCP server answered on eth0")
@@ -124,7 +123,7 @@ async def test_a_link_without_a_server_is_tried_again(
 
 
 async def test_a_new_daemon_keeps_the_address_and_renews_its_lease(
-    links: Links, told: Told, leased: list[Lease], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    links: Links, told: Told, leased: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     links._set_lease(LINK, GOOD)
     again = Links(told, leased.append, tmp_path / "leases.json")
@@ -210,3 +209,22 @@ async def test_of_a_link_that_is_gone_nothing_is_told(
     seen.clear()
     links._reconcile()
     assert links.conversations == {}
+
+
+async def test_addresses_of_routers_are_told_once_and_so_are_those_that_another_machine_has(
+    links: Links, told: Told, leased: list[str], seen: list[SeenLink]
+) -> None:
+    own, taken = frozenset({"2001:db8::7/64"}), frozenset({"2001:db8::8/64"})
+    seen[:] = [replace(LINK, routed=own, duplicates=taken)]
+    links._reconcile()
+    links._reconcile()
+    assert leased == ["2001:db8::7/64 on eth0"]
+    alert = (
+        "network eth0: Alert: 2001:db8::8/64 is not used: another machine on this link has it; find that one"
+    )
+    assert told.count(alert) == 1
+    seen[:] = [LINK]
+    links._reconcile()
+    seen[:] = [replace(LINK, routed=own)]
+    links._reconcile()
+    assert leased == ["2001:db8::7/64 on eth0"] * 2

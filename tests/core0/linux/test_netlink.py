@@ -33,8 +33,8 @@ with netlink.Netlink() as rt:
         netlink.add_route('0.0.0.0/0', index, '169.254.1.1', metric=7),
         netlink.add_route('10.9.0.0/16', index),
     ])
-    assert netlink.Address(index, '10.88.0.2/32') in rt.addresses()
-    assert netlink.Address(index, 'fd00::2/128') in rt.addresses()
+    own = {address.interface for address in rt.addresses() if address.index == index}
+    assert {'10.88.0.2/32', 'fd00::2/128'} <= own, own
 with IPRoute() as ip:
     assert ip.get_links(index)[0].get_attr('IFLA_MTU') == 1400
     default = ip.get_default_routes()[0]
@@ -74,5 +74,30 @@ with netlink.Netlink() as rt:
 with IPRoute() as ip:
     (found,) = [a for a in ip.get_addr(index=1) if a.get_attr('IFA_ADDRESS') == '2001:db8::5']
     assert 290 <= found.get_attr('IFA_CACHEINFO')['ifa_valid'] <= 300, found
+"""
+    )
+
+
+def test_an_address_that_a_neighbour_has_is_a_duplicate(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
+import subprocess, time
+def run(*words): subprocess.run(words, check=True)
+run('ip', 'link', 'add', 'one', 'type', 'veth', 'peer', 'name', 'two')
+run('ip', 'link', 'set', 'one', 'up')
+run('ip', 'link', 'set', 'two', 'up')
+def of(name):
+    with netlink.Netlink() as rt:
+        index = next(link.index for link in rt.links() if link.name == name)
+        return [address for address in rt.addresses() if address.index == index and 'db8' in address.interface]
+run('ip', 'addr', 'add', '2001:db8::7/64', 'dev', 'one', 'nodad')
+assert not of('one')[0].tentative and not of('one')[0].duplicate
+run('ip', 'addr', 'add', '2001:db8::7/64', 'dev', 'two')
+seen = []
+while not (seen and seen[-1].duplicate):
+    seen += of('two')
+    time.sleep(0.01)
+assert seen[0].tentative and not seen[0].duplicate and not seen[-1].tentative
 """
     )
