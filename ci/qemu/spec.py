@@ -65,11 +65,13 @@ class UserNic(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         name: the identifier of card and network, unique in the machine.
         isolated: True keeps guest packets from leaving to anything but the forwards.
+        ipv4: False takes away the network's IPv4 with its DHCP; forwards do not reach the guest then.
         model: how the guest sees the card.
     """
 
     name: str = "net0"
     isolated: bool = False
+    ipv4: bool = True
     model: CardModel = "virtio"
 
 
@@ -174,6 +176,8 @@ def netdev(nic: Nic, boot: Boot | None = None) -> dict[str, object]:
             "remote": {"type": "unix", "path": str(nic.remote)},
         }
     options: dict[str, object] = {"type": "user", "id": nic.name, "restrict": nic.isolated}
+    if not nic.ipv4:
+        options["ipv4"] = False
     if isinstance(boot, NetBoot):
         options["bootfile"] = boot.url
     return options

@@ -134,6 +134,11 @@ def test_the_boot_file_goes_to_the_card_that_boots() -> None:
     assert "bootfile" not in netdev(UserNic("net1"))
 
 
+def test_a_network_may_have_ipv6_only() -> None:
+    assert netdev(UserNic(ipv4=False))["ipv4"] is False
+    assert "ipv4" not in netdev(UserNic())
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_specification_survives_its_file(name: str) -> None:
     spec = CASES[name][0]
