@@ -13,7 +13,7 @@ import msgspec
 
 from core0.links.model import Lease
 
-DISCOVER, OFFER, REQUEST, ACK, NAK = 1, 2, 3, 5, 6
+DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK = 1, 2, 3, 4, 5, 6
 
 _FIXED = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
 _IP = struct.Struct("!BBHHHBBH4s4s")
@@ -45,6 +45,12 @@ class Message(msgspec.Struct, frozen=True):
     hardware: bytes
     address: str = "0.0.0.0"  # noqa: S104 — 'none yet', not a listening address
     options: dict[int, bytes] = {}
+
+
+def _naming(lease: Lease) -> dict[int, bytes]:
+    """The options that say which lease of which server is meant."""
+    address = socket.inet_aton(lease.address.partition("/")[0])
+    return {_REQUESTED: address, _SERVER: socket.inet_aton(lease.server)}
 
 
 def encode(message: Message) -> bytes:
@@ -196,27 +202,31 @@ class Client:
         Raises:
             NoAnswerError: if no server answers, or the server refuses.
         """
-        options = {
-            _REQUESTED: socket.inet_aton(lease.address.partition("/")[0]),
-            _SERVER: socket.inet_aton(lease.server),
-        }
-        answer = await self._exchange(REQUEST, options, (ACK, NAK), attempts)
+        answer = await self._exchange(REQUEST, _naming(lease), (ACK, NAK), attempts)
         granted = lease_of(answer)
         if answer.kind == NAK or not granted:
             raise RefusedError(f"the DHCP server {lease.server} refused {lease.address}")
         return granted
 
+    def decline(self, lease: Lease) -> None:
+        """Tell the server that another machine has the address (RFC 2131 section 4.4.1); it does not answer."""
+        packet = wrap(encode(self._message(DECLINE, _naming(lease))))
+        self._socket.sendto(packet, (self._link, _ETH_P_IP, 0, 1, _BROADCAST))
+
+    def _message(self, kind: int, options: dict[int, bytes]) -> Message:
+        return Message(kind, int.from_bytes(os.urandom(4), "big"), self._hardware, options=options)
+
     async def _exchange(
         self, kind: int, options: dict[int, bytes], answers: tuple[int, ...], attempts: int
     ) -> Message:
-        transaction = int.from_bytes(os.urandom(4), "big")
-        packet = wrap(encode(Message(kind, transaction, self._hardware, options=options)))
+        message = self._message(kind, options)
+        packet = wrap(encode(message))
         wait = _FIRST_WAIT
         for _ in range(attempts):
             self._socket.sendto(packet, (self._link, _ETH_P_IP, 0, 1, _BROADCAST))
             try:
                 async with asyncio.timeout(wait):
-                    return await self._receive(transaction, answers)
+                    return await self._receive(message.transaction, answers)
             except TimeoutError:
                 wait = min(wait * 2, _LONGEST_WAIT)
         raise NoAnswerError(f"no DHCP server answered on {self._link}")

@@ -103,6 +103,32 @@ finally:
 
 
 @pytest.mark.root
+@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+def test_a_declined_address_is_not_given_again(in_fresh_network, tmp_path):
+    in_fresh_network(f"""
+import asyncio, subprocess
+def run(*words): subprocess.run(words, check=True)
+run('ip', 'link', 'add', 'srv', 'type', 'veth', 'peer', 'name', 'cli')
+run('ip', 'addr', 'add', '10.9.0.1/24', 'dev', 'srv')
+for link in ('srv', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
+server = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--interface=srv',
+    '--bind-interfaces', '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300', '--pid-file=', '--user=root',
+    '--dhcp-leasefile={tmp_path}/leases', '--no-ping'])
+try:
+    from core0.links.dhcp import Client
+    async def exchange():
+        with Client('cli') as client:
+            first = await client.acquire(attempts=6)
+            client.decline(first)
+            return first, await client.acquire(attempts=6)
+    first, second = asyncio.run(exchange())
+    assert {{first.address, second.address}} == {{'10.9.0.50/24', '10.9.0.51/24'}}, (first, second)
+finally:
+    server.terminate(); server.wait()
+""")
+
+
+@pytest.mark.root
 def test_a_link_without_a_server_says_so(in_fresh_network):
     in_fresh_network("""
 import asyncio, subprocess

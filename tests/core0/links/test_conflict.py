@@ -1,0 +1,86 @@
+"""Duplicate addresses: packets, and what a neighbour's kernel says when it is asked."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core0.links.conflict import Packet, decode, encode_probe, is_claim
+
+OWN, OTHER = b"\x52\x54\0\0\0\7", b"\x52\x54\0\0\0\x08"
+FIVE, SIX, NONE = b"\x0a\0\0\5", b"\x0a\0\0\6", bytes(4)
+
+
+def test_a_probe_asks_for_the_address_and_claims_none() -> None:
+    assert decode(encode_probe(OWN, FIVE)) == Packet(1, OWN, NONE, FIVE)
+
+
+@pytest.mark.parametrize(
+    ("packet", "claims"),
+    [
+        pytest.param(Packet(2, OTHER, FIVE, NONE), True, id="an answer"),
+        pytest.param(Packet(1, OTHER, FIVE, FIVE), True, id="an announcement"),
+        pytest.param(Packet(1, OTHER, FIVE, SIX), True, id="its holder asks for another one"),
+        pytest.param(Packet(1, OTHER, NONE, FIVE), True, id="somebody probes for the same one"),
+        pytest.param(Packet(1, OTHER, SIX, FIVE), False, id="somebody asks who has it"),
+        pytest.param(Packet(2, OTHER, SIX, FIVE), False, id="an answer to its holder"),
+        pytest.param(Packet(1, OTHER, NONE, SIX), False, id="somebody probes for another one"),
+        pytest.param(Packet(1, OWN, NONE, FIVE), False, id="our own probe"),
+        pytest.param(Packet(2, OWN, FIVE, NONE), False, id="our own answer"),
+    ],
+)
+def test_who_claims_an_address(packet: Packet, claims: bool) -> None:
+    assert is_claim(packet, OWN, FIVE) == claims
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encode_probe(OWN, FIVE)[:-1], id="cut"),
+        pytest.param(struct.pack("!HHBBH20x", 6, 0x800, 6, 4, 1), id="not Ethernet"),
+        pytest.param(struct.pack("!HHBBH20x", 1, 0x86DD, 6, 4, 1), id="not IPv4"),
+        pytest.param(struct.pack("!HHBBH20x", 1, 0x800, 6, 4, 8), id="another operation"),
+    ],
+)
+def test_what_is_no_packet_is_passed_over(data: bytes) -> None:
+    assert decode(data) is None
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_decode_or_not_but_never_raise(data: bytes) -> None:
+    decode(data)
+
+
+_WIRE = """
+import asyncio, subprocess
+from core0.links.conflict import find_other
+def run(*words): subprocess.run(words, check=True)
+run('ip', 'link', 'add', 'own', 'type', 'veth', 'peer', 'name', 'far', 'address', '52:54:00:00:00:08')
+run('ip', 'netns', 'add', NAME)
+run('ip', 'link', 'set', 'far', 'netns', NAME)
+run('ip', 'link', 'set', 'own', 'up')
+run('ip', 'addr', 'add', '10.0.0.5/24', 'dev', 'own')
+run('ip', '-n', NAME, 'link', 'set', 'far', 'up')
+run('ip', '-n', NAME, 'addr', 'add', ADDRESS, 'dev', 'far')
+try:
+    other = asyncio.run(find_other('own', '10.0.0.5', pause=PAUSE))
+finally:
+    run('ip', 'netns', 'del', NAME)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("address", "pause", "other"),
+    [
+        pytest.param("10.0.0.5/24", 30, "52:54:00:00:00:08", id="a neighbour has it"),
+        pytest.param("10.0.0.6/24", 0.2, None, id="nobody else has it"),
+    ],
+)
+def test_a_neighbour_that_has_the_address_is_found(
+    in_fresh_network, tmp_path, address: str, pause: float, other: str | None
+) -> None:
+    name = f"zn-test-{tmp_path.name}"[-40:]
+    begin = f"NAME, ADDRESS, PAUSE = {name!r}, {address!r}, {pause}"
+    in_fresh_network(f"{begin}\n{_WIRE}\nassert other == {other!r}, other")
