@@ -48,6 +48,7 @@ Verb = Literal[
     "adopt_state",
     "config",
     "put_config",
+    "confirm_config",
     "volumes",
     "volume",
     "put_volume",
