@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import operator
+from cli import operator, trial
 from cli.connect import call
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
@@ -25,8 +25,9 @@ def check(file: File) -> None:
     Example: zn config check node.toml
     """
     config = _read(file)
-    pools = ", ".join(config.storage.pools) or "none"
-    print_line(f"{file} is a config; pools: {pools}; claims: {len(config.storage.claims)}")
+    pools, links = (", ".join(names) or "none" for names in (config.storage.pools, config.network.links))
+    claims = len(config.storage.claims)
+    print_line(f"{file} is a config; pools: {pools}; claims: {claims}; links: {links}")
 
 
 @app.command()
@@ -44,13 +45,36 @@ def sign(ctx: typer.Context, file: File) -> None:
 
 
 @app.command()
-def apply(ctx: typer.Context, file: File, as_json: Json = False) -> None:
+def apply(
+    ctx: typer.Context,
+    file: File,
+    try_for: Annotated[
+        str | None,
+        typer.Option("--try", metavar="TIME", help="Go back unless it is confirmed in this time: 60s, 5m."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Give a config to the node. What it does not mention any more is never destroyed.
 
-    Example: zn config apply node.toml
+    With --try the node goes back to the earlier config by itself, unless it still answers (a person is asked, too).
+
+    Example: zn config apply node.toml --try 60s
     """
     config = _read(file)
-    _print(call(ctx.obj, lambda client: client.put_config(config)), as_json)
+    if try_for is None:
+        status = call(ctx.obj, lambda client: client.put_config(config))
+    else:
+        status = trial.apply(ctx.obj, config, trial.seconds(try_for))
+    _print(status, as_json)
+
+
+@app.command()
+def confirm(ctx: typer.Context, as_json: Json = False) -> None:
+    """Keep the config that is on trial.
+
+    Example: zn config confirm
+    """
+    _print(call(ctx.obj, lambda client: client.confirm_config()), as_json)
 
 
 @app.command()
@@ -89,7 +113,9 @@ def _print(status: ConfigStatus, as_json: bool) -> None:
         ("state", status.state),
         ("source", status.source or "-"),
         ("why", status.why),
+        *([("goes back in", f"{status.trial:.0f} s")] if status.trial is not None else ()),
         ("pools", ", ".join(f"{name} ({spec.profile})" for name, spec in pools.items()) or "-"),
         ("claims", ", ".join(status.config.storage.claims) or "-"),
+        ("links", ", ".join(status.config.network.links) or "-"),
     ]
     print_table(("config", ""), rows)

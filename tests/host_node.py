@@ -50,6 +50,7 @@ from core0.volumes.memory import Memory
 from core0.wire import paths, ports
 from core0.wire.config import NodeConfig
 from core0.wire.control import Identity, Report
+from core0.wire.link_config import NetworkConfig
 from core0.wire.storage import MountOptions
 from core0.wire.types import ContainerSpec, CoreX
 from corex.http.server import listen, serve
@@ -62,6 +63,23 @@ HERE = "e2b1c3d4-1111-4222-8333-444455556666"
 def remembered(folder: Path, worker: Worker, report: Report, uuid: str = HERE) -> StateStore:
     """The node's state, kept in a file below a folder until disks join."""
     return StateStore(Areas(worker), Machine(uuid), report, str(folder / "state.json"))
+
+
+class CheckedLinks:
+    """The links of a config: checked like a node's, and never applied, as those here are the test machine's own."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self.taken: list[NetworkConfig] = []
+
+    def change(self, config: NetworkConfig) -> None:
+        """Check it with the links that there are."""
+        self._links.check(config)
+        self.taken.append(config)
+
+    def adopt(self, config: NetworkConfig) -> None:
+        """Check it."""
+        self.change(config)
 
 
 @dataclass
@@ -128,7 +146,7 @@ class HostNode:
             certificate, key, self.fingerprint = identity.make_certificate("host")
             self.identity = Identity(certificate, key, self._anchor())
         events = EventRing()
-        links = Links(events, lambda said: None, self.folder / "leases.json")
+        links = Links(events, lambda said: None, self.folder / "leases.json", self.folder / "links.json")
         networks = Networks(lambda: links.nameservers)
         assert self.worker
         kept = Remembered(self.worker, events, tuple, str(self.folder / "state.json"))
@@ -193,7 +211,9 @@ class HostNode:
         def apply(config: NodeConfig) -> None:
             state.disks.configure(config.storage)
 
-        return Configs(state.remembered.store, state.events, apply, openssl.verify, fetch, None, None)
+        network = CheckedLinks(state.links)
+        store = state.remembered.store
+        return Configs(store, state.events, network, apply, openssl.verify, fetch, None, None)
 
     def disks(self, state: NodeState) -> Disks:
         """A disk manager that sees the disks of the test: those of this machine are nobody's; it has the `pools`."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from core0.api.daemon import Daemon
-from core0.wire.config import ConfigStatus, NodeConfig
+from core0.wire.config import ConfigCall, ConfigStatus, NodeConfig, TrialSeconds
 from core0.wire.operations import Operation, OperationId, Operations
 from core0.wire.storage import (
     Claim,
@@ -117,6 +117,12 @@ async def _scrub_pool(request: Request[Daemon, ByPool, NoBody]) -> Reply[Operati
     return _started(found)
 
 
+class ConfigToPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how many seconds to try a config's links: unless it is confirmed by then, the node goes back."""
+
+    trial: TrialSeconds | None = None
+
+
 async def _replace_disk(request: Request[Daemon, ByPool, Replacement]) -> Reply[Operation]:
     name = request.parameters.name
     return _started(await request.context.call("replace_disk", Operation, name=name, body=request.body))
@@ -140,8 +146,13 @@ async def _config(request: Request[Daemon, NoParameters, NoBody]) -> ConfigStatu
     return await request.context.call("config", ConfigStatus)
 
 
-async def _put_config(request: Request[Daemon, NoParameters, NodeConfig]) -> ConfigStatus:
-    return await request.context.call("put_config", ConfigStatus, body=request.body)
+async def _put_config(request: Request[Daemon, ConfigToPut, NodeConfig]) -> ConfigStatus:
+    wanted = ConfigCall(request.body, request.parameters.trial)
+    return await request.context.call("put_config", ConfigStatus, body=wanted)
+
+
+async def _confirm_config(request: Request[Daemon, NoParameters, NoBody]) -> ConfigStatus:
+    return await request.context.call("confirm_config", ConfigStatus)
 
 
 def _started(operation: Operation) -> Reply[Operation]:
@@ -305,7 +316,17 @@ STORAGE_ROUTES = (
         _OPERATOR,
         "Give the node a config; what it does not mention any more is never destroyed",
         _put_config,
+        parameters=ConfigToPut,
         request=NodeConfig,
+        response=ConfigStatus,
+        errors=(problem.CONFLICT,),
+    ),
+    Route(
+        "POST",
+        "/v1/config/confirm",
+        _OPERATOR,
+        "Keep the config that is on trial",
+        _confirm_config,
         response=ConfigStatus,
         errors=(problem.CONFLICT,),
     ),

@@ -320,9 +320,14 @@ class NodeClient:
         """The config in force."""
         return await self._call("GET", "/v1/config", ConfigStatus)
 
-    async def put_config(self, config: NodeConfig) -> ConfigStatus:
-        """Give the node a config."""
-        return await self._call("PUT", "/v1/config", ConfigStatus, body=config)
+    async def put_config(self, config: NodeConfig, trial: float | None = None) -> ConfigStatus:
+        """Give the node a config; with `trial` for so many seconds, unless it is confirmed before."""
+        query = _given(trial=None if trial is None else str(trial))
+        return await self._call("PUT", "/v1/config", ConfigStatus, query=query, body=config)
+
+    async def confirm_config(self) -> ConfigStatus:
+        """Keep the config that is on trial."""
+        return await self._call("POST", "/v1/config/confirm", ConfigStatus)
 
     async def power(self, request: PowerRequest) -> None:
         """Reboot or power off."""

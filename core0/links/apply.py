@@ -1,25 +1,130 @@
-"""Carries out the network plan's actions; the only module here that changes the kernel's links."""
+"""Carries out the plan's actions; the only module here that changes the kernel's links."""
 
-from core0.links.model import Action, AddAddress, DeleteAddress, SetUp
-from core0.linux import netlink
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from core0.links.model import (
+    Action,
+    AddAddress,
+    AddRoute,
+    Create,
+    DeleteAddress,
+    DeleteLink,
+    DeleteRoute,
+    SetBond,
+    SetDown,
+    SetIpv6,
+    SetMaster,
+    SetMtu,
+    SetUp,
+    WantedLink,
+)
+from core0.linux import files, netlink
 from core0.linux.netlink import Netlink, Request
+
+if TYPE_CHECKING:
+    from core0.linux.modules import Modules
+
+_IPV6 = "/proc/sys/net/ipv6/conf/{}/disable_ipv6"
+# What the kernel took along with something else, an address with an earlier one of its network, is gone as wanted.
+_GONE = {DeleteAddress: (errno.EADDRNOTAVAIL,), DeleteRoute: (errno.ESRCH,)}
+_MODULES = {"vlan": "8021q", "bond": "bonding", "bridge": "bridge"}
 
 
 def apply(action: Action, rtnetlink: Netlink) -> None:
     """Carry out one action. Raises OSError with what was tried."""
-    rtnetlink.apply(_requests(action))
-
-
-def _requests(action: Action) -> list[Request]:
     match action:
-        case SetUp(link):
-            return [netlink.set_up(link.index)]
-        case DeleteAddress(link, address):
-            return [netlink.delete_address(link.index, address)]
-        case AddAddress(link, lease):
-            requests = [netlink.add_address(link.index, lease.address)]
-            if lease.gateway:
-                # Several links may have a gateway: the first link's wins, the others stand by.
-                metric = 100 + link.index
-                requests.append(netlink.add_route("0.0.0.0/0", link.index, lease.gateway, metric=metric))
-            return requests
+        case SetIpv6(link, on):
+            _write_ipv6(link, on, action)
+        case Create(_, wanted):
+            _load(wanted.kind)
+            rtnetlink.apply([_creation(wanted)])
+        case _:
+            pass
+    try:
+        rtnetlink.apply(_requests(action, _number(action.link, action)))
+    except OSError as error:
+        if error.errno not in _GONE.get(type(action), ()):
+            raise
+
+
+def _number(name: str, action: Action) -> int:
+    """The kernel's number of a link, which may have been made a moment ago."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot {action}: link {name}: {os.strerror(error.errno or 0)}") from None
+
+
+def _requests(action: Action, index: int) -> list[Request]:
+    match action:
+        case SetUp():
+            return [netlink.set_up(index)]
+        case DeleteAddress(_, address):
+            return [netlink.delete_address(index, address)]
+        case AddAddress(_, address):
+            return [netlink.add_address(index, address, netlink.CONFIGURED if ":" in address else 0)]
+        case AddRoute(_, route):
+            return [netlink.add_route(route.to, index, route.via or None, metric=route.metric)]
+        case SetIpv6():
+            return []
+        case _:
+            return _rare_requests(action, index)
+
+
+def _rare_requests(action: Action, index: int) -> list[Request]:
+    """Those of configs, which no boot waits for."""
+    from core0.linux import netlink_links as links
+
+    match action:
+        case Create():
+            return [links.set_alias(index, netlink.MARK)]
+        case DeleteLink(name):
+            return [netlink.delete_link(name)]
+        case SetDown():
+            return [links.set_down(index)]
+        case SetMaster(_, master, is_bond):
+            lower = [links.set_down(index)] if is_bond else []
+            return [*lower, links.set_master(index, _number(master, action) if master else 0)]
+        case SetBond(_, bond):
+            primary = _number(bond.primary, action) if bond.primary else 0
+            return [links.set_bond(index, bond.miimon, primary if bond.mode == "active-backup" else None)]
+        case SetMtu(_, mtu, is_card, original):
+            note = f"{netlink.MARK} mtu={original}" if original is not None else ""
+            return [netlink.set_mtu(index, mtu), *([links.set_alias(index, note)] if is_card else [])]
+        case DeleteRoute(_, route):
+            return [links.delete_route(route.to, index, route.via or None, metric=route.metric)]
+    raise TypeError(action)
+
+
+def _creation(wanted: WantedLink) -> Request:
+    from core0.linux import netlink_links as links
+
+    if wanted.kind == "vlan":
+        return links.add_vlan(wanted.name, _number(wanted.parent, Create(wanted.name, wanted)), wanted.vlan)
+    if wanted.bond:
+        return links.add_bond(wanted.name, wanted.bond.mode, wanted.bond.miimon)
+    return links.add_bridge(wanted.name)
+
+
+def _write_ipv6(link: str, on: bool, action: Action) -> None:
+    try:
+        files.write(_IPV6.format(link), "0" if on else "1")
+    except OSError as error:
+        if not on and error.errno == errno.ENOENT:  # its MTU is too small for IPv6, or the kernel has none
+            return
+        raise OSError(error.errno, f"cannot {action}: {os.strerror(error.errno or 0)}") from None
+
+
+_modules: "list[Modules]" = []
+
+
+def _load(kind: str) -> None:
+    """Have the kernel know a kind of link. An image without modules has it built in, or refuses itself."""
+    from core0.linux.modules import Modules
+
+    if not _modules:
+        _modules.append(Modules.of_running_kernel())
+    _modules[0].load(_MODULES[kind])

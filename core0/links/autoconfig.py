@@ -156,7 +156,7 @@ class Autoconfiguration:
         """Have it. Raises OSError if the kernel does not take its address."""
         held = self._leases.get(link.index)
         if lease.address:
-            self._rtnetlink.apply([netlink.add_address(link.index, lease.address, lease.seconds)])
+            self._rtnetlink.apply([netlink.add_address(link.index, lease.address, seconds=lease.seconds)])
         self._leases[link.index] = lease
         if held is None or (held.address, held.nameservers) != (lease.address, lease.nameservers):
             told = ", ".join(lease.nameservers) or "none"

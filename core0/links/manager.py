@@ -4,8 +4,9 @@ It never stops the boot: a link that nobody answers on is tried again while the 
 """
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic as now
 from typing import TYPE_CHECKING, Literal
 
@@ -13,32 +14,47 @@ import msgspec
 
 from core0.links import dhcp
 from core0.links.apply import apply
-from core0.links.model import Conversation, Lease, SeenLink
-from core0.links.observe import observe
+from core0.links.model import Action, Conversation, Lease, SeenLink
+from core0.links.observe import observe, own
 from core0.links.plan import plan
+from core0.links.settings import Settings
 from core0.linux import files
 from core0.linux.files import StrPath
 from core0.linux.netlink import LinkChanges, Netlink
 from core0.wire import paths
-from core0.wire.control import Report
+from core0.wire.control import Report, conflict
 
 if TYPE_CHECKING:
     from core0.links.autoconfig import Autoconfiguration
+    from core0.wire.link_config import NetworkConfig
 
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 _SETTLE = 0.05
 
 
 class Links:
-    """The node's own links."""
+    """The node's own links.
+
+    Args:
+        report: where to tell what happens.
+        on_address: told of the first address of each kind that a link has, and where it comes from.
+        kept: the file of the leases.
+        settings: the file of what the config says.
+    """
 
     def __init__(
-        self, report: Report, on_address: Callable[[str], None], kept: StrPath = paths.LEASES
+        self,
+        report: Report,
+        on_address: Callable[[str], None],
+        kept: StrPath = paths.LEASES,
+        settings: StrPath = paths.LINKS,
     ) -> None:
         self._report = report
         self._on_address = on_address
         self._kept = kept
         self._leases = _kept_leases(kept)
+        self._settings = Settings(report, settings)
+        self._failing: dict[str, str] = {}
         self._clients: dict[int, asyncio.Task[None]] = {}
         self._conversations: dict[int, Conversation] = {}
         self._rtnetlink = Netlink()
@@ -51,9 +67,10 @@ class Links:
 
     @property
     def nameservers(self) -> tuple[str, ...]:
-        """Those of all leases and routers, each once."""
-        every = [server for lease in self._leases.values() for server in lease.nameservers]
-        return tuple(dict.fromkeys((*every, *(self._routers.nameservers if self._routers else ()))))
+        """Those of the config, then those of all leases and routers, each once."""
+        leased = [server for lease in self._leases.values() for server in lease.nameservers]
+        advertised = self._routers.nameservers if self._routers else ()
+        return tuple(dict.fromkeys((*self._settings.nameservers, *leased, *advertised)))
 
     @property
     def conversations(self) -> Mapping[int, Conversation]:
@@ -61,8 +78,43 @@ class Links:
         return self._conversations
 
     def seen(self) -> tuple[SeenLink, ...]:
-        """The node's links as they are."""
-        return observe(self._rtnetlink)
+        """The node's links as they are, cards first."""
+        return tuple(sorted(own(observe(self._rtnetlink)), key=lambda link: (not link.is_card, link.index)))
+
+    def check(self, config: "NetworkConfig") -> None:
+        """Refuse a config that can never be, or not with the links of now. Raises RefusedError with the field."""
+        self._settings.check(config, observe(self._rtnetlink))
+
+    def change(self, config: "NetworkConfig") -> None:
+        """Bring the links to a config; if the kernel refuses any of it, they are brought back.
+
+        Raises:
+            RefusedError: with the field, or with the kernel's words.
+        """
+        self.check(config)
+        before, self._settings.links = self._settings.links, config.links
+        refused = self._settle(observe(self._rtnetlink))
+        if not refused:
+            self._settings.keep()
+            self._wake.set()
+            return
+        self._settings.links = before
+        self._settle(observe(self._rtnetlink))
+        self._wake.set()
+        link, error = next(iter(refused.items()))
+        said = f"cannot use the config: {error.strerror or error}"
+        raise conflict(said, f"link {link} cannot be so on this machine; all links are as before", "/network")
+
+    def adopt(self, config: "NetworkConfig") -> None:
+        """Bring the links to a config as far as it goes: what the kernel refuses is tried again for ever.
+
+        Raises:
+            RefusedError: if it can never be.
+        """
+        self._settings.check(config, ())
+        self._settings.links = config.links
+        self._settings.keep()
+        self._wake.set()
 
     def close(self) -> None:
         """Close the sockets to the kernel."""
@@ -74,11 +126,15 @@ class Links:
     async def run(self) -> None:
         """Keep the links as the leases want them. Ends only by cancellation, or by a defect, which it raises."""
         asyncio.get_running_loop().add_reader(self._changes.fileno(), self._wake.set)
+        delay = _FIRST_DELAY
         while True:
             self._wake.clear()
             self._changes.discard()
-            self._reconcile()
-            await self._wake.wait()
+            refused = self._reconcile()
+            delay = min(delay * 2, _LONGEST_DELAY) if refused else _FIRST_DELAY
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay if refused else None):
+                    await self._wake.wait()
             if self._defect:
                 raise self._defect
             await asyncio.sleep(_SETTLE)
@@ -96,30 +152,54 @@ class Links:
             self._routers.follow(self.seen())
             await heard.wait()
 
-    def _reconcile(self) -> dict[int, OSError]:
-        """Bring the links to what the leases want; returns what the kernel refused, by link, and tells it."""
-        seen = observe(self._rtnetlink)
-        self._tell_linkless(not seen)
-        self._tell_routed(seen)
+    def _reconcile(self) -> dict[str, OSError]:
+        """Bring the links to what config and leases want; returns what the kernel refused, by link, and tells it."""
+        landscape = observe(self._rtnetlink)
+        refused = self._settle(landscape)
+        links = own(landscape)
+        self._tell_routed(links)
         if self._routers:
-            self._routers.follow(seen)
-        refused: dict[int, OSError] = {}
-        for action in plan(self._leases, seen):
-            self._report("network", action.link.name, str(action).capitalize())
+            self._routers.follow(links)
+        self._keep_clients(links, self._settings.want(self._leases, landscape).dhcp)
+        return refused
+
+    def _settle(self, landscape: Sequence[SeenLink]) -> dict[str, OSError]:
+        self._tell_linkless(not any(link.is_card for link in landscape))
+        return self._carry_out(plan(self._settings.want(self._leases, landscape).links, landscape))
+
+    def _carry_out(self, actions: Iterable[Action]) -> dict[str, OSError]:
+        """Apply a plan. After a failure nothing more is done to the link; the same failure is told once."""
+        refused: dict[str, OSError] = {}
+        failing: dict[str, str] = {}
+        for action in actions:
+            if action.link in refused:
+                continue
+            if str(action) not in self._failing:
+                self._report("network", action.link, str(action).capitalize())
             try:
                 apply(action, self._rtnetlink)
             except OSError as error:  # a link that was pulled at this moment, an address that is none
-                self._report("network", action.link.name, f"Failed: {error}")
-                refused.setdefault(action.link.index, error)
-        for link in seen:
+                if self._failing.get(str(action)) != str(error):
+                    self._report("network", action.link, f"Failed: {error}")
+                refused[action.link] = error
+                failing[str(action)] = str(error)
+        self._failing = failing
+        return refused
+
+    def _keep_clients(self, links: Iterable[SeenLink], asking: frozenset[str]) -> None:
+        """Ask for leases on these links, and on no other any more."""
+        indexes = set()
+        for link in links:
+            if link.name not in asking:
+                continue
+            indexes.add(link.index)
             if link.carrier and link.index not in self._clients:
                 self._clients[link.index] = asyncio.create_task(self._keep_lease(link))
                 self._clients[link.index].add_done_callback(self._ended)
-        for index in self._clients.keys() - {link.index for link in seen}:
+        for index in self._clients.keys() - indexes:
             self._clients.pop(index).cancel()
             self._leases.pop(index, None)
             self._conversations.pop(index, None)
-        return refused
 
     def _ended(self, client: asyncio.Task[None]) -> None:
         """A client that ends by itself is a defect: the daemon shall end by it and start again."""
@@ -214,8 +294,8 @@ class Links:
         self._leases[link.index] = lease
         self._keep_leases()
         refused = self._reconcile() if lease != before else {}
-        if link.index in refused:
-            raise refused[link.index]
+        if link.name in refused:
+            raise refused[link.name]
         if not before:
             self._on_address(f"{lease.address} from {lease.server}")
 

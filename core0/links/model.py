@@ -41,17 +41,48 @@ class Lease6(msgspec.Struct, frozen=True):
     seconds: int
 
 
+class Route(msgspec.Struct, frozen=True, order=True):
+    """A route out of a link: to a network, by a gateway ("" for a network on the link), of a metric."""
+
+    to: str
+    via: str = ""
+    metric: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.to}{f' by {self.via}' if self.via else ''}"
+
+
+class Bond(msgspec.Struct, frozen=True):
+    """How a bond works: its mode, milliseconds between looks at carriers, the member preferred ("" for none)."""
+
+    mode: str
+    miimon: int
+    primary: str = ""
+
+
 class SeenLink(msgspec.Struct, frozen=True):
     """A link as it is.
 
     Attributes:
         index: the kernel's number of it.
         name: the kernel's name of it.
-        hardware: its hardware address in hexadecimal pairs.
+        hardware: its own hardware address in hexadecimal pairs, not the one that a bond lends it.
         is_up: whether it is set up.
         carrier: whether it has a peer.
-        addresses: `address/prefix length`: its IPv4 addresses.
-        routed: its IPv6 addresses that reach beyond the link: routers or DHCPv6 gave them.
+        addresses: `address/prefix length`: every IPv4 address, and the IPv6 addresses that the config gave it.
+        kind: what it was made as, as `vlan`; "" for hardware.
+        ours: whether the config had it made.
+        mtu: bytes.
+        original_mtu: of a card whose MTU the config changed, what it was before.
+        ipv6: whether it speaks IPv6; None if nobody knows.
+        master: the bond or bridge that it is a member of, or "".
+        parent: of a VLAN the link that it is on.
+        vlan: of a VLAN its number.
+        bond: of a bond how it works.
+        routes: the static ones.
+        driver: the name of its driver.
+        path: its PCI address.
+        routed: its other IPv6 addresses that reach beyond the link: routers or DHCPv6 gave them.
         duplicates: IPv6 addresses that it does not use, because another machine on the link has them.
     """
 
@@ -61,41 +92,197 @@ class SeenLink(msgspec.Struct, frozen=True):
     is_up: bool
     carrier: bool
     addresses: frozenset[str]
+    kind: str = ""
+    ours: bool = False
+    mtu: int = 1500
+    original_mtu: int | None = None
+    ipv6: bool | None = True
+    master: str = ""
+    parent: str = ""
+    vlan: int = 0
+    bond: Bond | None = None
+    routes: frozenset[Route] = frozenset()
+    driver: str = ""
+    path: str = ""
     routed: frozenset[str] = frozenset()
     duplicates: frozenset[str] = frozenset()
+
+    @property
+    def is_card(self) -> bool:
+        """Whether it stands for hardware."""
+        return not self.kind
+
+
+class WantedLink(msgspec.Struct, frozen=True):
+    """A link as it shall be, by the kernel's names.
+
+    Attributes:
+        name: the kernel's name of it.
+        kind: `vlan`, `bond` or `bridge`: it is made if it is not there; "" is a card.
+        parent: of a VLAN the link that it is on.
+        vlan: of a VLAN its number.
+        bond: of a bond how it works.
+        master: the bond or bridge that it is a member of, or "".
+        master_is_bond: whether that is a bond, which takes a member's state upon itself.
+        mtu: bytes; None leaves it.
+        is_up: whether it is set up.
+        ipv6: whether it speaks IPv6.
+        addresses: `address/prefix length`, as the kernel writes them.
+        routes: its static ones.
+    """
+
+    name: str
+    kind: str = ""
+    parent: str = ""
+    vlan: int = 0
+    bond: Bond | None = None
+    master: str = ""
+    master_is_bond: bool = False
+    mtu: int | None = None
+    is_up: bool = True
+    ipv6: bool = True
+    addresses: frozenset[str] = frozenset()
+    routes: frozenset[Route] = frozenset()
+
+
+class Create(msgspec.Struct, frozen=True):
+    """Make a VLAN, a bond or a bridge, marked as the config's."""
+
+    link: str
+    wanted: WantedLink
+
+    def __str__(self) -> str:
+        if self.wanted.kind == "vlan":
+            return f"create {self.link}, VLAN {self.wanted.vlan} of {self.wanted.parent}"
+        mode = f" of mode {self.wanted.bond.mode}" if self.wanted.bond else ""
+        return f"create {self.wanted.kind} {self.link}{mode}"
+
+
+class DeleteLink(msgspec.Struct, frozen=True):
+    """Delete a link that the config had made."""
+
+    link: str
+
+    def __str__(self) -> str:
+        return f"delete link {self.link}"
+
+
+class SetMaster(msgspec.Struct, frozen=True):
+    """Make a link a member of a bond or a bridge, or of none (""). A bond takes only a link that is down."""
+
+    link: str
+    master: str
+    is_bond: bool = False
+
+    def __str__(self) -> str:
+        return f"make {self.link} a member of {self.master}" if self.master else f"release {self.link}"
+
+
+class SetBond(msgspec.Struct, frozen=True):
+    """Set how a bond looks at its carriers, and which member it prefers."""
+
+    link: str
+    bond: Bond
+
+    def __str__(self) -> str:
+        prefers = f", preferring {self.bond.primary}" if self.bond.primary else ""
+        return f"let {self.link} look at carriers each {self.bond.miimon} ms{prefers}"
+
+
+class SetMtu(msgspec.Struct, frozen=True):
+    """Set a link's MTU; of a card, note on it what it was (`original`, None forgets that)."""
+
+    link: str
+    mtu: int
+    is_card: bool = False
+    original: int | None = None
+
+    def __str__(self) -> str:
+        return f"set the MTU of {self.link} to {self.mtu}"
+
+
+class SetIpv6(msgspec.Struct, frozen=True):
+    """Let a link speak IPv6, or not: it has no IPv6 address then."""
+
+    link: str
+    on: bool
+
+    def __str__(self) -> str:
+        return f"set IPv6 of {self.link} {'on' if self.on else 'off'}"
 
 
 class SetUp(msgspec.Struct, frozen=True):
     """Set a link up."""
 
-    link: SeenLink
+    link: str
 
     def __str__(self) -> str:
-        return f"set {self.link.name} up"
+        return f"set {self.link} up"
+
+
+class SetDown(msgspec.Struct, frozen=True):
+    """Set a link down."""
+
+    link: str
+
+    def __str__(self) -> str:
+        return f"set {self.link} down"
 
 
 class AddAddress(msgspec.Struct, frozen=True):
-    """Give a link its leased address and the routes that go with it."""
+    """Give a link an address."""
 
-    link: SeenLink
-    lease: Lease
-
-    def __str__(self) -> str:
-        way = f", default route by {self.lease.gateway}" if self.lease.gateway else ""
-        return f"add {self.lease.address} to {self.link.name}{way}"
-
-
-class DeleteAddress(msgspec.Struct, frozen=True):
-    """Take an address that no lease covers any more."""
-
-    link: SeenLink
+    link: str
     address: str
 
     def __str__(self) -> str:
-        return f"delete {self.address} from {self.link.name}"
+        return f"add {self.address} to {self.link}"
 
 
-Action = SetUp | AddAddress | DeleteAddress
+class DeleteAddress(msgspec.Struct, frozen=True):
+    """Take an address that neither lease nor config has any more."""
+
+    link: str
+    address: str
+
+    def __str__(self) -> str:
+        return f"delete {self.address} from {self.link}"
+
+
+class AddRoute(msgspec.Struct, frozen=True):
+    """Route a network out of a link."""
+
+    link: str
+    route: Route
+
+    def __str__(self) -> str:
+        return f"add route to {self.route} out of {self.link}"
+
+
+class DeleteRoute(msgspec.Struct, frozen=True):
+    """Take a static route that neither lease nor config has any more."""
+
+    link: str
+    route: Route
+
+    def __str__(self) -> str:
+        return f"delete route to {self.route} out of {self.link}"
+
+
+Action = (
+    Create
+    | DeleteLink
+    | SetMaster
+    | SetBond
+    | SetMtu
+    | SetIpv6
+    | SetUp
+    | SetDown
+    | AddAddress
+    | DeleteAddress
+    | AddRoute
+    | DeleteRoute
+)
 
 
 class Conversation(msgspec.Struct, frozen=True):

@@ -11,13 +11,15 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
-_NEWROUTE, _DELROUTE = 24, 25
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _ERROR, _DONE = 2, 3
 _REQUEST, _MULTI, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 1, 2, 4, 0x300, 0x400, 0x200, 0x100
 _HEADER = struct.Struct("=IHHII")
@@ -26,21 +28,45 @@ _IFADDR = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NESTED = 0x8000
 
+NEW_LINK = _NEWLINK
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_CARRIER = 1, 3, 4, 18, 28, 33
-_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
-_IFLA_PROTINFO, _INET6_FLAGS = 12, 1
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
+_IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_IFALIAS, _IFLA_PERM_ADDRESS = 5, 10, 12, 20, 54
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
+_VLAN_ID, _BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY, _SLAVE_PERM_ADDRESS = 1, 1, 3, 11, 4
+_INET6_FLAGS = 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST, _RTNH_F_ONLINK = 254, 4, 253, 1, 4
 # What a router says of a link (include/net/if_inet6.h): addresses, or other things, are to be had by DHCPv6.
 ROUTER_OTHER, ROUTER_MANAGED = 0x80, 0x40
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 1, 8, 0x40
 _RTMGRP_LINK, _RTMGRP_IPV6_IFADDR = 1, 0x100
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
+# Of if_bonding.h the modes that configs know.
+BOND_MODES = {1: "active-backup", 4: "802.3ad"}
+# How the node marks what a config had it make: the alias of a link, and the protocol of an address (IFA_PROTO), of
+# which the kernel uses the first three itself (include/uapi/linux/if_addr.h).
+MARK, CONFIGURED = "zeronode", 90
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A network link as the kernel reports it; `address` is its hardware address in hexadecimal pairs."""
+    """A network link as the kernel reports it.
+
+    Attributes:
+        index: its number.
+        name: its name.
+        address: its hardware address in hexadecimal pairs.
+        mtu: bytes.
+        flags: IFF_UP and others.
+        carrier: whether it has a peer.
+        kind: what it was made as; "" for hardware.
+        master: the number of the bond or bridge that it is a member of, or 0.
+        parent: of a VLAN the number of the link that it is on, of a veth that of its peer, or 0.
+        alias: what is noted on it.
+        permanent: its own hardware address, which it keeps as a member of a bond, if it has one.
+        vlan: of a VLAN its tag.
+        bond: of a bond its mode, milliseconds between looks at carriers, and the number of its primary member.
+    """
 
     index: int
     name: str
@@ -49,6 +75,12 @@ class Link(msgspec.Struct, frozen=True):
     flags: int
     carrier: bool
     kind: str = ""
+    master: int = 0
+    parent: int = 0
+    alias: str = ""
+    permanent: str = ""
+    vlan: int = 0
+    bond: tuple[int, int, int] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -69,12 +101,23 @@ class Address(msgspec.Struct, frozen=True):
         interface: the address.
         tentative: whether the kernel still looks for another machine that has it (RFC 4862 section 5.4).
         duplicate: whether it found one.
+        protocol: who made it (IFA_PROTO), 0 if nobody says.
     """
 
     index: int
     interface: str
     tentative: bool = False
     duplicate: bool = False
+    protocol: int = 0
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A static route of the main table out of one link; `gateway` is "" for a network on the link."""
+
+    index: int
+    destination: str
+    gateway: str
+    metric: int
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -86,17 +129,31 @@ class Request(msgspec.Struct, frozen=True):
     doing: str
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
     padding = -len(value) % 4
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(padding)
 
 
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
+def text(kind: int, value: str) -> bytes:
+    """An attribute that is a text with its end."""
+    return attribute(kind, value.encode() + b"\0")
 
 
-def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, struct.pack("=I", value))
+def number(kind: int, value: int) -> bytes:
+    """An attribute of 32 bits."""
+    return attribute(kind, struct.pack("=I", value))
+
+
+def link_body(index: int, flags: int = 0, change: int = 0) -> bytes:
+    """What a message about a link starts with: its number, its flags, and which of them are meant."""
+    return _IFINFO.pack(0, 0, index, flags, change)
+
+
+def link_kind(kind: str, data: bytes) -> bytes:
+    """What a link is made as, with that kind's own attributes."""
+    nested = attribute(_INFO_DATA | _NESTED, data) if data else b""
+    return attribute(_IFLA_LINKINFO | _NESTED, text(_INFO_KIND, kind) + nested)
 
 
 def set_up(index: int) -> Request:
@@ -107,23 +164,22 @@ def set_up(index: int) -> Request:
 
 def set_mtu(index: int, mtu: int) -> Request:
     """Set a link's MTU in bytes."""
-    body = _IFINFO.pack(0, 0, index, 0, 0) + _number(_IFLA_MTU, mtu)
+    body = _IFINFO.pack(0, 0, index, 0, 0) + number(_IFLA_MTU, mtu)
     return Request(_NEWLINK, 0, body, f"cannot set the MTU of link {index} to {mtu}")
 
 
 def add_veth(name: str, peer: str, peer_namespace: int) -> Request:
     """Make a pair of linked devices: `name`, up, here; `peer` in the network namespace of a descriptor."""
-    other = _IFINFO.pack(0, 0, 0, 0, 0) + _text(_IFLA_IFNAME, peer) + _number(_IFLA_NET_NS_FD, peer_namespace)
-    data = _attribute(_INFO_DATA | _NESTED, _attribute(_VETH_PEER | _NESTED, other))
-    info = _attribute(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "veth") + data)
-    body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + _text(_IFLA_IFNAME, name) + info
+    other = _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, peer) + number(_IFLA_NET_NS_FD, peer_namespace)
+    info = link_kind("veth", attribute(_VETH_PEER | _NESTED, other))
+    body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + text(_IFLA_IFNAME, name) + info
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"cannot create link {name}")
 
 
 def delete_link(name: str) -> Request:
     """Delete a link by name."""
     return Request(
-        _DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + _text(_IFLA_IFNAME, name), f"cannot delete link {name}"
+        _DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, name), f"cannot delete link {name}"
     )
 
 
@@ -141,23 +197,24 @@ def _prefix(text: str) -> tuple[socket.AddressFamily, bytes, int]:
 def _address(kind: int, flags: int, index: int, interface: str, doing: str) -> Request:
     family, packed, length = _prefix(interface)
     body = _IFADDR.pack(family, length, 0, 0, index)
-    body += _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+    body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     return Request(kind, flags, body, f"{doing} {interface} of link {index}")
 
 
-def add_address(index: int, interface: str, seconds: int = 0) -> Request:
+def add_address(index: int, interface: str, protocol: int = 0, *, seconds: int = 0) -> Request:
     """Give a link an address, written `address/prefix length`; one that it has already is fine.
 
     Args:
         index: the link's.
         interface: the address.
+        protocol: what to note of who made it (IFA_PROTO); 0 for nothing.
         seconds: after how many the kernel takes it away; 0 for never.
     """
     request = _address(_NEWADDR, _CREATE | _REPLACE, index, interface, "cannot add address")
-    if not seconds:
-        return request
-    lifetime = _attribute(_IFA_CACHEINFO, struct.pack("=IIII", seconds, seconds, 0, 0))
-    return msgspec.structs.replace(request, body=request.body + lifetime)
+    more = attribute(_IFA_PROTO, bytes([protocol])) if protocol else b""
+    if seconds:
+        more += attribute(_IFA_CACHEINFO, struct.pack("=IIII", seconds, seconds, 0, 0))
+    return msgspec.structs.replace(request, body=request.body + more) if more else request
 
 
 def delete_address(index: int, interface: str) -> Request:
@@ -167,19 +224,23 @@ def delete_address(index: int, interface: str) -> Request:
 
 def add_route(destination: str, index: int, gateway: str | None = None, *, metric: int = 0) -> Request:
     """Route a network out of a link, directly or by a gateway (taken to be on that link)."""
+    return route_request(destination, index, gateway, metric=metric, delete=False)
+
+
+def route_request(destination: str, index: int, gateway: str | None, *, metric: int, delete: bool) -> Request:
+    """Add or take a static route."""
     family, network, length = _prefix(destination)
     scope = 0 if gateway else _RT_SCOPE_LINK
     flags = _RTNH_F_ONLINK if gateway else 0
     body = _ROUTE.pack(family, length, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, flags)
-    body += _attribute(_RTA_DST, network) + _number(_RTA_OIF, index)
+    body += attribute(_RTA_DST, network) + number(_RTA_OIF, index)
     if gateway:
-        body += _attribute(_RTA_GATEWAY, socket.inet_pton(_family(gateway), gateway))
+        body += attribute(_RTA_GATEWAY, socket.inet_pton(_family(gateway), gateway))
     if metric:
-        body += _number(_RTA_PRIORITY, metric)
+        body += number(_RTA_PRIORITY, metric)
+    kind, options, verb = (_DELROUTE, 0, "delete") if delete else (_NEWROUTE, _CREATE | _REPLACE, "add")
     way = f" by {gateway}" if gateway else ""
-    return Request(
-        _NEWROUTE, _CREATE | _REPLACE, body, f"cannot add route to {destination}{way} on link {index}"
-    )
+    return Request(kind, options, body, f"cannot {verb} route to {destination}{way} on link {index}")
 
 
 class Netlink:
@@ -237,6 +298,12 @@ class Netlink:
         family = bytes([socket.AF_INET6])
         request = Request(_GETLINK, _DUMP, family + _IFINFO.pack(0, 0, 0, 0, 0)[1:], "cannot list links")
         return dict(_parse_router_flags(body) for kind, body in self._dump(request) if kind == _NEWLINK)
+
+    def routes(self) -> list[Route]:
+        """The static routes of the main table, each out of one link."""
+        request = Request(_GETROUTE, _DUMP, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "cannot list routes")
+        found = [_parse_route(body) for kind, body in self._dump(request) if kind == _NEWROUTE]
+        return [route for route in found if route]
 
     def _next(self) -> int:
         self._sequence += 1
@@ -325,14 +392,43 @@ def _parse_link(body: bytes) -> Link:
         flags=flags,
         carrier=found.get(_IFLA_CARRIER, b"\0") != b"\0",
         kind=info.get(_INFO_KIND, b"").rstrip(b"\0").decode(),
+        master=_word(found.get(_IFLA_MASTER)),
+        parent=_word(found.get(_IFLA_LINK)),
+        alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
+        permanent=_permanent(found, info),
+        **_parse_kind(info),
     )
 
 
 def _parse_router_flags(body: bytes) -> tuple[int, int]:
     _, _, index, _, _ = _IFINFO.unpack_from(body)
     own = _attributes(_attributes(body[_IFINFO.size :]).get(_IFLA_PROTINFO, b""))
-    flags: int = struct.unpack("=I", own.get(_INET6_FLAGS, bytes(4)))[0]
-    return index, flags & (ROUTER_MANAGED | ROUTER_OTHER)
+    return index, _word(own.get(_INET6_FLAGS)) & (ROUTER_MANAGED | ROUTER_OTHER)
+
+
+def _word(data: bytes | None) -> int:
+    """A number of 32 bits, or of 16, or of 8; 0 if there is none."""
+    return int.from_bytes(data or b"", sys.byteorder)
+
+
+def _permanent(found: dict[int, bytes], info: dict[int, bytes]) -> str:
+    """A link's own hardware address: a bond lends its members another, and remembers theirs."""
+    if info.get(_INFO_SLAVE_KIND, b"").rstrip(b"\0") == b"bond":
+        kept = _attributes(info.get(_INFO_SLAVE_DATA, b"")).get(_SLAVE_PERM_ADDRESS)
+        if kept:
+            return kept.hex(":")
+    return found.get(_IFLA_PERM_ADDRESS, b"").hex(":")
+
+
+def _parse_kind(info: dict[int, bytes]) -> dict[str, Any]:
+    """What only a link of this kind has."""
+    kind, data = info.get(_INFO_KIND, b"").rstrip(b"\0"), info.get(_INFO_DATA, b"")
+    if kind == b"vlan":
+        return {"vlan": _word(_attributes(data).get(_VLAN_ID))}
+    if kind == b"bond":
+        bond = _attributes(data)
+        return {"bond": tuple(_word(bond.get(field)) for field in (_BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY))}
+    return {}
 
 
 def _parse_address(body: bytes) -> Address:
@@ -341,4 +437,23 @@ def _parse_address(body: bytes) -> Address:
     packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
     interface = f"{socket.inet_ntop(family, packed)}/{length}"
     duplicate = bool(flags & _IFA_F_DADFAILED)
-    return Address(index, interface, bool(flags & _IFA_F_TENTATIVE) and not duplicate, duplicate)
+    tentative = bool(flags & _IFA_F_TENTATIVE) and not duplicate
+    return Address(index, interface, tentative, duplicate, _word(found.get(_IFA_PROTO)))
+
+
+def _parse_route(body: bytes) -> Route | None:
+    """A route, if it is a static one of the main table out of one link."""
+    family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+    found = _attributes(body[_ROUTE.size :])
+    if (_word(found.get(_RTA_TABLE)) or table, protocol, kind) != (
+        _RT_TABLE_MAIN,
+        _RTPROT_STATIC,
+        _RTN_UNICAST,
+    ):
+        return None
+    if family not in (socket.AF_INET, socket.AF_INET6) or _RTA_OIF not in found:
+        return None
+    whole = bytes(4 if family == socket.AF_INET else 16)
+    destination = f"{socket.inet_ntop(family, found.get(_RTA_DST, whole))}/{length}"
+    gateway = socket.inet_ntop(family, found[_RTA_GATEWAY]) if _RTA_GATEWAY in found else ""
+    return Route(_word(found[_RTA_OIF]), destination, gateway, _word(found.get(_RTA_PRIORITY)))

@@ -159,7 +159,7 @@ def _configs(state: NodeState) -> "Configs":
         state.disks.configure(config.storage)
 
     keep = state.remembered.store
-    return Configs(keep, state.events, apply, verify, fetch, line.config, line.operator)
+    return Configs(keep, state.events, state.links, apply, verify, fetch, line.config, line.operator)
 
 
 def _containers(state: NodeState) -> "Containers":

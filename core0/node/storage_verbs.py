@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from core0.node.operations import listing
-from core0.wire.config import ConfigStatus, NodeConfig
+from core0.wire.config import ConfigCall, ConfigStatus
 from core0.wire.control import Call, Refusal, RefusedError
 from core0.wire.operations import Operation, Operations
 from core0.wire.storage import (
@@ -134,7 +134,12 @@ async def _config(state: "NodeState", _: Call) -> ConfigStatus:
 
 
 async def _put_config(state: "NodeState", call: Call) -> ConfigStatus:
-    return await state.configs.put(msgspec.json.decode(call.body, type=NodeConfig))
+    wanted = msgspec.json.decode(call.body, type=ConfigCall)
+    return await state.configs.put(wanted.config, wanted.trial)
+
+
+async def _confirm_config(state: "NodeState", _: Call) -> ConfigStatus:
+    return await state.configs.confirm()
 
 
 async def _once_found(state: "NodeState", work: Callable[[], Awaitable[T]]) -> T:
@@ -175,4 +180,5 @@ STORAGE_VERBS: Mapping[str, Callable[["NodeState", Call], Awaitable[Any]]] = {
     "reset": _reset,
     "config": _config,
     "put_config": _put_config,
+    "confirm_config": _confirm_config,
 }

@@ -4,11 +4,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from core0.wire.link_config import NetworkConfig
 from core0.wire.storage import StorageConfig
 
 # Longer is none: it is read whole into memory.
 LARGEST = 1 << 20
-ConfigState = Literal["none", "fetching", "applied", "refused"]
+ConfigState = Literal["none", "fetching", "applied", "refused", "trying"]
+# Seconds that a config may be on trial: as long as a person needs to look, and never as long as nobody minds.
+LONGEST_TRIAL = 3600.0
+TrialSeconds = Annotated[float, msgspec.Meta(ge=1, le=LONGEST_TRIAL)]
 KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")]
 
 
@@ -17,9 +21,11 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         storage: its disks and pools.
+        network: its own links.
     """
 
     storage: StorageConfig = StorageConfig()
+    network: NetworkConfig = NetworkConfig()
 
 
 class ConfigStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,12 +36,21 @@ class ConfigStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         source: where it comes from: the address of `zn.config`, `api`, or "" for none.
         why: one plain sentence.
         config: what is in force, without secrets.
+        trial: of one that is on trial the seconds until the node goes back to the earlier one by itself.
     """
 
     state: ConfigState
     source: str
     why: str
     config: NodeConfig
+    trial: float | None = None
+
+
+class ConfigCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A config for the node; with `trial` for so many seconds, unless it is confirmed before."""
+
+    config: NodeConfig
+    trial: TrialSeconds | None = None
 
 
 class Signature(msgspec.Struct, frozen=True):

@@ -50,6 +50,7 @@ Verb = Literal[
     "adopt_state",
     "config",
     "put_config",
+    "confirm_config",
     "volumes",
     "volume",
     "put_volume",

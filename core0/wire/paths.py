@@ -24,6 +24,8 @@ CONTAINERS = "/run/zn/containers"
 POOLS = "/run/zn/pools"
 MEMORY_VOLUMES = "/run/zn/volumes"
 LEASES = "/run/zn/leases.json"
+# What the config in force says of the links, for a node daemon that starts again.
+LINKS = "/run/zn/links.json"
 # A ramfs: EROFS mounts a plain file from it, which it does not from a tmpfs.
 IMAGES = "/run/zn/images"
 

@@ -23,7 +23,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_config_is_checked_without_a_node(zn: Zn, file: Path) -> None:
-    assert zn("config", "check", str(file)).out == f"{file} is a config; pools: fast; claims: 0\n"
+    assert (
+        zn("config", "check", str(file)).out == f"{file} is a config; pools: fast; claims: 0; links: none\n"
+    )
     file.write_text(TEXT.replace("raid1", "raid5"))
     said = zn("config", "check", str(file))
     assert (said.code, said.out) == (2, "")
@@ -47,7 +49,43 @@ def test_a_node_takes_a_config_and_shows_it(served: HostNode, zn: Zn, file: Path
         "why",
         "pools",
         "claims",
+        "links",
     ]
+
+
+LINKS = """
+[network.links.lan]
+select = { mac = "52:54:00:00:00:99" }
+addresses = ["192.0.2.7/24"]
+mtu = 1400
+"""
+
+
+def test_a_config_is_tried_and_confirmed_where_the_node_still_answers(
+    served: HostNode, zn: Zn, file: Path
+) -> None:
+    file.write_text(LINKS)
+    said = zn("config", "apply", str(file), "--try", "60s")
+    assert said.code == 0
+    assert [line.split() for line in said.out.splitlines()[1:2]] == [["state", "applied"]]
+    assert "lan" in zn("config", "show").out
+    again = zn("config", "confirm")
+    assert (again.code, "none is on trial" in again.err) == (3, True)
+
+
+def test_links_that_cannot_be_are_refused_with_field_and_remedy(served: HostNode, zn: Zn, file: Path) -> None:
+    file.write_text(LINKS.replace("1400", "20"))
+    for words in ((), ("--try", "5m")):
+        said = zn("config", "apply", str(file), *words)
+        assert said.code == 3
+        assert "link lan cannot have an MTU of 20; use 576 to 65535" in said.err
+    assert "lan" not in zn("config", "show").out
+
+
+@pytest.mark.parametrize("text", ["", "0", "soon", "-5s", "2h", "60s "])
+def test_a_time_that_is_none_is_refused(served: HostNode, zn: Zn, file: Path, text: str) -> None:
+    said = zn("config", "apply", str(file), "--try", text)
+    assert (said.code, "give a time from 1s to 1h" in said.err) == (2, True)
 
 
 def test_the_schema_is_json(zn: Zn) -> None:

@@ -1,5 +1,6 @@
-"""The config: read, signed, fetched, refused, applied."""
+"""The config: read, signed, fetched, refused, applied, tried."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from core0.wire.config import (
     parse,
     parse_signature,
 )
-from core0.wire.control import RefusedError
+from core0.wire.control import RefusedError, conflict
+from core0.wire.link_config import BridgeConfig, LinkConfig, NetworkConfig
 from tests.core0.state.model_disks import ModelAreas
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -94,6 +96,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+class Links:
+    """Takes the links of configs, but for one called `never`."""
+
+    def __init__(self) -> None:
+        self.taken: list[NetworkConfig] = []
+
+    def change(self, config: NetworkConfig) -> None:
+        if "never" in config.links:
+            raise conflict("cannot use the config: never", "never", "/network/links/never")
+        self.taken.append(config)
+
+    adopt = change
+
+
 class Node:
     """What the keeper of the config works with."""
 
@@ -106,10 +122,12 @@ class Node:
         self.answers = list(answers)
         self.applied: list[NodeConfig] = []
         self.said: list[str] = []
+        self.links = Links()
         self.kept = StateStore(ModelAreas({}), Machine(), lambda *_: None, "state.json")
         self.configs = Configs(
             self.kept,
             lambda kind, subject, message: self.said.append(message),
+            self.links,
             self.applied.append,
             verify,
             self.fetch,
@@ -186,3 +204,80 @@ async def test_a_config_over_the_api_is_refused_where_the_command_line_names_one
     with pytest.raises(RefusedError, match=r"it comes from http://10\.0\.2\.2"):
         await node.configs.put(parse(TEXT))
     assert node.applied == []
+
+
+def bridged(name: str) -> NodeConfig:
+    """A config with one link."""
+    return NodeConfig(network=NetworkConfig({name: LinkConfig(bridge=BridgeConfig())}))
+
+
+async def test_a_config_whose_links_are_refused_is_neither_kept_nor_applied() -> None:
+    node = Node(address=None)
+    await node.configs.put(bridged("br0"))
+    with pytest.raises(RefusedError, match="never"):
+        await node.configs.put(bridged("never"))
+    assert node.configs.status().config == bridged("br0")
+    assert node.applied == [bridged("br0")]
+    assert b"never" not in (node.kept.get("config") or b"")
+
+
+async def test_a_fetched_config_whose_links_are_refused_says_which() -> None:
+    node = Node(signed("[network.links.never]\nbridge = {}"), signed(TEXT))
+    assert not await node.configs._fetched(ADDRESS)
+    assert node.configs.status().state == "refused"
+    assert "/network/links/never: cannot use the config: never" in node.configs.status().why
+
+
+async def test_a_trial_has_its_links_at_once_and_all_else_when_it_is_confirmed() -> None:
+    node = Node(address=None)
+    status = await node.configs.put(bridged("br0"), 60.0)
+    assert (status.state, node.links.taken, node.applied) == ("trying", [bridged("br0").network], [])
+    assert 0 < (node.configs.status().trial or 0) <= 60
+    assert node.kept.get("config") is None
+    status = await node.configs.confirm()
+    assert (status.state, status.trial, node.applied) == ("applied", None, [bridged("br0")])
+    assert b"br0" in (node.kept.get("config") or b"")
+
+
+async def test_a_trial_that_nobody_confirms_goes_back_and_says_so() -> None:
+    node = Node(address=None)
+    await node.configs.put(bridged("br0"))
+    await node.configs.put(bridged("br1"), 60.0)
+    await node.configs.put(bridged("br2"), 0.01)
+    async with asyncio.timeout(10):
+        while node.configs.status().state == "trying":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    status = node.configs.status()
+    assert (status.state, status.config) == ("applied", bridged("br0"))
+    assert "not confirmed in time, and the node went back" in status.why
+    assert node.links.taken[-1] == bridged("br0").network
+    assert node.said[-1].startswith("Went back")
+    with pytest.raises(RefusedError, match="none is on trial"):
+        await node.configs.confirm()
+
+
+async def test_a_config_without_a_trial_ends_the_one_that_is_on() -> None:
+    node = Node(address=None)
+    await node.configs.put(bridged("br0"), 60.0)
+    await node.configs.put(bridged("br1"))
+    with pytest.raises(RefusedError, match="none is on trial"):
+        await node.configs.confirm()
+    assert node.configs.status().config == bridged("br1")
+
+
+async def test_a_node_daemon_that_ended_in_a_trial_starts_with_what_was_kept() -> None:
+    node = Node(address=None)
+    await node.configs.run()
+    assert node.links.taken == [NetworkConfig()]
+
+
+async def test_links_go_back_where_the_config_cannot_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(address=None)
+
+    async def put(section: str, value: bytes) -> None:
+        raise OSError(5, "cannot write")
+
+    monkeypatch.setattr(node.kept, "put", put)
+    with pytest.raises(OSError, match="cannot write"):
+        await node.configs.put(bridged("br0"))
+    assert node.links.taken == [bridged("br0").network, NetworkConfig()]

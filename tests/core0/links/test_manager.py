@@ -44,8 +44,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SeenLink]:
     links = [LINK]
 
     def apply(action: Action, _: object) -> None:
-        if isinstance(action, AddAddress) and action.lease.address.startswith("127."):
-            raise OSError(22, f"cannot add address {action.lease.address}: invalid argument")
+        if isinstance(action, AddAddress) and action.address.startswith("127."):
+            raise OSError(22, f"cannot add address {action.address}: invalid argument")
 
     monkeypatch.setattr(manager, "observe", lambda _: tuple(links))
     monkeypatch.setattr(manager, "apply", apply)
@@ -55,7 +55,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SeenLink]:
 
 @pytest.fixture
 async def links(told: Told, leased: list[str], seen: list[SeenLink], tmp_path: Path) -> AsyncIterator[Links]:
-    links = Links(told, leased.append, tmp_path / "leases.json")
+    links = Links(told, leased.append, tmp_path / "leases.json", tmp_path / "links.json")
     yield links
     for task in (*links._clients.values(),):
         task.cancel()
@@ -126,7 +126,7 @@ async def test_a_new_daemon_keeps_the_address_and_renews_its_lease(
     links: Links, told: Told, leased: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     links._set_lease(LINK, GOOD)
-    again = Links(told, leased.append, tmp_path / "leases.json")
+    again = Links(told, leased.append, tmp_path / "leases.json", tmp_path / "links.json")
     asked = []
 
     async def renew(_: object, lease: Lease) -> Lease:

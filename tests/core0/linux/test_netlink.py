@@ -70,10 +70,57 @@ def test_an_address_may_end_by_itself(in_fresh_network):
         _PREAMBLE
         + """
 with netlink.Netlink() as rt:
-    rt.apply([netlink.set_up(1), netlink.add_address(1, '2001:db8::5/128', 300)])
+    rt.apply([netlink.set_up(1), netlink.add_address(1, '2001:db8::5/128', seconds=300)])
 with IPRoute() as ip:
     (found,) = [a for a in ip.get_addr(index=1) if a.get_attr('IFA_ADDRESS') == '2001:db8::5']
     assert 290 <= found.get_attr('IFA_CACHEINFO')['ifa_valid'] <= 300, found
+"""
+    )
+
+
+def test_a_bridge_its_members_marks_and_routes_read_back_the_same(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
+from core0.linux import netlink_links as links
+here = os.open('/proc/self/ns/net', os.O_RDONLY)
+with netlink.Netlink() as rt:
+    rt.apply([netlink.add_veth('a0', 'a1', here), links.add_bridge('br0')])
+    by_name = {link.name: link for link in rt.links()}
+    card, peer, bridge = (by_name[name].index for name in ('a0', 'a1', 'br0'))
+    rt.apply([
+        links.set_alias(bridge, netlink.MARK), links.set_master(card, bridge), netlink.set_up(bridge),
+        netlink.set_up(peer), netlink.add_address(bridge, '10.1.0.2/24'),
+        netlink.add_address(bridge, 'fd00::2/64', netlink.CONFIGURED),
+        netlink.add_route('10.9.0.0/16', bridge, '10.1.0.1', metric=3),
+        netlink.add_route('0.0.0.0/0', bridge, '10.1.0.1'), netlink.add_route('10.8.0.0/16', bridge),
+        netlink.add_route('fd09::/48', bridge, 'fe80::1'), netlink.add_route('::/0', bridge, 'fd00::1'),
+    ])
+    seen = {link.name: link for link in rt.links()}
+    assert seen['a0'].master == bridge and seen['br0'].kind == 'bridge' and seen['br0'].alias == 'zeronode'
+    made = {route.destination: route for route in rt.routes() if route.index == bridge}
+    assert made == {
+        '10.9.0.0/16': netlink.Route(bridge, '10.9.0.0/16', '10.1.0.1', 3),
+        '0.0.0.0/0': netlink.Route(bridge, '0.0.0.0/0', '10.1.0.1', 0),
+        '10.8.0.0/16': netlink.Route(bridge, '10.8.0.0/16', '', 0),
+        'fd09::/48': netlink.Route(bridge, 'fd09::/48', 'fe80::1', 1024),
+        '::/0': netlink.Route(bridge, '::/0', 'fd00::1', 1024),
+    }, made
+    assert (bridge, 'fd00::2/64', netlink.CONFIGURED) in [
+        (one.index, one.interface, one.protocol) for one in rt.addresses()]
+    with IPRoute() as ip:
+        assert ip.get_links(card)[0].get_attr('IFLA_MASTER') == bridge
+        assert ip.get_links(bridge)[0].get_attr('IFLA_IFALIAS') == 'zeronode'
+    rt.apply([
+        links.delete_route('10.9.0.0/16', bridge, '10.1.0.1', metric=3), links.delete_route('10.8.0.0/16', bridge),
+        links.delete_route('::/0', bridge, 'fd00::1', metric=1024), links.set_alias(bridge, ''),
+        links.set_master(card, 0),
+    ])
+    assert {route.destination for route in rt.routes()} == {'0.0.0.0/0', 'fd09::/48'}
+    seen = {link.name: link for link in rt.links()}
+    assert seen['a0'].master == 0 and seen['br0'].alias == ''
+    rt.apply([links.set_down(bridge)])
+    assert rt.routes() == [] and not {link.name: link for link in rt.links()}['br0'].is_up
 """
     )
 
@@ -101,3 +148,51 @@ while not (seen and seen[-1].duplicate):
 assert seen[0].tentative and not seen[0].duplicate and not seen[-1].tentative
 """
     )
+
+
+def test_vlans_and_bonds_are_what_pyroute2_reads_in_them():
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    from core0.linux import netlink, netlink_links
+
+    def read(request):
+        message = ifinfmsg(netlink._HEADER.pack(16 + len(request.body), request.kind, 0, 0, 0) + request.body)
+        message.decode()
+        info = message.get_attr("IFLA_LINKINFO")
+        return message, info.get_attr("IFLA_INFO_KIND"), info.get_attr("IFLA_INFO_DATA")
+
+    vlan, kind, data = read(netlink_links.add_vlan("v10", 7, 10))
+    assert (vlan.get_attr("IFLA_IFNAME"), vlan.get_attr("IFLA_LINK"), kind) == ("v10", 7, "vlan")
+    assert data.get_attr("IFLA_VLAN_ID") == 10
+    _, kind, data = read(netlink_links.add_bond("t", "802.3ad", 250))
+    assert kind == "bond"
+    assert data.get_attr("IFLA_BOND_MODE") == 4
+    assert data.get_attr("IFLA_BOND_MIIMON") == 250
+    _, kind, data = read(netlink_links.set_bond(3, 100, 9))
+    assert data.get_attr("IFLA_BOND_PRIMARY") == 9
+    assert data.get_attr("IFLA_BOND_MODE") is None
+
+
+def test_vlans_bonds_and_their_members_are_read_as_pyroute2_writes_them():
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    from core0.linux import netlink
+
+    def parsed(**attributes):
+        message = ifinfmsg()
+        message["index"] = 5
+        message["attrs"] = [("IFLA_IFNAME", "x"), *attributes.items()]
+        message.encode()
+        return netlink._parse_link(bytes(message.data[16:]))
+
+    def info(kind, data):
+        return {"attrs": [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": data})]}
+
+    vlan = parsed(IFLA_LINK=7, IFLA_LINKINFO=info("vlan", [("IFLA_VLAN_ID", 10)]))
+    assert (vlan.kind, vlan.parent, vlan.vlan) == ("vlan", 7, 10)
+    settings = [("IFLA_BOND_MODE", 1), ("IFLA_BOND_MIIMON", 100), ("IFLA_BOND_PRIMARY", 9)]
+    assert parsed(IFLA_LINKINFO=info("bond", settings)).bond == (1, 100, 9)
+    own = ("IFLA_BOND_SLAVE_PERM_HWADDR", "52:54:00:00:00:01")
+    slave = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bond"), ("IFLA_INFO_SLAVE_DATA", {"attrs": [own]})]}
+    member = parsed(IFLA_ADDRESS="52:54:00:00:00:02", IFLA_MASTER=3, IFLA_LINKINFO=slave)
+    assert (member.master, member.address, member.permanent) == (3, "52:54:00:00:00:02", "52:54:00:00:00:01")
