@@ -95,15 +95,7 @@ addresses = ["203.0.113.7/24"]
         await machine.pull("a0", READY_SECONDS)
 
 
-async def test_a_bond_goes_on_when_the_card_that_serves_is_pulled(
-    machine: Machine, node: NodeClient, tmp_path: Path
-) -> None:
-    async with Segment(tmp_path) as lan:
-        nic = lan.nic("neighbour")
-        await machine.plug_nic(lan.nic("b0"))
-        await machine.plug_nic(lan.nic("b1"))
-        await node.put_config(
-            parse(f"""
+BONDED = f"""
 [network.links.left]
 {card("b0")}
 [network.links.right]
@@ -114,12 +106,21 @@ bond = {{ members = ["left", "right"], primary = "left" }}
 vlan = {{ link = "bond0", id = 20 }}
 addresses = ["203.0.113.7/24"]
 [network.links.br0]
-bridge = {{ members = ["v20b"] }}
+bridge = {{ members = ["v21"] }}
 addresses = ["192.0.2.7/24"]
-[network.links.v20b]
+[network.links.v21]
 vlan = {{ link = "bond0", id = 21 }}
-""")
-        )
+"""
+
+
+async def test_a_bond_goes_on_when_the_card_that_serves_is_pulled(
+    machine: Machine, node: NodeClient, tmp_path: Path
+) -> None:
+    async with Segment(tmp_path) as lan:
+        nic = lan.nic("neighbour")
+        await machine.plug_nic(lan.nic("b0"))
+        await machine.plug_nic(lan.nic("b1"))
+        await node.put_config(parse(BONDED))
         patience = machine.acceleration.seconds(ANSWER_SECONDS)
         found = await addresses(node)
         assert (found["v20"], found["br0"]) == (["203.0.113.7/24"], ["192.0.2.7/24"])
@@ -132,7 +133,18 @@ vlan = {{ link = "bond0", id = 21 }}
             await machine.wait_for_line(
                 "zn: network left: Waits: no card that is there fits it", READY_SECONDS
             )
-        assert (await node.config()).state == "applied"
+        told = [
+            event.message
+            for event in (await node.events(0)).events
+            if event.subject in ("bond0", "v20", "br0")
+        ]
+        assert "Let bond0 look at carriers each 100 ms, preferring eth1" in told
+        assert sorted(set(told)) == sorted(told), "what was done once is seen as done"
+        changed = BONDED.replace('primary = "left"', 'mode = "802.3ad"')
+        assert (await node.put_config(parse(changed))).state == "applied"
+        assert await addresses(node) == found
+        await node.put_config(parse(""))
+        assert list(await addresses(node)) == ["eth0"]
         await machine.pull("b1", READY_SECONDS)
 
 
