@@ -122,9 +122,11 @@ _modules: "list[Modules]" = []
 
 
 def _load(kind: str) -> None:
-    """Have the kernel know a kind of link. An image without modules has it built in, or refuses itself."""
-    from core0.linux.modules import Modules
+    """Have the kernel know a kind of link: the drivers are in the image's storage part, which no boot waits for."""
+    from core0.linux.tools import all_modules, mount_tools
 
     if not _modules:
-        _modules.append(Modules.of_running_kernel())
+        mount_tools()
+        _modules.append(all_modules())
+        _modules[0].parameters["bonding"] = "max_bonds=0"  # it makes a bond0 of its own else
     _modules[0].load(_MODULES[kind])

@@ -174,15 +174,16 @@ class Links:
         for action in actions:
             if action.link in refused:
                 continue
-            if str(action) not in self._failing:
-                self._report("network", action.link, str(action).capitalize())
+            said = str(action)
+            if said not in self._failing:
+                self._report("network", action.link, f"{said[0].upper()}{said[1:]}")
             try:
                 apply(action, self._rtnetlink)
             except OSError as error:  # a link that was pulled at this moment, an address that is none
-                if self._failing.get(str(action)) != str(error):
+                if self._failing.get(said) != str(error):
                     self._report("network", action.link, f"Failed: {error}")
                 refused[action.link] = error
-                failing[str(action)] = str(error)
+                failing[said] = str(error)
         self._failing = failing
         return refused
 

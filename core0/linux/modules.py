@@ -28,6 +28,7 @@ class Modules:
         waits: whether loading a driver waits until it has tried its devices. Only where no disk can be one of them:
             the kernel reads a disk's partition table then, and a disk that hangs would hold whoever loads. Without,
             it waits for no other driver's devices, either (kernel/module/main.c, async_probe_requested).
+        parameters: by a module's name what it is to be told.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Modules:
         self.aliases: list[tuple[str, str, str]] = []
         self.loaded: set[str] = set()
         self.waits = False
+        self.parameters: dict[str, str] = {}
 
     @classmethod
     def of_running_kernel(cls, *roots: str) -> "Modules":
@@ -108,8 +110,14 @@ class Modules:
         except OSError as error:
             raise OSError(error.errno, f"cannot load module {name}: {path}: {error.strerror}") from None
         try:
-            parameters = "" if self.waits else "async_probe=1"
-            syscall("finit_module", descriptor, parameters, 0, doing=f"cannot load module {name}")
+            own, asynchronous = self.parameters.get(name, ""), "" if self.waits else "async_probe=1"
+            syscall(
+                "finit_module",
+                descriptor,
+                f"{asynchronous} {own}".strip(),
+                0,
+                doing=f"cannot load module {name}",
+            )
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise

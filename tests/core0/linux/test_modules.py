@@ -160,3 +160,15 @@ def test_nobody_waits_for_a_drivers_devices_who_does_not_say_so(
 def test_an_image_without_modules_has_none(tmp_path: Path) -> None:
     modules = Modules.of_running_kernel(str(tmp_path))
     assert modules.load_all(["loop"]) == modules.matching("virtio:d00000001v00001AF4") == []
+
+
+def test_a_module_is_told_its_own_parameters_beside_ours(
+    modules: Modules, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    (folder / "bonding.ko").touch()
+    modules.steps["bonding"] = (f"{folder}/bonding.ko",)
+    modules.parameters["bonding"] = "max_bonds=0"
+    monkeypatch.setattr(kernel_modules, "syscall", lambda *words, doing: given.append(words[2]))
+    modules.load("bonding")
+    assert given == ["async_probe=1 max_bonds=0"]

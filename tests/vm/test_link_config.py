@@ -1,0 +1,168 @@
+"""A booted node's links by config, as their neighbours see them; and a config that would cut the node off."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from ci.qemu.machine import Machine
+from ci.qemu.segment import Segment
+from ci.qemu.spec import mac_address
+from cli import context
+from core0.client.client import NodeClient, RefusedError
+from core0.wire.config import parse
+from core0.wire.ports import API
+from tests.vm.neighbour import Neighbour
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_SECONDS = 10.0
+# Seconds until a neighbour has its answer.
+ANSWER_SECONDS = 10.0
+HERE = "198.51.100.1"
+
+
+def card(name: str, machine: str = "node1") -> str:
+    """The selector of a card by its hardware address."""
+    return f'select = {{ mac = "{mac_address(machine, name)}" }}'
+
+
+async def addresses(node: NodeClient) -> dict[str, list[str]]:
+    """The node's addresses by link."""
+    found: dict[str, list[str]] = {}
+    for address in (await node.node()).addresses:
+        found.setdefault(address.link, []).append(address.interface)
+    return found
+
+
+async def zn_apply(folder: Path, text: str, duration: str) -> tuple[int, str]:
+    """Give a config by the command line, on trial; its exit code and what it said."""
+    (folder / "node.toml").write_text(text)
+    words = (
+        "--contexts",
+        folder / "contexts.toml",
+        "config",
+        "apply",
+        folder / "node.toml",
+        "--try",
+        duration,
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", *words, stdin=subprocess.DEVNULL, stdout=-1, stderr=subprocess.STDOUT, cwd=ROOT
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+async def test_a_card_that_is_plugged_later_gets_its_static_address_and_mtu_and_vlans_beside_it(
+    machine: Machine, node: NodeClient, tmp_path: Path
+) -> None:
+    async with Segment(tmp_path) as lan:
+        neighbours = lan.nic("plain"), lan.nic("tagged")
+        status = await node.put_config(
+            parse(f"""
+[network.links.lan]
+{card("a0")}
+addresses = ["198.51.100.7/24"]
+mtu = 1400
+[network.links.v10]
+vlan = {{ link = "lan", id = 10 }}
+addresses = ["203.0.113.7/24"]
+""")
+        )
+        assert status.state == "applied"
+        await machine.wait_for_line("zn: network lan: Waits: no card that is there fits it", READY_SECONDS)
+        await machine.plug_nic(lan.nic("a0"))
+        patience = machine.acceleration.seconds(ANSWER_SECONDS)
+        async with (
+            Neighbour(neighbours[0], HERE) as plain,
+            Neighbour(neighbours[1], "203.0.113.1", 10) as tagged,
+        ):
+            assert await plain.find("198.51.100.7", patience) == mac_address("node1", "a0")
+            assert max(await plain.echo("198.51.100.7", 3000, patience)) in range(1390, 1401)
+            assert await tagged.find("203.0.113.7", patience) == mac_address("node1", "a0")
+            assert max(await tagged.echo("203.0.113.7", 3000, patience)) in range(1390, 1401)
+            found = await addresses(node)
+            assert (found["v10"], found["eth0"]) == (["203.0.113.7/24"], ["10.0.2.15/24"])
+            with pytest.raises(RefusedError, match="cannot have an MTU of 20; use 576"):
+                await node.put_config(parse(f"[network.links.lan]\n{card('a0')}\nmtu = 20"))
+            await plain.echo("198.51.100.7", 100, patience)
+            await node.put_config(parse(""))
+            assert "v10" not in await addresses(node)
+        await machine.pull("a0", READY_SECONDS)
+
+
+BONDED = f"""
+[network.links.left]
+{card("b0")}
+[network.links.right]
+{card("b1")}
+[network.links.bond0]
+bond = {{ members = ["left", "right"], primary = "left" }}
+[network.links.v20]
+vlan = {{ link = "bond0", id = 20 }}
+addresses = ["203.0.113.7/24"]
+[network.links.br0]
+bridge = {{ members = ["v21"] }}
+addresses = ["192.0.2.7/24"]
+[network.links.v21]
+vlan = {{ link = "bond0", id = 21 }}
+"""
+
+
+async def test_a_bond_goes_on_when_the_card_that_serves_is_pulled(
+    machine: Machine, node: NodeClient, tmp_path: Path
+) -> None:
+    async with Segment(tmp_path) as lan:
+        nic = lan.nic("neighbour")
+        await machine.plug_nic(lan.nic("b0"))
+        await machine.plug_nic(lan.nic("b1"))
+        await node.put_config(parse(BONDED))
+        patience = machine.acceleration.seconds(ANSWER_SECONDS)
+        found = await addresses(node)
+        assert (found["v20"], found["br0"]) == (["203.0.113.7/24"], ["192.0.2.7/24"])
+        async with Neighbour(nic, "203.0.113.1", 20) as neighbour:
+            served_by = await neighbour.find("203.0.113.7", patience)
+            assert served_by in (mac_address("node1", "b0"), mac_address("node1", "b1"))
+            await neighbour.echo("203.0.113.7", 100, patience)
+            await machine.pull("b0", READY_SECONDS)
+            await neighbour.echo("203.0.113.7", 100, patience)
+            await machine.wait_for_line(
+                "zn: network left: Waits: no card that is there fits it", READY_SECONDS
+            )
+        told = [
+            event.message
+            for event in (await node.events(0)).events
+            if event.subject in ("bond0", "v20", "br0")
+        ]
+        assert "Let bond0 look at carriers each 100 ms, preferring eth1" in told
+        assert sorted(set(told)) == sorted(told), "what was done once is seen as done"
+        changed = BONDED.replace('primary = "left"', 'mode = "802.3ad"')
+        assert (await node.put_config(parse(changed))).state == "applied"
+        assert await addresses(node) == found
+        await node.put_config(parse(""))
+        assert list(await addresses(node)) == ["eth0"]
+        await machine.pull("b1", READY_SECONDS)
+
+
+async def test_a_config_that_cuts_the_node_off_goes_back_by_itself_and_zn_says_so(
+    machine: Machine, node: NodeClient, operator_key: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    identity = await machine.wait_for_phase("identity", READY_SECONDS)
+    pem = operator_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "operator.pem").touch(0o600)
+    (tmp_path / "operator.pem").write_bytes(pem)
+    address, fingerprint = f"127.0.0.1:{await machine.forward(API)}", identity.detail.removeprefix("sha256:")
+    context.put(tmp_path / "contexts.toml", "test", context.Context(address, fingerprint, "operator.pem"))
+    text = f'[network.links.lan]\n{card("net0")}\naddresses = ["192.0.2.9/24"]\n'
+    code, said = await zn_apply(tmp_path, text, "12s")
+    assert (code, "did not answer for 12 s, and it went back to the earlier one" in said) == (1, True), said
+    await machine.wait_for_line("zn: config api: Went back to the earlier one", READY_SECONDS)
+    assert (await addresses(node))["eth0"] == ["10.0.2.15/24"]
+    code, said = await zn_apply(tmp_path, f"{text}dhcp4 = true", "60s")
+    assert code == 0, said
+    assert (await node.config()).state == "applied"
+    assert (await addresses(node))["eth0"] == ["10.0.2.15/24", "192.0.2.9/24"]
