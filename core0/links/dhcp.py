@@ -37,6 +37,10 @@ class RefusedError(NoAnswerError):
     """A server answered, but gave nothing that can be used."""
 
 
+class DeclinedError(RefusedError):
+    """The node declined what a server gave, because another machine has the address."""
+
+
 class Message(msgspec.Struct, frozen=True):
     """A DHCP message, as far as a client cares."""
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 _SETTLE = 0.05
+# Seconds that the rest of a boot has for itself before a leased address is looked for on other machines.
+_BREATH = 2.0
+# Before another address is asked for (RFC 2131 section 3.1, step 5).
+_DECLINED = 10.0
 
 
 class Links:
@@ -237,10 +241,17 @@ class Links:
         delay = _FIRST_DELAY
         while True:
             self._note_asking(link)
+            held = self._leases.get(link.index)
             try:
                 lease = await self._lease(link)
                 self._set_lease(link, lease)
+                # T1, RFC 2131 section 4.4.5; a lease of seconds would otherwise be renewed without a pause.
+                pause = max(lease.seconds / 2, 10.0)
+                self._note_lease(link, lease, pause)
+                if held is None or held.address != lease.address:
+                    await self._refuse_duplicate(link, lease)
             except (dhcp.NoAnswerError, OSError) as error:
+                delay = max(delay, _DECLINED) if isinstance(error, dhcp.DeclinedError) else delay
                 self._report("network", link.name, f"No lease: {error}; trying again in {delay:.0f} s")
                 self._drop_lease(link)
                 pause = delay * random.uniform(0.8, 1.2)  # noqa: S311 — spreads load, hides nothing
@@ -249,9 +260,6 @@ class Links:
                 delay = min(delay * 2, _LONGEST_DELAY)
                 continue
             delay = _FIRST_DELAY
-            # T1, RFC 2131 section 4.4.5; a lease of seconds would otherwise be renewed without a pause.
-            pause = max(lease.seconds / 2, 10.0)
-            self._note_lease(link, lease, pause)
             await asyncio.sleep(pause)
 
     def _note_asking(self, link: SeenLink) -> None:
@@ -278,6 +286,22 @@ class Links:
         since = before.since if before and before.state == state else now()
         cause = getattr(error, "strerror", None) or str(error)
         self._conversations[link.index] = Conversation(state, since, next_try=now() + pause, cause=cause)
+
+    async def _refuse_duplicate(self, link: SeenLink, lease: Lease) -> None:
+        """Look for another machine with the address while it is used already: no boot waits for nobody's answer.
+
+        Raises:
+            DeclinedError: there is one; the server knows.
+            OSError: the link went.
+        """
+        await asyncio.sleep(_BREATH)
+        from core0.links.conflict import find_other
+
+        if other := await find_other(link.name, lease.address.partition("/")[0]):
+            with dhcp.Client(link.name) as client:
+                client.decline(lease)
+            cause = f"the server gave {lease.address}, which machine {other} has"
+            raise dhcp.DeclinedError(f"{cause}; take the address from one of them")
 
     async def _lease(self, link: SeenLink) -> Lease:
         held = self._leases.get(link.index)

@@ -1,5 +1,6 @@
 """Duplicate addresses: packets, and what a neighbour's kernel says when it is asked."""
 
+import shutil
 import struct
 
 import pytest
@@ -84,3 +85,51 @@ def test_a_neighbour_that_has_the_address_is_found(
     name = f"zn-test-{tmp_path.name}"[-40:]
     begin = f"NAME, ADDRESS, PAUSE = {name!r}, {address!r}, {pause}"
     in_fresh_network(f"{begin}\n{_WIRE}\nassert other == {other!r}, other")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+def test_an_address_that_a_neighbour_has_is_declined_and_another_one_used(in_fresh_network, tmp_path) -> None:
+    """The server gives the neighbour's address first: it does not look, and knows no lease of it."""
+    name = f"zn-test-{tmp_path.name}"[-40:]
+    in_fresh_network(f"""
+import asyncio, subprocess
+from core0.links import manager
+from core0.links.manager import Links
+def run(*words): subprocess.run(words, check=True)
+run('ip', 'link', 'add', 'lan', 'type', 'bridge')
+run('ip', 'addr', 'add', '10.9.0.1/24', 'dev', 'lan')
+run('ip', 'netns', 'add', {name!r})
+try:
+    for end in ('cli', 'far'):
+        run('ip', 'link', 'add', end, 'type', 'veth', 'peer', 'name', end + '-port')
+        run('ip', 'link', 'set', end + '-port', 'master', 'lan', 'up')
+    run('ip', 'link', 'set', 'far', 'netns', {name!r})
+    run('ip', '-n', {name!r}, 'addr', 'add', '10.9.0.50/24', 'dev', 'far')
+    run('ip', '-n', {name!r}, 'link', 'set', 'far', 'up')
+    for link in ('lan', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
+    server = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--user=root',
+        '--interface=lan', '--bind-interfaces', '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300', '--no-ping',
+        '--dhcp-sequential-ip', '--dhcp-leasefile={tmp_path}/leases', '--pid-file='])
+    manager._BREATH, manager._DECLINED, manager._FIRST_DELAY, manager._LONGEST_DELAY = 0, 0.01, 0.01, 0.01
+    told = []
+    links = Links(lambda *words: told.append(': '.join(words)), told.append, '{tmp_path}/kept', '{tmp_path}/links')
+    async def until_leased():
+        link = next(link for link in links._rtnetlink.links() if link.name == 'cli')
+        seen = manager.SeenLink(link.index, 'cli', link.address, True, True, frozenset())
+        keeping = asyncio.create_task(links._keep_lease(seen))
+        async with asyncio.timeout(50):
+            while not any('10.9.0.51/24 from' in line for line in told):
+                await asyncio.sleep(0.05)
+        keeping.cancel()
+    try:
+        asyncio.run(until_leased())
+    except TimeoutError:
+        raise AssertionError(told[:9]) from None
+    links.close()
+    refusals = [line for line in told if 'No lease' in line]
+    assert 'the server gave 10.9.0.50/24, which machine' in refusals[0], told
+finally:
+    run('ip', 'netns', 'del', {name!r})
+    server.terminate(); server.wait()
+""")
