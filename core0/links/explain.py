@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from core0.links.hardware import Controller, Hardware
-from core0.links.model import Conversation
+from core0.links.model import Conversation, Lease
 from core0.linux.netlink import Link as Device
 from core0.wire.links import Dhcp, Link, LinkState
 
@@ -92,9 +92,15 @@ def _explain_up(addresses: Sequence[str], talk: Conversation | None) -> str:
     if not talk:
         return has
     if talk.lease:
-        renewing = "; the lease is being renewed" if talk.state == "renewing" else ""
-        return f"{has}, by DHCP from {talk.lease.server}{renewing}"
+        return _explain_leased(talk.lease, addresses, talk.state == "renewing")
     return f"{has}, but none by DHCP: {talk.cause}" if talk.cause else f"{has}, and asks for one by DHCP"
+
+
+def _explain_leased(lease: Lease, addresses: Sequence[str], renewing: bool) -> str:
+    others = _listed([address for address in addresses if address != lease.address])
+    besides = f", and {others}" if others else ""
+    end = "; the lease is being renewed" if renewing else ""
+    return f"it has {lease.address} by DHCP from {lease.server}{besides}{end}"
 
 
 def _explain_waiting(talk: Conversation | None, now: float) -> str:

@@ -4,12 +4,16 @@ Budgets count modules, because times depend on the machine. Who needs one more r
 commit, and says why in its message.
 """
 
+import ast
+import fnmatch
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from image import manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core0", "corex", "image", "ci", "cli")
@@ -74,3 +78,43 @@ def test_what_starts_often_imports_little(module: str, budget: int, never: tuple
     loaded = run_python(code).split()
     assert set(loaded).isdisjoint(never)
     assert len(loaded) <= budget, f"{module} loads {len(loaded)} modules:\n" + "\n".join(loaded)
+
+
+# What is imported with a module of the node, whose own imports inside functions count as well.
+IMPORTED_WITH = """
+import importlib, json, sys
+for name in json.load(sys.stdin):
+    importlib.import_module(name)
+print(*sorted(sys.modules))
+"""
+
+
+def node_modules() -> list[str]:
+    sides = ("ci", "cli", "image", "core0.client", "corex.client")
+    return [name for name in module_names() if not name.startswith(sides) and name != "core0.__main__"]
+
+
+def imports_of(name: str) -> set[str]:
+    path = ROOT / name.replace(".", "/")
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def is_left_out(module: str, patterns: tuple[str, ...]) -> bool:
+    path = f"usr/lib/python3.13/{module.replace('.', '/')}"
+    files = (f"{path}.py", f"{path}/__init__.py", f"usr/lib/python3.13/lib-dynload/{module}.so")
+    return any(fnmatch.fnmatchcase(file, pattern) for file in files for pattern in patterns)
+
+
+def test_the_image_leaves_nothing_out_that_a_module_of_the_node_imports() -> None:
+    read = manifest.load(ROOT / "initramfs/virt.toml")
+    with_them = set(run_python(IMPORTED_WITH, json.dumps(node_modules())).split())
+    wanted = with_them.union(*map(imports_of, node_modules()))
+    assert {"asyncio", "msgspec", "urllib.request", "core0.node.main"} <= wanted
+    assert not {name for name in wanted if is_left_out(name, read.files.drop)}

@@ -29,15 +29,23 @@ LOOK = "see that a DHCP server serves its network and has addresses left"
     ("device", "addresses", "talk", "state", "why"),
     [
         pytest.param(
-            DEVICE, OWN, BOUND, "up", "it has 10.0.2.15/24, by DHCP from 10.0.2.2", id="with a lease"
+            DEVICE, OWN, BOUND, "up", "it has 10.0.2.15/24 by DHCP from 10.0.2.2", id="with a lease"
         ),
         pytest.param(
             DEVICE,
             OWN,
             replace(BOUND, state="renewing"),
             "up",
-            "it has 10.0.2.15/24, by DHCP from 10.0.2.2; the lease is being renewed",
+            "it has 10.0.2.15/24 by DHCP from 10.0.2.2; the lease is being renewed",
             id="renewing",
+        ),
+        pytest.param(
+            DEVICE,
+            ("10.0.2.15/24", "2001:db8::5/64", *LOCAL),
+            BOUND,
+            "up",
+            "it has 10.0.2.15/24 by DHCP from 10.0.2.2, and 2001:db8::5/64",
+            id="both kinds",
         ),
         pytest.param(
             DEVICE,
