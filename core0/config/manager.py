@@ -95,6 +95,7 @@ class Configs:
         self._operator = operator
         self._status = ConfigStatus("none", "", "there is none; 'zn config apply' gives one", NodeConfig())
         self._trial: Trial | None = None
+        self._begun = False
 
     def status(self) -> ConfigStatus:
         """The config in force."""
@@ -106,13 +107,19 @@ class Configs:
     async def run(self) -> None:
         """Apply what is kept; fetch what the command line names, until it is applied."""
         if not self._address:
-            self._use_kept()
+            self._begin()
             return
         delay = _FIRST_DELAY
         self._status = ConfigStatus("fetching", self._address, "it is being fetched", NodeConfig())
         while not await self._fetched(self._address):
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
+
+    def _begin(self) -> None:
+        """Use what is kept, once, before anything else is: a trial goes back to it."""
+        if not self._begun:
+            self._begun = True
+            self._use_kept()
 
     def _use_kept(self) -> None:
         kept = self._keep.get(_SECTION)
@@ -191,6 +198,7 @@ class Configs:
         if self._address:
             detail = f"cannot set the config: it comes from {self._address} (zn.config)"
             raise RefusedError(Refusal(409, "conflict", detail, "change it there and reboot the node"))
+        self._begin()
         if trial is not None:
             self._try(config, trial)
             return self.status()

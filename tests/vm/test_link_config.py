@@ -3,20 +3,25 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from ci.pytest_machines import Machines
 from ci.qemu.machine import Machine
 from ci.qemu.segment import Segment
-from ci.qemu.spec import mac_address
+from ci.qemu.spec import DirectBoot, MachineSpec, UserNic, mac_address
 from cli import context
 from core0.client.client import NodeClient, RefusedError
 from core0.wire.config import parse
 from core0.wire.ports import API
 from tests.vm.neighbour import Neighbour
+from tests.vm.sabotage import sabotage
+
+Connect = Callable[[Machine], Awaitable[NodeClient]]
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 10.0
@@ -36,6 +41,13 @@ async def addresses(node: NodeClient) -> dict[str, list[str]]:
     for address in (await node.node()).addresses:
         found.setdefault(address.link, []).append(address.interface)
     return found
+
+
+async def kill_daemon(machine: Machine) -> None:
+    """Let the node daemon die, and wait until its successor serves."""
+    start = len(machine.console.lines)
+    await machine.type("kill node\n")
+    await machine.wait_for_line("zn: node api: Answers authenticated requests", READY_SECONDS, start)
 
 
 async def zn_apply(folder: Path, text: str, duration: str) -> tuple[int, str]:
@@ -166,3 +178,32 @@ async def test_a_config_that_cuts_the_node_off_goes_back_by_itself_and_zn_says_s
     assert code == 0, said
     assert (await node.config()).state == "applied"
     assert (await addresses(node))["eth0"] == ["10.0.2.15/24", "192.0.2.9/24"]
+
+
+async def test_links_stay_as_they_are_while_the_node_daemon_dies_and_a_trial_ends_with_it(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+) -> None:
+    boot = sabotage(direct_boot, tmp_path)
+    async with Segment(tmp_path) as lan:
+        nic = lan.nic("neighbour")
+        machine = await machines.start(MachineSpec("solo", boot, nics=(UserNic(), lan.nic("a0"))))
+        await machine.wait_for_line("saboteur: listens", READY_SECONDS)
+        await machine.wait_for_phase("ready", READY_SECONDS)
+        patience = machine.acceleration.seconds(ANSWER_SECONDS)
+        text = f"[network.links.lan]\n{card('a0', 'solo')}\n"
+        vlan = '[network.links.v10]\nvlan = { link = "lan", id = 10 }\naddresses = ["203.0.113.7/24"]\n'
+        async with await connect(machine) as node, Neighbour(nic, HERE) as neighbour:
+            await node.put_config(parse(f'{text}addresses = ["198.51.100.7/24"]\n{vlan}'))
+            await kill_daemon(machine)
+            settled = len(machine.console.lines)
+            assert (await addresses(node))["v10"] == ["203.0.113.7/24"]
+            await neighbour.echo("198.51.100.7", 100, patience)
+            await machine.wait_for_line(
+                "zn: config api: Applied: as it was given over the API", READY_SECONDS, settled
+            )
+            assert not [line for line in machine.console.lines[settled:] if "zn: network" in line]
+            await node.put_config(parse(f'{text}addresses = ["198.51.100.8/24"]'), 600.0)
+            await neighbour.echo("198.51.100.8", 100, patience)
+            await kill_daemon(machine)
+            await neighbour.echo("198.51.100.7", 100, patience)
+            assert (await node.config()).state == "applied"
