@@ -1,0 +1,29 @@
+"""The container's end of its link, configured by the container's first process in its own network namespace."""
+
+import socket
+
+from core0.linux import netlink
+from core0.linux.netlink import Netlink, Request
+from core0.template.messages import Go
+from core0.wire.network import GATEWAY, GATEWAY6, GATEWAY_HARDWARE
+
+
+def configure_link(go: Go) -> None:
+    """Set up the loopback and `eth0`: two addresses, everything else by the node (routed, no neighbours)."""
+    with Netlink() as rtnetlink:
+        links = {link.name: link.index for link in rtnetlink.links()}
+        rtnetlink.apply([netlink.set_up(links["lo"]), *_requests(go, links["eth0"])])
+    socket.sethostname(go.hostname)
+
+
+def _requests(go: Go, index: int) -> list[Request]:
+    return [
+        netlink.set_up(index),
+        netlink.add_address(index, f"{go.address}/32"),
+        netlink.add_address(index, f"{go.address6}/128", netlink.UNIQUE),
+        netlink.add_neighbour(index, GATEWAY, GATEWAY_HARDWARE),
+        netlink.add_neighbour(index, GATEWAY6, GATEWAY_HARDWARE),
+        netlink.add_route(f"{GATEWAY}/32", index),
+        netlink.add_route("0.0.0.0/0", index, GATEWAY),
+        netlink.add_route("::/0", index, GATEWAY6),
+    ]
