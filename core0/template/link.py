@@ -2,10 +2,14 @@
 
 import socket
 
-from core0.linux import netlink
+from core0.linux import files, netlink
 from core0.linux.netlink import Netlink, Request
 from core0.template.messages import Go
 from core0.wire.network import GATEWAY, GATEWAY6, GATEWAY_HARDWARE
+
+# Groups that may ping without the right to make any packet (icmp(7)): all that a container has.
+_PING = "/proc/sys/net/ipv4/ping_group_range"
+_EVERY_GROUP = "0 65535"
 
 
 def configure_link(go: Go) -> None:
@@ -13,6 +17,7 @@ def configure_link(go: Go) -> None:
     with Netlink() as rtnetlink:
         links = {link.name: link.index for link in rtnetlink.links()}
         rtnetlink.apply([netlink.set_up(links["lo"]), *_requests(go, links["eth0"])])
+    files.write(_PING, _EVERY_GROUP)
     socket.sethostname(go.hostname)
 
 
