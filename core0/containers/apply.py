@@ -56,6 +56,9 @@ class Network(Protocol):
     def detach(self, number: int) -> None:
         """Take the link and published ports away."""
 
+    async def remove(self, number: int) -> None:
+        """The same without keeping others waiting."""
+
     def publish(self, number: int, ports: Sequence[PublishedPort]) -> None:
         """Lead ports of the node to a container."""
 
@@ -341,7 +344,7 @@ async def _readable(descriptor: int, seconds: float) -> None:
 
 async def remove(world: World, name: str, record: Record) -> None:
     """Take away what a container left. Every step is tried; what is gone already is fine."""
-    world.network.detach(record.number)
+    await world.network.remove(record.number)
     await asyncio.to_thread(cgroups.remove, world.cgroup / name)
     _unlink(world.folder / name / "record.json", Path(paths.EXITS, str(record.pid)))
 

@@ -29,6 +29,7 @@ _NDMSG = struct.Struct("=BxxxiHBB")
 _NESTED = 0x8000
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_CARRIER = 1, 3, 4, 18, 28, 33
+_IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 26, 8, b"\1"
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -133,6 +134,14 @@ def _end(end: End, mtu: int) -> bytes:
 
 def _hardware(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
+
+
+def forbid_link_local(index: int) -> Request:
+    """Have the kernel make no IPv6 address up for a link, which is not in use yet."""
+    mode = _attribute(_IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE)
+    body = _IFINFO.pack(0, 0, index, 0, 0)
+    body += _attribute(_IFLA_AF_SPEC | _NESTED, _attribute(socket.AF_INET6 | _NESTED, mode))
+    return Request(_NEWLINK, 0, body, f"cannot forbid IPv6 addresses made up for link {index}")
 
 
 def delete_link(name: str) -> Request:

@@ -35,7 +35,7 @@ from core0.networks.model import (
 )
 from core0.networks.subnets import Subnet, parse_interface
 from core0.wire.control import RefusedError, Report, absent, conflict, taken
-from core0.wire.network import GATEWAY, GATEWAY6, GATEWAY_HARDWARE, packed
+from core0.wire.network import GATEWAY, GATEWAY_HARDWARE, packed
 from core0.wire.networks import DEFAULT, Network, NetworkMember, NetworkSpec
 from core0.wire.state import NEWER_IMAGE
 from core0.wire.types import NetworkName, PublishedPort
@@ -43,6 +43,7 @@ from core0.wire.types import NetworkName, PublishedPort
 _SECTION = "network/"
 # Indexes of containers' links begin here, far above what the kernel gives out itself: nobody has to ask for them.
 _FIRST_INDEX = 1 << 20
+_LOOPBACK = 1
 _LINK_LOCAL = ("169.254.", "fe80:")
 
 
@@ -292,14 +293,18 @@ class Networks:
 
     def detach(self, number: int) -> None:
         """Take a container's ports and link away; the kernel deletes the link with the namespace, too."""
+        self._forget(number)
+        _delete_link(number)
+
+    async def remove(self, number: int) -> None:
+        """The same, while everything else goes on: the kernel waits for all processors (synchronize_net)."""
+        self._forget(number)
+        await asyncio.to_thread(_delete_link, number)
+
+    def _forget(self, number: int) -> None:
         self._resumed.pop(number, None)
         if self._filter:
             self._filter.detach(link_of(number))
-        try:
-            self._rtnetlink.apply([netlink.delete_link(link_of(number))])
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
 
     # the kernel
 
@@ -313,9 +318,18 @@ class Networks:
             for attachment, ports in self._resumed.values():
                 self._filter.attach(attachment)
                 self._filter.publish(attachment.link, ports)
+            self._rtnetlink.apply(self._own_addresses())
             self._watch()
             self._look_around()
         return self._filter
+
+    def _own_addresses(self) -> Sequence[netlink.Request]:
+        """Where the node's errors to containers come from: it may have no other address of a family."""
+        _, ipv6 = self._networks[DEFAULT].subnets
+        return [
+            netlink.add_address(_LOOPBACK, f"{GATEWAY}/32"),
+            netlink.add_address(_LOOPBACK, f"{ipv6.address(1)}/128", netlink.UNIQUE),
+        ]
 
     def _watch(self) -> None:
         """From now on know when the node's own links get other addresses."""
@@ -348,19 +362,32 @@ class Networks:
         return found
 
 
+def _delete_link(number: int) -> None:
+    """Delete a container's link; one that is gone already is fine."""
+    with Netlink() as rtnetlink:
+        try:
+            rtnetlink.apply([netlink.delete_link(link_of(number))])
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
 def _attachment(number: int, kept: Kept, host: int) -> Attachment:
     ipv4, ipv6 = kept.subnets
     return Attachment(link_of(number), hardware_of(number), ipv4.address(host), ipv6.address(host))
 
 
 def _link_requests(number: int, attachment: Attachment, mtu: int, namespace: int) -> list[netlink.Request]:
-    """All of a link in one batch. Both ends know each other's hardware address, so neither has to ask."""
+    """All of a link in one batch.
+
+    Both ends know each other's hardware address, so neither has to ask, and the node's end needs no address: the same
+    one on a thousand links would make the kernel look through all of them for each new one.
+    """
     index = _FIRST_INDEX + number
     end = End(attachment.link, GATEWAY_HARDWARE, index)
     return [
         netlink.add_veth(end, End("eth0", attachment.hardware), namespace, mtu=mtu),
-        netlink.add_address(index, f"{GATEWAY}/32"),
-        netlink.add_address(index, f"{GATEWAY6}/64", netlink.UNIQUE),
+        netlink.forbid_link_local(index),
         netlink.add_route(f"{attachment.ipv4}/32", index),
         netlink.add_route(f"{attachment.ipv6}/128", index),
         netlink.add_neighbour(index, attachment.ipv4, attachment.hardware),

@@ -2,7 +2,7 @@
 
 import socket
 
-# The router of every container: links are routed, no container sees another's frames.
+# The router of every container, as routes name it: links are routed, no container sees another's frames.
 GATEWAY = "169.254.1.1"
 GATEWAY6 = "fe80::1"
 # The hardware address of the node's end of each link, known beforehand: nobody needs ARP or neighbour discovery.

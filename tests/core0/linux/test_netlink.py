@@ -28,6 +28,7 @@ with netlink.Netlink() as rt:
     assert links['zc1'].index == 4000 and links['zc1'].mtu == links['eth0'].mtu == 1400
     assert links['eth0'].address == '02:00:00:00:00:07'
     assert links['zc1'].kind == 'veth' and links['zc1'].is_up and not links['eth0'].is_up
+    rt.apply([netlink.forbid_link_local(4000), netlink.set_up(links['eth0'].index)])
     index = links['eth0'].index
     rt.apply([
         netlink.set_up(index), netlink.set_mtu(index, 1300),
@@ -43,6 +44,7 @@ with netlink.Netlink() as rt:
     assert netlink.Address(index, 'fd00::2/128') in rt.addresses()
 with IPRoute() as ip:
     assert ip.get_links(index)[0].get_attr('IFLA_MTU') == 1300
+    assert not ip.get_addr(index=4000, family=10), 'the kernel made no address up'
     unique = [a for a in ip.get_addr(index=index, family=10) if a.get_attr('IFA_ADDRESS') == 'fd00::2']
     assert unique[0].get_attr('IFA_FLAGS') & 2, 'used without asking whether another has it'
     for family, address in ((2, '169.254.1.1'), (10, 'fe80::1')):

@@ -133,6 +133,21 @@ class Site:
         with self.inside(name):
             configure_link(Go(before, *self.addresses[name], ()))
 
+    @contextlib.contextmanager
+    def come_and_go(self, network: str, ports: Sequence[PublishedPort]) -> Iterator[None]:
+        """A container that is linked for a while."""
+        self._make("guest")
+        with self.inside("node"):
+            used = tuple(self.hosts.get(network, {}).values())
+            self.networks.attach(
+                500, network, self.networks.choose_host(network, used), self._spaces["guest"]
+            )
+            self.networks.publish(500, ports)
+        yield
+        with self.inside("node"):
+            self.networks.detach(500)
+        os.close(self._spaces.pop("guest"))
+
     # traffic
 
     def serve(self, name: str, port: int = ECHO_PORT) -> None:

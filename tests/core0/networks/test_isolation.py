@@ -5,6 +5,7 @@ import ctypes.util
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -253,3 +254,19 @@ def test_a_public_subnet_that_the_node_gets_is_its_lan(site: Site, loop: asyncio
     loop.run_until_complete(change(netlink.add_address))
     assert not site.reaches("a", site.addresses["internet"][0], "icmp")
     loop.run_until_complete(change(netlink.delete_address))
+
+
+def test_what_came_and_went_leaves_nothing(site: Site) -> None:
+    def left() -> tuple[str, ...]:
+        commands = ("ip -o link", "ip route show table all", "ip -6 route show table all", "nft list ruleset")
+        with site.inside("node"):
+            shown = [
+                subprocess.run(one.split(), capture_output=True, text=True, check=True) for one in commands
+            ]
+        return tuple(one.stdout for one in shown)
+
+    before = left()
+    for _ in range(20):
+        with site.come_and_go("default", (PublishedPort(8100, 80), PublishedPort(8101, 80, "udp", NODE[0]))):
+            assert left() != before
+    assert left() == before
