@@ -195,18 +195,25 @@ def _checksum(header: bytes) -> int:
     return total ^ 0xFFFF
 
 
-def test_nobody_outside_gets_in_with_a_containers_address(site: Site) -> None:
-    """As if a host of the LAN were a container of the network."""
-    for family, bits in ((0, 32), (1, 128)):
-        stolen = site.addresses["a"][family]
-        with site.inside("lan"), Netlink() as rt:
-            index = next(link.index for link in rt.links() if link.name == "node0")
-            rt.apply([netlink.add_address(index, f"{stolen}/{bits}", netlink.UNIQUE)])
-            with socket.socket((socket.AF_INET, socket.AF_INET6)[family], socket.SOCK_DGRAM) as client:
-                client.bind((stolen, 0))
-                client.sendto(b"spoofed", (site.addresses["b"][family], ECHO_PORT))
-            rt.apply([netlink.delete_address(index, f"{stolen}/{bits}")])
-        assert not site.arrived()
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_nobody_outside_joins_a_flow_with_a_containers_address(site: Site, family: int) -> None:
+    """The flow is established, so nothing but where the packet comes from tells that it is another's."""
+    stolen, target = site.addresses["a"][family], (site.addresses["b"][family], ECHO_PORT)
+    kind = (socket.AF_INET, socket.AF_INET6)[family]
+
+    def send(host: str) -> int:
+        with site.inside(host), socket.socket(kind, socket.SOCK_DGRAM) as client:
+            client.bind((stolen, 5555))
+            client.sendto(b"one of a flow", target)
+            return sum(server.sendto(*server.recvfrom(64)) > 0 for server in site.arrived())
+
+    assert send("a") == 1
+    with site.inside("lan"), Netlink() as rt:
+        index = next(link.index for link in rt.links() if link.name == "node0")
+        rt.apply([netlink.add_address(index, f"{stolen}/{(32, 128)[family]}", netlink.UNIQUE)])
+        arrived = send("lan")
+        rt.apply([netlink.delete_address(index, f"{stolen}/{(32, 128)[family]}")])
+    assert arrived == 0
 
 
 def test_a_router_advertisement_of_a_container_stays_in_its_link(site: Site) -> None:
@@ -250,6 +257,7 @@ def test_a_public_subnet_that_the_node_gets_is_its_lan(site: Site, loop: asyncio
             await asyncio.sleep(0)  # the loop looks at its sockets twice
             await asyncio.sleep(0)
 
+    site.route_back(("203.0.113.1/32", "2001:db8:98::/64"))
     assert site.reaches("a", site.addresses["internet"][0], "tcp")
     loop.run_until_complete(change(netlink.add_address))
     assert not site.reaches("a", site.addresses["internet"][0], "icmp")
