@@ -94,6 +94,17 @@ def quota(runs: Runs = measure.RUNS, as_json: Json = False) -> None:
 
 
 @app.command()
+def network(runs: Runs = 21, as_json: Json = False) -> None:
+    """Attaching a container to its network, against `ip` and `nft`; the first and one beside a thousand. Needs root.
+
+    Example: zn bench network
+    """
+    from cli.bench_network import measure_network
+
+    measure.report(measure_network(runs), as_json)
+
+
+@app.command()
 def disks(
     ctx: typer.Context,
     image: Image = _IMAGE,

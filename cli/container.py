@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import secrets
 from typing import Annotated
 
@@ -16,6 +17,12 @@ from cli.output import Json, print_json, print_table
 from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort, VolumeMount
 
 app = typer.Typer(no_args_is_help=True)
+
+# An IPv6 address is in brackets, as in an URL.
+_PORT = re.compile(
+    r"((\[(?P<address6>[^\]]+)\]|(?P<address>[0-9.]+)):(?=[0-9]+:))?"
+    r"((?P<node>[0-9]+):)?(?P<container>[0-9]+)(/(?P<protocol>.*))?"
+)
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait until it has settled (60 at most).")]
 
@@ -56,11 +63,15 @@ def create(
     ],
     argv: Annotated[list[str] | None, typer.Argument(help="What to run instead of the image's own.")] = None,
     port: Annotated[
-        list[str] | None, typer.Option("--port", "-p", help="Publish NODE:CONTAINER, or NODE:CONTAINER/udp.")
+        list[str] | None,
+        typer.Option(
+            "--port", "-p", help="Publish NODE:CONTAINER, also as ADDRESS:NODE:CONTAINER, or with /udp."
+        ),
     ] = None,
     volume: Annotated[
         list[str] | None, typer.Option("--volume", "-v", help="Show VOLUME:FOLDER[:ro] in it.")
     ] = None,
+    network: Annotated[str, typer.Option(help="The network that it is in.")] = "default",
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="Add NAME=VALUE.")] = None,
     user: Annotated[str | None, typer.Option(help="Run as this user of the image.")] = None,
     restart: Annotated[str, typer.Option(help="always, on-failure or never.")] = "always",
@@ -85,6 +96,7 @@ def create(
         ports=[_port(text) for text in port or ()],
         mounts=[_mount(text) for text in volume or ()],
         limits={"memory_mib": memory, "cpus": cpus},
+        network=network,
     )
     made = call(ctx.obj, lambda client: client.put_container(name, spec, wait, new=not update))
     _remember(ctx.obj, made, token)
@@ -135,7 +147,8 @@ def _print(container: Container, as_json: bool) -> None:
         ("why", container.why),
         ("image", container.spec.image),
         ("digest", container.image_digest or "-"),
-        ("address", container.address or "-"),
+        ("network", container.spec.network),
+        ("addresses", ", ".join(filter(None, (container.address, container.address6))) or "-"),
         ("volumes", ", ".join(_mount_text(one) for one in container.spec.mounts) or "-"),
         ("ports", _ports(container)),
         ("Core-X", f"port {container.corex.port}" if container.corex else "-"),
@@ -151,7 +164,13 @@ def _fail_unless(container: Container, state: str) -> None:
 
 def _ports(container: Container) -> str:
     ports = container.spec.ports
-    return ", ".join(f"{port.node}→{port.container}/{port.protocol}" for port in ports) or "-"
+    return ", ".join(f"{_at(port)}{port.node}→{port.container}/{port.protocol}" for port in ports) or "-"
+
+
+def _at(port: PublishedPort) -> str:
+    if port.address is None:
+        return ""
+    return f"[{port.address}]:" if ":" in port.address else f"{port.address}:"
 
 
 def _spec(**given: object) -> ContainerSpec:
@@ -189,18 +208,21 @@ def _mount(text: str) -> VolumeMount:
 
 
 def _port(text: str) -> PublishedPort:
-    pair, _, protocol = text.partition("/")
-    node, colon, container = pair.partition(":")
+    known = _PORT.fullmatch(text)
     try:
-        given = {
-            "node": int(node),
-            "container": int(container if colon else node),
-            "protocol": protocol or "tcp",
+        given = known.groupdict() if known else {}
+        node = int(given["node"] or given["container"])
+        wanted = {
+            "node": node,
+            "container": int(given["container"]),
+            "protocol": given["protocol"] or "tcp",
+            "address": given["address6"] or given["address"],
         }
-        return msgspec.convert(given, PublishedPort)
-    except (ValueError, msgspec.ValidationError):
+        return msgspec.convert(wanted, PublishedPort)
+    except (KeyError, ValueError, msgspec.ValidationError):
         raise Failure(
-            f"cannot publish {text!r}: it is not NODE:CONTAINER[/udp], as in 8080:80", ExitCode.USAGE
+            f"cannot publish {text!r}: it is not NODE:CONTAINER, as in 8080:80, 192.168.1.10:8080:80 or 53:53/udp",
+            ExitCode.USAGE,
         ) from None
 
 

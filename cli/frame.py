@@ -36,7 +36,9 @@ MOUNTS = MappingProxyType(
         "disk": Mount("cli.disk", "See, claim and adopt the disks of a node."),
         "pool": Mount("cli.pool", "Make and see the pools of a node."),
         "volume": Mount("cli.volume", "Make, copy and see the volumes of a node."),
-        "network": Mount("cli.network", "See the networks of a node."),
+        "network": Mount(
+            "cli.network", "See the links of a node; make and see the networks of its containers."
+        ),
         "operation": Mount("cli.operation", "Follow the long work of a node."),
         "process": Mount("cli.process", "Manage the processes inside a container."),
         "bench": Mount("cli.bench", "Measure: medians of at least five, ratios within one run."),

@@ -1,66 +1,138 @@
-"""`zn network`: the networks of a node."""
+"""`zn network`: the networks of a node's containers, and its own links."""
 
+from typing import Annotated
+
+import msgspec
 import typer
 
 from cli.connect import call
-from cli.output import Json, print_json, print_table
-from core0.wire.links import Dhcp, Link
+from cli.network_links import link, links
+from cli.outcome import ExitCode, Failure
+from cli.output import Json, print_json, print_line, print_table
+from core0.wire.networks import INTERNET, EgressRule, Network, NetworkSpec
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(links)
+app.command()(link)
 
 
-@app.command()
-def links(ctx: typer.Context, as_json: Json = False) -> None:
-    """List the node's own links, each with what it is used for, or why not and what to do.
+@app.command("ls")
+def list_(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the networks of containers.
 
-    Example: zn network links
+    Example: zn network ls
     """
-    found = call(ctx.obj, lambda client: client.links())
+    found = call(ctx.obj, lambda client: client.networks())
     if as_json:
         print_json(found)
         return
     rows = [
-        (one.name, one.state, one.driver or "-", one.pci or "-", next(iter(one.addresses), "-"), one.why)
+        (one.name, one.state, one.ipv4, one.ipv6, one.spec.egress, str(len(one.containers)), one.why)
         for one in found
     ]
-    print_table(("link", "state", "driver", "pci", "address", "why"), rows, "no links")
+    print_table(("network", "state", "ipv4", "ipv6", "egress", "containers", "why"), rows)
 
 
 @app.command()
-def link(ctx: typer.Context, name: str, as_json: Json = False) -> None:
-    """Show one link, by name or PCI address.
+def show(ctx: typer.Context, name: str, as_json: Json = False) -> None:
+    """Show one network and the addresses of its containers.
 
-    Example: zn network link eth0
+    Example: zn network show default
     """
-    found = call(ctx.obj, lambda client: client.link(name))
+    _print(call(ctx.obj, lambda client: client.network(name)), as_json)
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    name: str,
+    ipv4: Annotated[str | None, typer.Option(help="Its IPv4 subnet; otherwise the node chooses.")] = None,
+    ipv6: Annotated[str | None, typer.Option(help="Its IPv6 subnet; otherwise the node chooses.")] = None,
+    egress: Annotated[str, typer.Option(help="nat, routed, or none: nothing leaves the network.")] = "nat",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What may be reached outside: internet or SUBNET, then :PROTOCOL or :PROTOCOL:PORT."
+        ),
+    ] = None,
+    allow_nothing: Annotated[
+        bool, typer.Option("--allow-nothing", help="Containers reach nothing outside.")
+    ] = False,
+    mtu: Annotated[int, typer.Option(help="Bytes of the largest packet.")] = NetworkSpec().mtu,
+    update: Annotated[bool, typer.Option("--update", help="Change it as told, if there is one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a network for containers.
+
+    Example: zn network create web --ipv4 10.20.0.0/24 --allow internet --allow 192.168.1.10/32:tcp:5432
+    """
+    if allow and allow_nothing:
+        raise Failure("cannot allow both something and nothing: choose one", ExitCode.USAGE)
+    given: dict[str, object] = {"ipv4": ipv4, "ipv6": ipv6, "egress": egress, "mtu": mtu}
+    if allow or allow_nothing:
+        given["egress_allow"] = tuple(map(_rule, allow or ()))
+    spec = _spec(given)
+    _print(call(ctx.obj, lambda client: client.put_network(name, spec, new=not update)), as_json)
+
+
+@app.command()
+def rm(ctx: typer.Context, name: str) -> None:
+    """Delete a network that no container is in.
+
+    Example: zn network rm web
+    """
+    call(ctx.obj, lambda client: client.delete_network(name))
+    print_line(f"network {name} is deleted")
+
+
+def _spec(given: dict[str, object]) -> NetworkSpec:
+    """The spec, checked here as the node will check it. Raises Failure (usage)."""
+    try:
+        return msgspec.convert(given, NetworkSpec)
+    except msgspec.ValidationError as error:
+        raise Failure(
+            f"cannot create the network: {error}; see zn network create --help", ExitCode.USAGE
+        ) from None
+
+
+def _rule(text: str) -> EgressRule:
+    """A rule as people write it; an IPv6 subnet has colons of its own before its slash."""
+    start, slash, rest = text.partition("/")
+    to, *more = rest.split(":") if slash else text.split(":")
+    protocol, port = (*more, "", "")[:2]
+    given = {
+        "to": f"{start}/{to}" if slash else to,
+        "protocol": protocol or None,
+        "port": int(port) if port.isdecimal() else port or None,
+    }
+    try:
+        if len(more) > 2 or (not slash and to != INTERNET):
+            raise ValueError(text)
+        return msgspec.convert(given, EgressRule)
+    except (ValueError, msgspec.ValidationError):
+        said = f"cannot allow {text!r}: it is not internet or SUBNET[:PROTOCOL[:PORT]], as in 10.1.0.0/24:tcp:443"
+        raise Failure(said, ExitCode.USAGE) from None
+
+
+def _print(network: Network, as_json: bool) -> None:
     if as_json:
-        print_json(found)
-    else:
-        print_table(("link", ""), _rows(found))
-
-
-def _rows(link: Link) -> list[tuple[str, object]]:
-    place = f"{link.pci} ({link.pci_id})" if link.pci else "-"
-    speed = f"{link.speed_mbps} Mbit/s" if link.speed_mbps else "not told"
-    return [
-        ("name", link.name),
-        ("state", link.state),
-        ("why", link.why),
-        ("hardware address", link.mac or "-"),
-        ("pci", place),
-        ("driver", link.driver or "none"),
-        ("firmware", link.firmware or "not told"),
-        ("mtu", link.mtu or "-"),
-        ("carrier", f"yes, {speed}" if link.carrier else "no"),
-        ("addresses", ", ".join(link.addresses) or "none"),
-        ("dhcp", _in_words(link.dhcp) if link.dhcp else "-"),
+        print_json(network)
+        return
+    spec = network.spec
+    rows = [
+        ("name", network.name),
+        ("state", network.state),
+        ("why", network.why),
+        ("ipv4", network.ipv4),
+        ("ipv6", network.ipv6),
+        ("egress", spec.egress),
+        ("allowed", ", ".join(map(_in_words, spec.egress_allow)) if spec.egress != "none" else "-"),
+        ("mtu", str(spec.mtu)),
     ]
+    print_table(("network", ""), rows)
+    members = [(one.container, one.ipv4, one.ipv6) for one in network.containers]
+    print_table(("container", "ipv4", "ipv6"), members, "no containers")
 
 
-def _in_words(dhcp: Dhcp) -> str:
-    told = [dhcp.state if dhcp.for_seconds is None else f"{dhcp.state} for {dhcp.for_seconds:.0f} s"]
-    told += [f"{dhcp.address} from {dhcp.server}"] if dhcp.address else []
-    told += [dhcp.cause] if dhcp.cause else []
-    told += [] if dhcp.ends_in_seconds is None else [f"the lease ends in {dhcp.ends_in_seconds:.0f} s"]
-    told += [] if dhcp.next_try_in_seconds is None else [f"asks again in {dhcp.next_try_in_seconds:.0f} s"]
-    return ", ".join(told)
+def _in_words(rule: EgressRule) -> str:
+    return ":".join(filter(None, (rule.to, rule.protocol, str(rule.port or ""))))

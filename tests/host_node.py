@@ -131,7 +131,15 @@ class HostNode:
         threading.Thread(target=process.wait, daemon=True).start()  # reaps, as PID 1 does
         corex = CoreX(port=ports.COREX_FIRST + number - 1, fingerprint="cd" * 32)
         record = Record(
-            number, spec, "sha256:" + "0" * 64, "10.1.0.2", corex, process.pid, start_time(process.pid)
+            number,
+            spec,
+            "sha256:" + "0" * 64,
+            "10.1.0.2",
+            "fd00::2",
+            2,
+            corex,
+            process.pid,
+            start_time(process.pid),
         )
         folder = self.folder / "containers" / name
         folder.mkdir()
@@ -147,7 +155,6 @@ class HostNode:
             self.identity = Identity(certificate, key, self._anchor())
         events = EventRing()
         links = Links(events, lambda said: None, self.folder / "leases.json", self.folder / "links.json")
-        networks = Networks(lambda: links.nameservers)
         assert self.worker
         kept = Remembered(self.worker, events, tuple, str(self.folder / "state.json"))
         for name, wanted in self.wanted.items():
@@ -158,10 +165,11 @@ class HostNode:
             events,
             links,
             kept,
-            lambda state: self.containers(state, networks),
+            self.containers,
             self.disks,
             self.configs,
             self.volumes,
+            self.networks,
         )
         self.state.containers.resume()
         keeping = asyncio.create_task(self.state.volumes.run(), name="volumes")
@@ -179,7 +187,7 @@ class HostNode:
                 for task in asyncio.all_tasks()
                 if task.get_name().partition(" ")[0] in ("container", "talk")
             )
-            networks.close()
+            self.state.networks.close()
             links.close()
 
     async def told(self, message: str) -> None:
@@ -193,11 +201,15 @@ class HostNode:
                     return
                 cursor = found.cursor
 
-    def containers(self, state: NodeState, networks: Networks) -> Containers:
+    def networks(self, state: NodeState) -> Networks:
+        """The network manager; no container is ever linked, so it changes nothing of this machine."""
+        return Networks(state.remembered.store, state.events, lambda: (), state.hosts_of)
+
+    def containers(self, state: NodeState) -> Containers:
         """A container manager that has not taken over anything yet."""
         world = World(
             Store(self.folder / "images"),
-            networks,
+            state.networks,
             identity.make_certificate,
             state.volumes.use,
             self.folder / "containers",

@@ -2,12 +2,20 @@
 
 from core0.api import routes
 from core0.api.link_routes import LINK_ROUTES
+from core0.api.network_routes import NETWORK_ROUTES
 from core0.api.state_routes import STATE_ROUTES
 from core0.api.storage_routes import STORAGE_ROUTES
 from core0.api.volume_routes import VOLUME_ROUTES
 from corex.http.openapi import openapi_route
 
-_ROUTES = (*routes.ROUTES, *LINK_ROUTES, *STATE_ROUTES, *STORAGE_ROUTES, *VOLUME_ROUTES)
+_ROUTES = (
+    *routes.ROUTES,
+    *LINK_ROUTES,
+    *NETWORK_ROUTES,
+    *STATE_ROUTES,
+    *STORAGE_ROUTES,
+    *VOLUME_ROUTES,
+)
 ROUTES = (
     *_ROUTES,
     openapi_route(

@@ -13,6 +13,7 @@ import msgspec
 
 from core0.wire.config import ConfigStatus, NodeConfig
 from core0.wire.links import Link, Links
+from core0.wire.networks import Network, Networks, NetworkSpec
 from core0.wire.operations import Operation, Operations
 from core0.wire.state import Adoption, StateStatus
 from core0.wire.storage import (
@@ -315,6 +316,22 @@ class NodeClient:
             "PUT", path, query=query, data=data, headers=headers, patience=_MOVING
         ) as response:
             return msgspec.json.decode(await response.read(), type=Import)
+
+    async def networks(self) -> tuple[Network, ...]:
+        """All networks of containers."""
+        return (await self._call("GET", "/v1/networks", Networks)).networks
+
+    async def network(self, name: str) -> Network:
+        """One network."""
+        return await self._call("GET", _path(name, "networks"), Network)
+
+    async def put_network(self, name: str, spec: NetworkSpec, *, new: bool = False) -> Network:
+        """Have a network as the spec says. With `new`, one that is there and differs is a conflict."""
+        return await self._call("PUT", _path(name, "networks"), Network, query=_putting(new), body=spec)
+
+    async def delete_network(self, name: str) -> None:
+        """Delete a network that no container is in."""
+        await self._call("DELETE", _path(name, "networks"), type(None))
 
     async def config(self) -> ConfigStatus:
         """The config in force."""

@@ -20,8 +20,7 @@ from core0.images.store import Store
 from core0.linux import cgroups, files, mounts, namespaces
 from core0.template.messages import Forked, Go, Ready
 from core0.wire import paths
-from core0.wire.network import CONTAINER_GATEWAY
-from core0.wire.types import ContainerSpec, CoreX, VolumeMount
+from core0.wire.types import ContainerSpec, CoreX, PublishedPort, VolumeMount
 from corex.wire.boot import Boot
 from corex.wire.process import ProcessSpec
 
@@ -45,17 +44,26 @@ class Network(Protocol):
     def nameservers(self) -> tuple[str, ...]:
         """Addresses of name servers."""
 
-    def attach(self, number: int, namespace: int) -> str:
-        """Link a network namespace; returns the container's address."""
+    def trouble(self, name: str) -> str:
+        """Why no container can be in a network of that name; empty if one can."""
+
+    def choose_host(self, name: str, used: Sequence[int]) -> int:
+        """A free number in a network. Raises RefusedError: there is no such network, or it is full."""
+
+    def attach(self, number: int, network: str, host: int, namespace: int) -> tuple[str, str]:
+        """Link a network namespace to a network; returns the container's IPv4 and IPv6 address."""
 
     def detach(self, number: int) -> None:
-        """Take the link away."""
+        """Take the link and published ports away."""
 
-    def publish(self, address: str, ports: Iterable[tuple[str, int, int]]) -> None:
-        """Lead ports of the node to the address."""
+    async def remove(self, number: int) -> None:
+        """The same without keeping others waiting."""
 
-    def withdraw(self, ports: Iterable[tuple[str, int, int]]) -> None:
-        """Take published ports back."""
+    def publish(self, number: int, ports: Sequence[PublishedPort]) -> None:
+        """Lead ports of the node to a container."""
+
+    def resume(self, number: int, addresses: tuple[str, str], ports: Sequence[PublishedPort]) -> None:
+        """Go on with a container that is linked already."""
 
 
 class VolumeLimits(Protocol):
@@ -102,11 +110,12 @@ class World(msgspec.Struct, frozen=True):
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """What distinguishes a container on the node: its name, number and Core-X's port."""
+    """What distinguishes a container on the node: its name, number, Core-X's port, and number in its network."""
 
     name: str
     number: int
     port: int
+    host: int
 
 
 def processes_of(spec: ContainerSpec, image: Image) -> dict[str, ProcessSpec]:
@@ -155,11 +164,6 @@ def limit(world: World, name: str, spec: ContainerSpec) -> None:
     group = world.cgroup / name
     cgroups.create(group, limits_of(spec, volumes.memory))
     cgroups.limit_io(group, volumes.io)
-
-
-def ports_of(spec: ContainerSpec) -> list[tuple[str, int, int]]:
-    """Published ports as the network wants them."""
-    return [(port.protocol, port.node, port.container) for port in spec.ports]
 
 
 async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) -> Record:
@@ -222,17 +226,17 @@ async def _create(
         opened, rootfs.build(folder, world.store.mount_layers(image), users, first, spec.limits.storage_mib)
     )
     undo.callback(world.network.detach, slot.number)
-    address = world.network.attach(slot.number, _own(opened, namespaces.open_namespace(pid, "net")))
+    namespace = _own(opened, namespaces.open_namespace(pid, "net"))
+    addresses = world.network.attach(slot.number, spec.network, slot.host, namespace)
     for volume in volumes:
         mounts.set_attributes(volume, mounts.ATTR_IDMAP, user_namespace=users)
     targets = tuple(mount.target for mount in spec.mounts)
-    go = Go(slot.name, address, CONTAINER_GATEWAY, world.network.nameservers, targets)
+    go = Go(slot.name, *addresses, world.network.nameservers, targets)
     socket.send_fds(ours, [msgspec.json.encode(go)], [root, *volumes])
     await _ready(ours)
-    world.network.publish(address, ports_of(spec))
-    record = Record(
-        slot.number, spec, image.digest, address, CoreX(port=slot.port, fingerprint=fingerprint), pid, started
-    )
+    world.network.publish(slot.number, spec.ports)
+    corex = CoreX(port=slot.port, fingerprint=fingerprint)
+    record = Record(slot.number, spec, image.digest, *addresses, slot.host, corex, pid, started)
     write_whole(folder / "record.json", record)
     return record
 
@@ -340,8 +344,7 @@ async def _readable(descriptor: int, seconds: float) -> None:
 
 async def remove(world: World, name: str, record: Record) -> None:
     """Take away what a container left. Every step is tried; what is gone already is fine."""
-    world.network.withdraw(ports_of(record.spec))
-    world.network.detach(record.number)
+    await world.network.remove(record.number)
     await asyncio.to_thread(cgroups.remove, world.cgroup / name)
     _unlink(world.folder / name / "record.json", Path(paths.EXITS, str(record.pid)))
 

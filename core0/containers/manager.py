@@ -22,8 +22,9 @@ from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
 from core0.wire import ports
 from core0.wire.control import Refusal, RefusedError, Report, taken
+from core0.wire.network import packed
 from core0.wire.state import NEWER_IMAGE
-from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState
+from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState, PublishedPort
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
 _EXIT_LOOKS, _EXIT_LOOK_EVERY = 20, 0.05
@@ -77,6 +78,8 @@ class Containers:
         self._report = report
         self._lives: dict[str, _Life] = {}
         self._changing = asyncio.Lock()
+        # Wishes that are being remembered: what they use is theirs already.
+        self._coming: dict[str, Wanted] = {}
 
     def resume(self) -> None:
         """Take over what is wanted, and what an earlier node daemon left: containers that live go on."""
@@ -96,7 +99,8 @@ class Containers:
             number = record.number if record else self._free_number()
             if record and is_alive(record):
                 # the packet filter is a new one, too
-                self._world.network.publish(record.address, apply.ports_of(record.spec))
+                addresses = (record.address, record.address6)
+                self._world.network.resume(record.number, addresses, record.spec.ports)
             self._begin(name, _Life(wanted, spec, number))
 
     def _wishes(self) -> Iterator[tuple[str, Wanted]]:
@@ -125,6 +129,7 @@ class Containers:
             spec=life.spec,
             image_digest=record.image_digest if record else None,
             address=running.address if running else None,
+            address6=running.address6 if running else None,
             corex=running.corex if running else None,
             pid=running.pid if running else None,
         )
@@ -134,6 +139,21 @@ class Containers:
         return tuple(
             name for name, life in sorted(self._lives.items()) if volume in self._volumes_of(name, life)
         )
+
+    def hosts_of(self, network: str) -> dict[str, int]:
+        """The containers that are wanted in a network, or still in it, and their numbers there."""
+        wishes = [(name, wanted.spec.network, wanted.host) for name, wanted in self._coming.items()]
+        for name, life in self._lives.items():
+            wishes += [(name, its, host) for its, host in self._hosts_of(name, life)]
+        return {name: host for name, its, host in wishes if its == network}
+
+    def _hosts_of(self, name: str, life: _Life) -> Iterator[tuple[str, int]]:
+        """What a container has: while it moves to another network, both."""
+        record = observe_record(self._world.folder / name)
+        if record:
+            yield record.spec.network, record.host
+        if life.wanted:
+            yield life.wanted.spec.network, life.wanted.host
 
     def volumes_came(self) -> None:
         """Volumes can be used, or lie on other disks: try again what failed and has some, limit anew what runs."""
@@ -182,12 +202,13 @@ class Containers:
         """
         async with self._changing:
             self._check(name, spec)
-            known, wanted = self._lives.get(name), Wanted(spec)
-            if known and known.wanted == wanted:
+            known = self._lives.get(name)
+            if known and known.wanted and known.wanted.run and known.wanted.spec == spec:
                 return self.get(name)
             if new and known and known.wanted:
                 raise taken("container", name)
             number = known.number if known else self._free_number()
+            wanted = Wanted(spec, host=self._host_for(name, spec))
             await self._remember(name, wanted)
             life = self._lives.get(name)  # it may have ended meanwhile, if it was being removed
             if life:
@@ -204,7 +225,7 @@ class Containers:
             life = self._life(name)
             if life.wanted is None:
                 raise _not_found(name)
-            wanted = Wanted(life.wanted.spec, run)
+            wanted = msgspec.structs.replace(life.wanted, run=run)
             await self._remember(name, wanted)
             self._want(life, wanted)
             return self.get(name)
@@ -219,7 +240,22 @@ class Containers:
 
     async def _remember(self, name: str, wanted: Wanted) -> None:
         """Have a wish in the node's state, from where it is not lost any more."""
-        await self._keep.put(_WISH + name, msgspec.json.encode(wanted))
+        self._coming[name] = wanted
+        try:
+            await self._keep.put(_WISH + name, msgspec.json.encode(wanted))
+        finally:
+            del self._coming[name]
+
+    def _host_for(self, name: str, spec: ContainerSpec) -> int:
+        """The number of a container in its network: the one that it has, or a free one. Raises RefusedError."""
+        life = self._lives.get(name)
+        own = (
+            [host for network, host in self._hosts_of(name, life) if network == spec.network] if life else []
+        )
+        if own and own[-1]:
+            return own[-1]
+        used = self.hosts_of(spec.network).values()
+        return self._world.network.choose_host(spec.network, tuple(used))
 
     def _check(self, name: str, spec: ContainerSpec) -> None:
         try:
@@ -228,16 +264,27 @@ class Containers:
             refusal = Refusal(422, "invalid", str(error), "correct the image reference", "/image")
             raise RefusedError(refusal) from None
         self._check_mounts(spec)
-        taken = dict(self._taken_ports(besides=name))
+        self._check_network(spec)
+        taken = list(self._taken_ports(besides=name))
         for index, port in enumerate(spec.ports):
-            owner = taken.get((port.protocol, port.node)) or _reserved(port.node)
+            if port.address is not None and packed(port.address) is None:
+                detail = f"cannot publish port {port.node} at {port.address!a}: it is no address"
+                remedy = "write an address of the node, or none"
+                raise RefusedError(Refusal(422, "invalid", detail, remedy, f"/ports/{index}/address"))
+            owner = next((who for other, who in taken if collide(port, other)), _reserved(port.node))
             if owner:
                 detail = f"cannot publish {port.protocol} port {port.node}: {owner} has it"
                 pointer = f"/ports/{index}/node"
                 raise RefusedError(
                     Refusal(409, "conflict", detail, "choose another port of the node", pointer)
                 )
-            taken[port.protocol, port.node] = "an earlier entry of this container"
+            taken.append((port, "an earlier entry of this container"))
+
+    def _check_network(self, spec: ContainerSpec) -> None:
+        trouble = self._world.network.trouble(spec.network)
+        if trouble:
+            detail, remedy = f"cannot put it into network {spec.network}: {trouble}", "see 'zn network ls'"
+            raise RefusedError(Refusal(422, "invalid", detail, remedy, "/network"))
 
     def _check_mounts(self, spec: ContainerSpec) -> None:
         for index, mount in enumerate(spec.mounts):
@@ -252,11 +299,11 @@ class Containers:
                 pointer = f"/mounts/{index}/target"
                 raise RefusedError(Refusal(422, "invalid", detail, "choose another folder", pointer))
 
-    def _taken_ports(self, besides: str) -> Iterator[tuple[tuple[str, int], str]]:
+    def _taken_ports(self, besides: str) -> Iterator[tuple[PublishedPort, str]]:
         for name, life in self._lives.items():
             if name != besides and life.wanted:
                 for port in life.wanted.spec.ports:
-                    yield (port.protocol, port.node), f"container {name}"
+                    yield port, f"container {name}"
 
     def _life(self, name: str) -> _Life:
         try:
@@ -337,9 +384,10 @@ class Containers:
                 await _unless_woken(life, world.store.pull(reference))
             case Create(spec):
                 self._say(name, life, "creating", "its image is here, it is being built")
+                corex = ports.COREX_FIRST + life.number - 1
+                slot = Slot(name, life.number, corex, self._host_now(name, life))
                 rootfs.load_modules()
                 image = await world.store.pull(spec.image)
-                slot = Slot(name, life.number, ports.COREX_FIRST + life.number - 1)
                 await apply.create(world, slot, spec, image)
                 await self._note_image(spec.image, image.digest)
                 life.created = asyncio.get_running_loop().time()
@@ -348,6 +396,16 @@ class Containers:
                 await apply.stop(world, name, record)
             case Remove(record):
                 await apply.remove(world, name, record)
+
+    def _host_now(self, name: str, life: _Life) -> int:
+        """The container's number in its network; one that was remembered without gets it now."""
+        if life.wanted and not life.wanted.host:
+            try:
+                host = self._host_for(name, life.wanted.spec)
+            except RefusedError as error:
+                raise ContainerError(f"{error}; {error.refusal.remedy}") from None
+            life.wanted = msgspec.structs.replace(life.wanted, host=host)
+        return life.wanted.host if life.wanted else 0
 
     def _settle(self, name: str, life: _Life) -> None:
         record = observe_record(self._world.folder / name)
@@ -369,7 +427,7 @@ class Containers:
                 return
             policy = life.wanted.spec.restart
             if policy == "never" or (policy == "on-failure" and clean):
-                life.wanted = Wanted(life.wanted.spec, run=False)
+                life.wanted = msgspec.structs.replace(life.wanted, run=False)
                 life.end = ("stopped" if clean else "failed", f"it ended: {how}")
                 try:
                     await self._remember(name, life.wanted)
@@ -460,6 +518,13 @@ async def _exit_of(record: Record) -> tuple[str, bool]:
             return (f"exit code {code}" if code >= 0 else f"killed by signal {-code}"), code == 0
         await asyncio.sleep(_EXIT_LOOK_EVERY)
     return "how is not known", False
+
+
+def collide(one: PublishedPort, other: PublishedPort) -> bool:
+    """Whether two ports of the node are the same at some address."""
+    everywhere = one.address is None or other.address is None
+    same = (one.protocol, one.node) == (other.protocol, other.node)
+    return same and (everywhere or packed(one.address or "") == packed(other.address or ""))
 
 
 def _reserved(port: int) -> str | None:

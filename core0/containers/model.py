@@ -11,20 +11,29 @@ _FIRST_ID = 1_000_000
 
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the operator wants of a container."""
+    """What the operator wants of a container, and what is kept for it as long as that is wanted.
+
+    Attributes:
+        spec: what it shall be.
+        run: whether it shall run.
+        host: its number in its network, which makes its addresses; 0 if none was chosen yet.
+    """
 
     spec: ContainerSpec
     run: bool = True
+    host: int = 0
 
 
 class Record(msgspec.Struct, frozen=True):
     """A container that was made: enough for a new node daemon to take it over.
 
     Attributes:
-        number: its slot: user ids, address and link come from it.
+        number: its slot: user ids and link come from it.
         spec: what it was made from.
         image_digest: of the image's manifest.
         address: its IPv4 address.
+        address6: its IPv6 address.
+        host: its number in its network.
         corex: where its Core-X answers.
         pid: its first process.
         started: that process's start time in clock ticks since boot (proc_pid_stat(5), field 22).
@@ -34,6 +43,8 @@ class Record(msgspec.Struct, frozen=True):
     spec: ContainerSpec
     image_digest: str
     address: str
+    address6: str
+    host: int
     corex: CoreX
     pid: int
     started: int

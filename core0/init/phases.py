@@ -49,7 +49,9 @@ _SYSCTLS = {
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/all/rp_filter": "1",
     "net/ipv6/conf/all/accept_redirects": "0",
+    "net/ipv6/conf/all/forwarding": "1",
 }
+_IPV6_LINKS = "net/ipv6/conf"
 
 
 # MiB that the kernel manages; a machine has some 45 more. With 128 MiB the node's processes are killed for memory
@@ -182,11 +184,24 @@ def load_late_drivers(boot: Boot) -> str:
 def tune_kernel(boot: Boot) -> str:
     """Sysctls, host name, loopback, limits. What this kernel does not have is named."""
     absent = [name for name, value in _SYSCTLS.items() if not _write_sysctl(name, value)]
+    _obey_routers()
     socket.sethostname(boot.command_line.hostname or "zeronode")
     _set_loopback_up()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     return f"not in this kernel: {', '.join(absent)}" if absent else ""
+
+
+def _obey_routers() -> None:
+    """Take addresses and routes from router advertisements though this node forwards for its containers.
+
+    For links that come later it goes by `default`; `all` means nothing here (kernel: networking/ip-sysctl.rst).
+    """
+    folder = f"/proc/sys/{_IPV6_LINKS}"
+    links = os.listdir(folder) if os.path.exists(folder) else []
+    for link in links:
+        if link not in ("all", "lo"):
+            _write_sysctl(f"{_IPV6_LINKS}/{link}/accept_ra", "2")
 
 
 def forbid_sysrq() -> list[str]:

@@ -5,6 +5,7 @@ A card that is not plugged is no reason to refuse a config: its link waits for i
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from core0.links.cards import fitting
 from core0.links.model import SeenLink
@@ -19,12 +20,12 @@ from core0.wire.link_config import (
     NetworkConfig,
     RouteConfig,
 )
-from core0.wire.network import CONTAINER_NETWORK
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Links = Mapping[str, LinkConfig]
 
+_NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
 _KINDS = ("select", "vlan", "bond", "bridge")
 # The kernel's own, and how the node calls the links of containers.
 _RESERVED, _RESERVED_PREFIX = ("lo", "all", "default"), "zc"
@@ -33,12 +34,15 @@ _ETHERNET_MTU = 1500
 _LEAST_MIIMON, _LARGEST_MIIMON = 10, 10_000
 
 
-def check(config: NetworkConfig, landscape: Sequence[SeenLink]) -> None:
+def check(
+    config: NetworkConfig, landscape: Sequence[SeenLink], taken: Mapping[str, Sequence[str]] = _NOTHING
+) -> None:
     """Refuse what can never be, or not with the links that this machine has now.
 
     Args:
         config: what shall be.
         landscape: every link of the node, those of others included.
+        taken: subnets that no link may touch, by whose they are.
 
     Raises:
         RefusedError: with the field.
@@ -54,7 +58,7 @@ def check(config: NetworkConfig, landscape: Sequence[SeenLink]) -> None:
         _check_membership(name, links)
         _check_mtu(name, link, links)
         _check_routes(name, link)
-    _check_overlaps(links)
+    _check_overlaps(links, taken)
     _check_same_routes(links)
     _check_landscape(links, landscape)
 
@@ -308,11 +312,9 @@ def _check_gateway(name: str, link: LinkConfig, route: RouteConfig, via: str, po
         raise _wrong(said, "give the link an address of its subnet, or the route onlink = true", pointer)
 
 
-def _check_overlaps(links: Links) -> None:
+def _check_overlaps(links: Links, others: Mapping[str, Sequence[str]]) -> None:
     """Of two links with one subnet the kernel would answer by either, so the subnets must differ."""
-    taken: list[tuple[str, Network]] = [
-        ("the network of containers", ipaddress.ip_network(CONTAINER_NETWORK))
-    ]
+    taken = [(whose, ipaddress.ip_network(text)) for whose, subnets in others.items() for text in subnets]
     for name, link in links.items():
         own = []
         for number, text in enumerate(link.addresses):

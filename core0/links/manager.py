@@ -59,6 +59,8 @@ class Links:
         self._leases = _kept_leases(kept)
         self._settings = Settings(report, settings)
         self._failing: dict[str, str] = {}
+        # The subnets that no link may be given, by whose they are. Who has any says so.
+        self.taken: Callable[[], Mapping[str, Sequence[str]]] = dict
         self._clients: dict[int, asyncio.Task[None]] = {}
         self._conversations: dict[int, Conversation] = {}
         self._rtnetlink = Netlink()
@@ -87,7 +89,7 @@ class Links:
 
     def check(self, config: "NetworkConfig") -> None:
         """Refuse a config that can never be, or not with the links of now. Raises RefusedError with the field."""
-        self._settings.check(config, observe(self._rtnetlink))
+        self._settings.check(config, observe(self._rtnetlink), self.taken())
 
     def change(self, config: "NetworkConfig") -> None:
         """Bring the links to a config; if the kernel refuses any of it, they are brought back.
@@ -115,7 +117,7 @@ class Links:
         Raises:
             RefusedError: if it can never be.
         """
-        self._settings.check(config, ())
+        self._settings.check(config, (), {})
         self._settings.links = config.links
         self._settings.keep()
         self._wake.set()

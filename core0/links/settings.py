@@ -43,11 +43,13 @@ class Settings:
         self._waiting = wanted.waiting
         return wanted
 
-    def check(self, config: "NetworkConfig", landscape: Sequence[SeenLink]) -> None:
-        """Refuse what can never be, or not with these links. Raises RefusedError with the field."""
+    def check(
+        self, config: "NetworkConfig", landscape: Sequence[SeenLink], taken: Mapping[str, Sequence[str]]
+    ) -> None:
+        """Refuse what can never be, or not with these links and subnets. Raises RefusedError with the field."""
         from core0.links.check import check
 
-        check(config, landscape)
+        check(config, landscape, taken)
 
     def keep(self) -> None:
         """Write the links down for the next node daemon of this boot."""

@@ -20,12 +20,14 @@ import msgspec
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_NEWNEIGH = 28
 _ERROR, _DONE = 2, 3
 _REQUEST, _MULTI, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 1, 2, 4, 0x300, 0x400, 0x200, 0x100
 _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
+_NDMSG = struct.Struct("=BxxxiHBB")
 _NESTED = 0x8000
 
 NEW_LINK = _NEWLINK
@@ -36,17 +38,21 @@ _VLAN_ID, _BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY, _SLAVE_PERM_ADDRESS = 1, 1, 3
 _INET6_FLAGS = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
+_IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 26, 8, b"\1"
+_NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST, _RTNH_F_ONLINK = 254, 4, 253, 1, 4
 # What a router says of a link (include/net/if_inet6.h): addresses, or other things, are to be had by DHCPv6.
 ROUTER_OTHER, ROUTER_MANAGED = 0x80, 0x40
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 1, 8, 0x40
-_RTMGRP_LINK, _RTMGRP_IPV6_IFADDR = 1, 0x100
+_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 1, 0x10, 0x100
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
 # Of if_bonding.h the modes that configs know.
 BOND_MODES = {1: "active-backup", 4: "802.3ad"}
 # How the node marks what a config had it make: the alias of a link, and the protocol of an address (IFA_PROTO), of
 # which the kernel uses the first three itself (include/uapi/linux/if_addr.h).
 MARK, CONFIGURED = "zeronode", 90
+# An address that nobody else can have is used at once (IFA_F_NODAD; include/uapi/linux/if_addr.h).
+UNIQUE = 2
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -168,12 +174,43 @@ def set_mtu(index: int, mtu: int) -> Request:
     return Request(_NEWLINK, 0, body, f"cannot set the MTU of link {index} to {mtu}")
 
 
-def add_veth(name: str, peer: str, peer_namespace: int) -> Request:
-    """Make a pair of linked devices: `name`, up, here; `peer` in the network namespace of a descriptor."""
-    other = _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, peer) + number(_IFLA_NET_NS_FD, peer_namespace)
+class End(msgspec.Struct, frozen=True):
+    """One end of a pair of links. The kernel chooses what is not given.
+
+    Attributes:
+        name: its name.
+        hardware: its hardware address in hexadecimal pairs.
+        index: its index.
+    """
+
+    name: str
+    hardware: str = ""
+    index: int = 0
+
+
+def add_veth(end: End, peer: End, peer_namespace: int, *, mtu: int = 1500) -> Request:
+    """Make a pair of linked devices: `end`, up, here; `peer` in the network namespace of a descriptor."""
+    other = _IFINFO.pack(0, 0, peer.index, 0, 0) + _end(peer, mtu) + number(_IFLA_NET_NS_FD, peer_namespace)
     info = link_kind("veth", attribute(_VETH_PEER | _NESTED, other))
-    body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + text(_IFLA_IFNAME, name) + info
-    return Request(_NEWLINK, _CREATE | _EXCL, body, f"cannot create link {name}")
+    body = _IFINFO.pack(0, 0, end.index, IFF_UP, IFF_UP) + _end(end, mtu) + info
+    return Request(_NEWLINK, _CREATE | _EXCL, body, f"cannot create link {end.name}")
+
+
+def _end(end: End, mtu: int) -> bytes:
+    hardware = attribute(_IFLA_ADDRESS, _hardware(end.hardware)) if end.hardware else b""
+    return text(_IFLA_IFNAME, end.name) + number(_IFLA_MTU, mtu) + hardware
+
+
+def _hardware(pairs: str) -> bytes:
+    return bytes.fromhex(pairs.replace(":", ""))
+
+
+def forbid_link_local(index: int) -> Request:
+    """Have the kernel make no IPv6 address up for a link, which is not in use yet."""
+    mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE)
+    body = _IFINFO.pack(0, 0, index, 0, 0)
+    body += attribute(_IFLA_AF_SPEC | _NESTED, attribute(socket.AF_INET6 | _NESTED, mode))
+    return Request(_NEWLINK, 0, body, f"cannot forbid IPv6 addresses made up for link {index}")
 
 
 def delete_link(name: str) -> Request:
@@ -194,14 +231,16 @@ def _prefix(text: str) -> tuple[socket.AddressFamily, bytes, int]:
     return family, socket.inet_pton(family, address), int(length)
 
 
-def _address(kind: int, flags: int, index: int, interface: str, doing: str) -> Request:
+def _address(kind: int, flags: int, index: int, interface: str, doing: str, properties: int = 0) -> Request:
     family, packed, length = _prefix(interface)
-    body = _IFADDR.pack(family, length, 0, 0, index)
+    body = _IFADDR.pack(family, length, properties, 0, index)
     body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     return Request(kind, flags, body, f"{doing} {interface} of link {index}")
 
 
-def add_address(index: int, interface: str, protocol: int = 0, *, seconds: int = 0) -> Request:
+def add_address(
+    index: int, interface: str, protocol: int = 0, *, seconds: int = 0, properties: int = 0
+) -> Request:
     """Give a link an address, written `address/prefix length`; one that it has already is fine.
 
     Args:
@@ -209,8 +248,9 @@ def add_address(index: int, interface: str, protocol: int = 0, *, seconds: int =
         interface: the address.
         protocol: what to note of who made it (IFA_PROTO); 0 for nothing.
         seconds: after how many the kernel takes it away; 0 for never.
+        properties: flags of the address: `UNIQUE`.
     """
-    request = _address(_NEWADDR, _CREATE | _REPLACE, index, interface, "cannot add address")
+    request = _address(_NEWADDR, _CREATE | _REPLACE, index, interface, "cannot add address", properties)
     more = attribute(_IFA_PROTO, bytes([protocol])) if protocol else b""
     if seconds:
         more += attribute(_IFA_CACHEINFO, struct.pack("=IIII", seconds, seconds, 0, 0))
@@ -241,6 +281,16 @@ def route_request(destination: str, index: int, gateway: str | None, *, metric: 
     kind, options, verb = (_DELROUTE, 0, "delete") if delete else (_NEWROUTE, _CREATE | _REPLACE, "add")
     way = f" by {gateway}" if gateway else ""
     return Request(kind, options, body, f"cannot {verb} route to {destination}{way} on link {index}")
+
+
+def add_neighbour(index: int, address: str, hardware: str) -> Request:
+    """Tell for good which hardware address an address of a link has: nobody is asked."""
+    family = _family(address)
+    body = _NDMSG.pack(family, index, _NUD_PERMANENT, 0, 0)
+    body += attribute(_NDA_DST, socket.inet_pton(family, address)) + attribute(
+        _NDA_LLADDR, _hardware(hardware)
+    )
+    return Request(_NEWNEIGH, _CREATE | _REPLACE, body, f"cannot add neighbour {address} of link {index}")
 
 
 class Netlink:
@@ -314,11 +364,7 @@ class Netlink:
         return _HEADER.pack(_HEADER.size + len(request.body), request.kind, flags, number, 0) + request.body
 
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
-        data = self._socket.recv(1 << 18)
-        while len(data) >= _HEADER.size:
-            length, kind, _, number, _ = _HEADER.unpack_from(data)
-            yield number, kind, data[_HEADER.size : length]
-            data = data[(length + 3) & ~3 :]
+        yield from _messages(self._socket.recv(1 << 18))
 
     def _dump(self, request: Request) -> Iterator[tuple[int, bytes]]:
         number = self._next()
@@ -337,10 +383,12 @@ class Netlink:
 class LinkChanges:
     """Says that links of this network namespace, or their IPv6 addresses, changed; who is told looks at the whole."""
 
+    _GROUPS = _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR
+
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
+        self._socket.bind((0, self._GROUPS))
 
     def fileno(self) -> int:
         """The descriptor to poll."""
@@ -356,12 +404,36 @@ class LinkChanges:
             while True:
                 self._receive_one()
 
-    def _receive_one(self) -> None:
+    def _receive_one(self) -> bytes:
         try:
-            self._socket.recv(1 << 18)
+            return self._socket.recv(1 << 18)
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
+        return b""
+
+
+class AddressChanges(LinkChanges):
+    """Says of which links addresses came or went."""
+
+    _GROUPS = _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR
+
+    def links(self) -> set[int]:
+        """The indexes of the links since the last call; 0 is among them if notifications were lost."""
+        found: set[int] = set()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data = self._receive_one()
+                found |= {_IFADDR.unpack_from(body)[4] for _, _, body in _messages(data)} if data else {0}
+        return found
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Each message of a datagram: its sequence number, kind and body."""
+    while len(data) >= _HEADER.size:
+        length, kind, _, number, _ = _HEADER.unpack_from(data)
+        yield number, kind, data[_HEADER.size : length]
+        data = data[(length + 3) & ~3 :]
 
 
 def _failure(body: bytes, request: Request) -> list[OSError]:

@@ -1,40 +1,12 @@
-"""The node's packet filter: one static ruleset, made once; a container only adds elements to its maps."""
+"""The packet filter in force: which networks, containers and ports the kernel knows, changed by transactions."""
+
+from collections.abc import Iterable, Sequence
 
 from core0.linux.nftables import Nftables
-from core0.networks.model import CONTAINER_LINK_PREFIX
-from core0.wire.network import CONTAINER_NETWORK
-
-# Containers reach the outside (behind the node's address) and nothing of the node; what comes to a published
-# port of the node goes to its container; everything else between links is dropped.
-RULESET = f"""
-table ip zeronode
-delete table ip zeronode
-table ip zeronode {{
-    map published {{
-        type inet_proto . inet_service : ipv4_addr . inet_service
-    }}
-
-    chain prerouting {{
-        type nat hook prerouting priority dstnat; policy accept
-        fib daddr type local dnat ip to meta l4proto . th dport map @published
-    }}
-    chain postrouting {{
-        type nat hook postrouting priority srcnat; policy accept
-        ip saddr {CONTAINER_NETWORK} oifname != "{CONTAINER_LINK_PREFIX}*" masquerade
-    }}
-    chain forward {{
-        type filter hook forward priority filter; policy drop
-        ct state established,related accept
-        ct status dnat accept
-        iifname "{CONTAINER_LINK_PREFIX}*" oifname != "{CONTAINER_LINK_PREFIX}*" accept
-    }}
-    chain input {{
-        type filter hook input priority filter; policy accept
-        iifname "{CONTAINER_LINK_PREFIX}*" ct state established,related accept
-        iifname "{CONTAINER_LINK_PREFIX}*" drop
-    }}
-}}
-"""
+from core0.networks import ruleset
+from core0.networks.model import Attachment, Policy
+from core0.networks.subnets import parse_interface
+from core0.wire.types import PublishedPort
 
 MODULES = (
     "nf_tables",
@@ -44,28 +16,77 @@ MODULES = (
     "nft_ct",
     "nft_nat",
     "nft_masq",
-    "nft_fib",
-    "nft_fib_ipv4",
+    "nft_fib_inet",
 )
 
 
 class Filter:
-    """The ruleset in force."""
+    """The ruleset in force; making one ends what an earlier one knew."""
 
-    def __init__(self) -> None:
+    def __init__(self, networks: Iterable[Policy]) -> None:
         self._nftables = Nftables()
-        self._nftables.run(RULESET)
-        self._published: set[tuple[str, int]] = set()
+        self._networks: dict[str, Policy] = {}
+        self._containers: dict[str, tuple[Attachment, list[ruleset.Elements]]] = {}
+        self._around: dict[str, tuple[str, ...]] = {}
+        self._nftables.run(ruleset.RULESET)
+        known = tuple(networks)
+        if known:
+            self._nftables.run("".join(map(ruleset.define_chain, known)))
+            self._nftables.run(ruleset.add(*map(ruleset.elements_of_network, known)))
+            self._networks = {one.name: one for one in known}
 
-    def publish(self, protocol: str, port: int, address: str, target: int) -> None:
-        """Lead a port of the node to a port of an address."""
-        element = f"{{ {protocol} . {port} : {address} . {target} }}"
-        self._nftables.run(f"add element ip zeronode published {element}")
-        self._published.add((protocol, port))
-
-    def withdraw(self, protocol: str, port: int) -> None:
-        """Take a published port back; one that is not published is fine."""
-        if (protocol, port) not in self._published:
+    def set_network(self, network: Policy) -> None:
+        """Know a network, or that it is another one now. Established connections stay."""
+        old = self._networks.get(network.name)
+        if old == network:
             return
-        self._published.discard((protocol, port))
-        self._nftables.run(f"delete element ip zeronode published {{ {protocol} . {port} }}")
+        before = ruleset.elements_of_network(old) if old else {}
+        after = ruleset.elements_of_network(network)
+        self._nftables.run(ruleset.define_chain(network))
+        self._nftables.run(
+            ruleset.delete(ruleset.difference(before, after)) + ruleset.add(ruleset.difference(after, before))
+        )
+        self._networks[network.name] = network
+
+    def forget_network(self, name: str) -> None:
+        """Know a network no more; one that is not known is fine."""
+        network = self._networks.pop(name, None)
+        if network:
+            self._nftables.run(ruleset.delete(ruleset.elements_of_network(network)))
+            self._nftables.run(f"delete chain inet zeronode {ruleset.chain_of(network)}")
+
+    def attach(self, attachment: Attachment) -> None:
+        """Let a container send with its addresses."""
+        elements = ruleset.elements_of_container(attachment)
+        self._nftables.run(ruleset.add(elements))
+        self._containers[attachment.link] = (attachment, [elements])
+
+    def publish(self, link: str, ports: Iterable[PublishedPort]) -> None:
+        """Lead ports of the node to a container that is attached."""
+        attachment, known = self._containers[link]
+        elements = ruleset.elements_of_ports(attachment, ports)
+        self._nftables.run(ruleset.add(elements))
+        known.append(elements)
+
+    def detach(self, link: str) -> None:
+        """Forget a container with its ports; one that is not known is fine."""
+        _, known = self._containers.pop(link, (None, []))
+        if known:
+            self._nftables.run(ruleset.delete(*known))
+
+    def set_lan(self, interfaces: Sequence[str]) -> None:
+        """Say which addresses the node has, with their prefix lengths: those subnets are not the Internet."""
+        self._replace("lan", sorted({str(parse_interface(one)[0]) for one in interfaces}))
+
+    def set_resolvers(self, addresses: Sequence[str]) -> None:
+        """Say which name servers containers may ask."""
+        self._replace("resolvers", addresses)
+
+    def _replace(self, name: str, values: Sequence[str]) -> None:
+        wanted = tuple(dict.fromkeys(values))
+        if self._around.get(name) != wanted:
+            of_both = (
+                (family, [one for one in wanted if (":" in one) == (family == 6)]) for family in (4, 6)
+            )
+            self._nftables.run("".join(ruleset.replace(f"{name}{family}", part) for family, part in of_both))
+            self._around[name] = wanted

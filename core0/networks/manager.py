@@ -1,66 +1,312 @@
-"""The network manager: links and published ports of containers."""
+"""The network manager: networks as they are wished for, and the containers' links, addresses and ports in them.
 
-from collections.abc import Callable, Iterable
+Wishes are in the node's state. The kernel gets to know a network with the first container: a boot waits for no packet
+filter. From then on one table has it all, and each change is a transaction.
+"""
+
+import asyncio
+import errno
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
 
 from core0.linux import netlink
 from core0.linux.modules import Modules
-from core0.linux.netlink import Netlink
+from core0.linux.netlink import AddressChanges, End, Netlink
 from core0.networks import filter as packet_filter
-from core0.networks.model import CONTAINER_LINK_PREFIX
-from core0.wire.network import CONTAINER_GATEWAY, container_address
+from core0.networks.addresses import free_host, free_ipv4, free_ipv6
+from core0.networks.checks import (
+    Around,
+    check_change,
+    check_free,
+    check_room,
+    check_spec,
+    check_unused,
+    overlap,
+)
+from core0.networks.model import (
+    CONTAINER_LINK_PREFIX,
+    Attachment,
+    Kept,
+    hardware_of,
+    link_of,
+    policy_of,
+)
+from core0.networks.subnets import Subnet, parse_interface
+from core0.wire.control import RefusedError, Report, absent, conflict, taken
+from core0.wire.network import GATEWAY, GATEWAY_HARDWARE, packed
+from core0.wire.networks import DEFAULT, Network, NetworkMember, NetworkSpec
+from core0.wire.state import NEWER_IMAGE
+from core0.wire.types import NetworkName, PublishedPort
+
+_SECTION = "network/"
+# Indexes of containers' links begin here, far above what the kernel gives out itself: nobody has to ask for them.
+_FIRST_INDEX = 1 << 20
+_LOOPBACK = 1
+_LINK_LOCAL = ("169.254.", "fe80:")
+
+
+class Keep(Protocol):
+    """Where the node's state is kept."""
+
+    @property
+    def node(self) -> str:
+        """The node's id."""
+
+    def get(self, section: str) -> bytes | None:
+        """A section of the state."""
+
+    def names(self, prefix: str = "") -> tuple[str, ...]:
+        """The sections whose names begin so."""
+
+    async def put(self, section: str, value: bytes) -> None:
+        """Write a section; returns when every copy has it."""
+
+    async def remove(self, section: str) -> None:
+        """Take a section away; returns when no copy has it."""
 
 
 class Networks:
-    """The containers' links.
+    """All networks of containers.
 
     Args:
+        keep: the node's state.
+        report: where to tell what happened.
         nameservers: the name servers that the node knows now.
+        users: the containers that are wanted in a network, or still there, and their numbers in it.
     """
 
-    def __init__(self, nameservers: Callable[[], tuple[str, ...]]) -> None:
+    def __init__(
+        self,
+        keep: Keep,
+        report: Report,
+        nameservers: Callable[[], tuple[str, ...]],
+        users: Callable[[str], Mapping[str, int]],
+    ) -> None:
+        self._keep = keep
+        self._report = report
         self._nameservers = nameservers
+        self._users = users
         self._rtnetlink = Netlink()
         self._filter: packet_filter.Filter | None = None
+        self._resumed: dict[int, tuple[Attachment, tuple[PublishedPort, ...]]] = {}
+        self._changes: AddressChanges | None = None
+        self._changing = asyncio.Lock()
+        self._networks = dict(self._kept())
+        if DEFAULT not in self._networks:
+            self._networks[DEFAULT] = self._chosen_default()
+
+    def _kept(self) -> Iterator[tuple[str, Kept]]:
+        for section in self._keep.names(_SECTION):
+            name = section.removeprefix(_SECTION)
+            try:
+                msgspec.convert(name, NetworkName)
+                kept = msgspec.json.decode(self._keep.get(section) or b"", type=Kept)
+                check_spec(msgspec.structs.replace(kept.spec, ipv4=kept.ipv4, ipv6=kept.ipv6))
+            except (msgspec.ValidationError, RefusedError) as error:
+                said = f"this image does not understand what it shall be: {error}"
+                self._report("network", name, f"Warning: {said}; put it again, or {NEWER_IMAGE}")
+                continue
+            yield name, kept
+
+    def _chosen_default(self) -> Kept:
+        used = [subnet for kept in self._networks.values() for subnet in kept.subnets]
+        return self._with_subnets(DEFAULT, NetworkSpec(), used)
 
     @property
     def nameservers(self) -> tuple[str, ...]:
         """Whom containers ask for names: those that the node asks."""
-        return self._nameservers()
+        return tuple(one for one in self._nameservers() if packed(one))
 
     def close(self) -> None:
-        """Close the socket to the kernel."""
+        """Close the sockets to the kernel."""
         self._rtnetlink.close()
+        if self._changes:
+            asyncio.get_running_loop().remove_reader(self._changes.fileno())
+            self._changes.close()
 
-    def attach(self, number: int, namespace: int) -> str:
-        """Make the link of container `number`: `eth0` in its network namespace, routed; returns its address."""
-        address = container_address(number)
-        name = f"{CONTAINER_LINK_PREFIX}{number}"
-        self._need_filter()
-        self._rtnetlink.apply([netlink.add_veth(name, "eth0", namespace)])
-        index = next(link.index for link in self._rtnetlink.links() if link.name == name)
-        self._rtnetlink.apply(
-            [
-                netlink.add_address(index, f"{CONTAINER_GATEWAY}/32"),
-                netlink.add_route(f"{address}/32", index),
-            ]
+    # what is shown
+
+    def list(self) -> tuple[Network, ...]:
+        """All networks, by name."""
+        around = self._around()
+        return tuple(self._shown(name, around) for name in sorted(self._networks))
+
+    def get(self, name: str) -> Network:
+        """One network. Raises RefusedError (404) if there is none."""
+        self._network(name)
+        return self._shown(name, self._around())
+
+    def _shown(self, name: str, around: Around) -> Network:
+        kept = self._networks[name]
+        users = sorted(self._users(name).items())
+        ipv4, ipv6 = kept.subnets
+        members = tuple(
+            NetworkMember(user, ipv4.address(host), ipv6.address(host)) for user, host in users if host
         )
-        return address
+        trouble = self._trouble_with(name, kept, around)
+        why = trouble or _in_words(kept.spec)
+        return Network(
+            name, "conflict" if trouble else "ready", why, kept.ipv4, kept.ipv6, kept.spec, members
+        )
+
+    def _trouble_with(self, name: str, kept: Kept, around: Around) -> str:
+        """What a link of the node got since: it came later, so the network is the one to go."""
+        others = {other: one for other, one in self._networks.items() if other != name}
+        found = next(filter(None, (overlap(subnet, others, around) for subnet in kept.subnets)), "")
+        return f"it overlaps {found}: put it with another subnet" if found else ""
+
+    def _network(self, name: str) -> Kept:
+        try:
+            return self._networks[name]
+        except KeyError:
+            raise absent(f"cannot find network {name[:80]!a}: there is none", "see 'zn network ls'") from None
+
+    # verbs
+
+    async def put(self, name: str, spec: NetworkSpec, *, new: bool = False) -> Network:
+        """Have a network as the spec says. Idempotent; what it may reach changes at once, also for what runs.
+
+        Raises:
+            RefusedError: if that cannot be, or would change one though it shall be `new`; nothing has changed then.
+        """
+        async with self._changing:
+            old = self._networks.get(name)
+            if old and old.spec == spec:
+                return self.get(name)
+            if new and old:
+                raise taken("network", name)
+            check_spec(spec)
+            kept = self._made(name, spec, old)
+            await self._keep.put(_SECTION + name, msgspec.json.encode(kept))
+            self._networks[name] = kept
+            if self._filter or self._resumed:
+                self._need_filter().set_network(policy_of(name, kept))
+            self._report("network", name, f"{'Changed' if old else 'Created'}: {kept.ipv4} and {kept.ipv6}")
+            return self.get(name)
+
+    def _made(self, name: str, spec: NetworkSpec, old: Kept | None) -> Kept:
+        """A network with its subnets, none of which anything else has."""
+        others = {other: one for other, one in self._networks.items() if other != name}
+        around = self._around()
+        used = [subnet for one in others.values() for subnet in one.subnets]
+        used += [parse_interface(text)[0] for texts in around.values() for text in texts]
+        given = spec
+        if old:  # what the node chose stays
+            given = msgspec.structs.replace(
+                spec,
+                ipv4=spec.ipv4 or (old.ipv4 if old.spec.ipv4 is None else None),
+                ipv6=spec.ipv6 or (old.ipv6 if old.spec.ipv6 is None else None),
+            )
+        kept = msgspec.structs.replace(self._with_subnets(name, given, used), spec=spec)
+        check_room(kept)
+        if old is None or (old.ipv4, old.ipv6) != (kept.ipv4, kept.ipv6):
+            check_free(name, kept, others, around)
+        if old:
+            check_change(name, old, kept, self._users(name))
+        return kept
+
+    def _with_subnets(self, name: str, spec: NetworkSpec, used: Sequence[Subnet]) -> Kept:
+        ipv4 = spec.ipv4 or free_ipv4(used)
+        ipv6 = spec.ipv6 or free_ipv6(self._keep.node, used)
+        if ipv4 is None or ipv6 is None:
+            field = "ipv4" if ipv4 is None else "ipv6"
+            detail = (
+                f"cannot choose an {field} subnet for network {name}: all that the node would take are in use"
+            )
+            raise conflict(detail, f"give it an {field} subnet", f"/{field}")
+        return Kept(spec, str(ipv4), str(ipv6))
+
+    async def delete(self, name: str) -> None:
+        """Delete a network. Raises RefusedError: there is none, it is the default, or containers are in it."""
+        async with self._changing:
+            kept = self._network(name)
+            if name == DEFAULT:
+                detail = f"cannot delete network {name}: containers that name no network are in it"
+                raise conflict(detail, "change it, or leave it unused")
+            check_unused(name, self._users(name))
+            del self._networks[name]  # before it is forgotten, so that no container comes meanwhile
+            try:
+                await self._keep.remove(_SECTION + name)
+            except RefusedError:
+                self._networks[name] = kept
+                raise
+            if self._filter or self._resumed:
+                self._need_filter().forget_network(name)
+            self._report("network", name, "Deleted")
+
+    # what containers need
+
+    def trouble(self, name: str) -> str:
+        """Why no container can be in a network of that name; empty if one can."""
+        return "" if name in self._networks else f"there is no network {name}"
+
+    def choose_host(self, name: str, used: Sequence[int]) -> int:
+        """A free number in a network. Raises RefusedError: there is no such network, or it is full."""
+        kept = self._network(name)
+        host = free_host(frozenset(used), check_room(kept))
+        if host is None:
+            detail = (
+                f"cannot put another container into network {name}: all addresses of {kept.ipv4} are in use"
+            )
+            raise conflict(detail, "remove one, or use another network", "/network")
+        return host
+
+    def attach(self, number: int, network: str, host: int, namespace: int) -> tuple[str, str]:
+        """Make the link of a container: `eth0` in its network namespace, routed.
+
+        Args:
+            number: the container's, which names the link.
+            network: its network.
+            host: its number there.
+            namespace: a descriptor of its network namespace.
+
+        Returns:
+            Its addresses.
+
+        Raises:
+            OSError: with what could not be done; nothing is left then.
+        """
+        kept = self._networks.get(network)
+        if kept is None:
+            raise FileNotFoundError(errno.ENOENT, f"cannot link it: {self.trouble(network)}")
+        attachment = _attachment(number, kept, host)
+        rules = self._need_filter()
+        self._look_around(only_resolvers=True)
+        try:
+            self._rtnetlink.apply(_link_requests(number, attachment, kept.spec.mtu, namespace))
+            rules.attach(attachment)
+        except OSError:
+            self.detach(number)
+            raise
+        return attachment.ipv4, attachment.ipv6
+
+    def publish(self, number: int, ports: Sequence[PublishedPort]) -> None:
+        """Lead ports of the node to a container that is linked."""
+        if ports:
+            self._need_filter().publish(link_of(number), ports)
+
+    def resume(self, number: int, addresses: tuple[str, str], ports: Sequence[PublishedPort]) -> None:
+        """Go on with a container that an earlier daemon linked: its packet filter serves until it must change."""
+        self._resumed[number] = (Attachment(link_of(number), hardware_of(number), *addresses), tuple(ports))
 
     def detach(self, number: int) -> None:
-        """Delete a container's link; the kernel deletes it with the container's namespace, too."""
-        name = f"{CONTAINER_LINK_PREFIX}{number}"
-        if any(link.name == name for link in self._rtnetlink.links()):
-            self._rtnetlink.apply([netlink.delete_link(name)])
+        """Take a container's ports and link away; the kernel deletes the link with the namespace, too."""
+        self._forget(number)
+        _delete_link(number)
 
-    def publish(self, address: str, ports: Iterable[tuple[str, int, int]]) -> None:
-        """Lead ports of the node to a container: (protocol, node's port, container's port)."""
-        for protocol, port, target in ports:
-            self._need_filter().publish(protocol, port, address, target)
+    async def remove(self, number: int) -> None:
+        """The same, while everything else goes on: the kernel waits for all processors (synchronize_net)."""
+        self._forget(number)
+        await asyncio.to_thread(_delete_link, number)
 
-    def withdraw(self, ports: Iterable[tuple[str, int, int]]) -> None:
-        """Take published ports back."""
-        for protocol, port, _ in ports:
-            self._need_filter().withdraw(protocol, port)
+    def _forget(self, number: int) -> None:
+        self._resumed.pop(number, None)
+        if self._filter:
+            self._filter.detach(link_of(number))
+
+    # the kernel
 
     def _need_filter(self) -> packet_filter.Filter:
         """The packet filter, made with the first container: a boot does not wait for it."""
@@ -68,5 +314,95 @@ class Networks:
             modules = Modules.of_running_kernel()
             for name in ("veth", *packet_filter.MODULES):
                 modules.load(name)
-            self._filter = packet_filter.Filter()
+            self._filter = packet_filter.Filter(policy_of(*one) for one in self._networks.items())
+            for attachment, ports in self._resumed.values():
+                self._filter.attach(attachment)
+                self._filter.publish(attachment.link, ports)
+            self._rtnetlink.apply(self._own_addresses())
+            self._watch()
+            self._look_around()
         return self._filter
+
+    def _own_addresses(self) -> Sequence[netlink.Request]:
+        """Where the node's errors to containers come from: it may have no other address of a family."""
+        _, ipv6 = self._networks[DEFAULT].subnets
+        return [
+            netlink.add_address(_LOOPBACK, f"{GATEWAY}/32"),
+            netlink.add_address(_LOOPBACK, f"{ipv6.address(1)}/128", properties=netlink.UNIQUE),
+        ]
+
+    def _watch(self) -> None:
+        """From now on know when the node's own links get other addresses."""
+        self._changes = AddressChanges()
+        asyncio.get_running_loop().add_reader(self._changes.fileno(), self._addresses_changed)
+
+    def _addresses_changed(self) -> None:
+        # containers' links come and go with theirs
+        if self._changes and any(index < _FIRST_INDEX for index in self._changes.links()):
+            self._look_around()
+
+    def _look_around(self, *, only_resolvers: bool = False) -> None:
+        """Tell the packet filter which subnets the node is on, and whom containers ask for names."""
+        if self._filter:
+            if not only_resolvers:
+                self._filter.set_lan([text for texts in self._around().values() for text in texts])
+            self._filter.set_resolvers(self.nameservers)
+
+    def _around(self) -> Around:
+        """The addresses of the node's own links."""
+        own = {
+            link.index: link.name
+            for link in self._rtnetlink.links()
+            if not link.is_loopback and not link.name.startswith(CONTAINER_LINK_PREFIX)
+        }
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(own.values(), ())
+        for address in self._rtnetlink.addresses():
+            if address.index in own and not address.interface.startswith(_LINK_LOCAL):
+                found[own[address.index]] += (address.interface,)
+        return found
+
+
+def _delete_link(number: int) -> None:
+    """Delete a container's link; one that is gone already is fine."""
+    with Netlink() as rtnetlink:
+        try:
+            rtnetlink.apply([netlink.delete_link(link_of(number))])
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
+def _attachment(number: int, kept: Kept, host: int) -> Attachment:
+    ipv4, ipv6 = kept.subnets
+    return Attachment(link_of(number), hardware_of(number), ipv4.address(host), ipv6.address(host))
+
+
+def _link_requests(number: int, attachment: Attachment, mtu: int, namespace: int) -> list[netlink.Request]:
+    """All of a link in one batch.
+
+    Both ends know each other's hardware address, so neither has to ask, and the node's end needs no address: the same
+    one on a thousand links would make the kernel look through all of them for each new one.
+    """
+    index = _FIRST_INDEX + number
+    end = End(attachment.link, GATEWAY_HARDWARE, index)
+    return [
+        netlink.add_veth(end, End("eth0", attachment.hardware), namespace, mtu=mtu),
+        netlink.forbid_link_local(index),
+        netlink.add_route(f"{attachment.ipv4}/32", index),
+        netlink.add_route(f"{attachment.ipv6}/128", index),
+        netlink.add_neighbour(index, attachment.ipv4, attachment.hardware),
+        netlink.add_neighbour(index, attachment.ipv6, attachment.hardware),
+    ]
+
+
+def _in_words(spec: NetworkSpec) -> str:
+    ways = {
+        "nat": "its containers reach outside behind the node's address",
+        "routed": "its containers reach outside with their own addresses",
+        "none": "its containers reach each other only",
+    }
+    return (
+        ways[spec.egress]
+        if spec.egress_allow or spec.egress == "none"
+        else "its containers may reach nothing outside"
+    )

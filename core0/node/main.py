@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.networks.manager import Networks
     from core0.volumes.manager import Volumes
     from core0.wire.config import NodeConfig
 
@@ -64,6 +65,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
         lambda state: _disks(state, worker),
         _configs,
         lambda state: _volumes(state, worker),
+        _networks,
     )
     if os.listdir(paths.CONTAINERS):  # an earlier daemon left them
         _ = state.containers
@@ -155,6 +157,11 @@ def _configs(state: NodeState) -> "Configs":
 
     line = _command_line()
 
+    def taken() -> dict[str, tuple[str, str]]:
+        return {f"network {one.name}": (one.ipv4, one.ipv6) for one in state.networks.list()}
+
+    state.links.taken = taken
+
     def apply(config: "NodeConfig") -> None:
         state.disks.configure(config.storage)
 
@@ -167,13 +174,17 @@ def _containers(state: NodeState) -> "Containers":
     from core0.containers.apply import World
     from core0.containers.manager import Containers
     from core0.images.store import Store
-    from core0.networks.manager import Networks
 
-    networks = Networks(lambda: state.links.nameservers)
-    world = World(Store(), networks, identity.make_certificate, state.volumes.use)
+    world = World(Store(), state.networks, identity.make_certificate, state.volumes.use)
     containers = Containers(world, state.remembered.store, state.events)
     containers.resume()
     return containers
+
+
+def _networks(state: NodeState) -> "Networks":
+    from core0.networks.manager import Networks
+
+    return Networks(state.remembered.store, state.events, lambda: state.links.nameservers, state.hosts_of)
 
 
 def _name_node(links: Sequence[SeenLink]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.networks.manager import Networks
     from core0.node.operations import OperationTable
     from core0.volumes.manager import Volumes
 
@@ -43,6 +44,7 @@ class NodeState(msgspec.Struct, dict=True):
         make_disks: makes the disk manager when it is first used.
         make_configs: makes the keeper of the config when it is first used.
         make_volumes: makes the volume manager when it is first used.
+        make_networks: makes the manager of containers' networks when it is first used.
         serving: set once the API serves: what a boot does not wait for begins then.
     """
 
@@ -55,6 +57,7 @@ class NodeState(msgspec.Struct, dict=True):
     make_disks: "Callable[[NodeState], Disks]"
     make_configs: "Callable[[NodeState], Configs]"
     make_volumes: "Callable[[NodeState], Volumes]"
+    make_networks: "Callable[[NodeState], Networks]"
     serving: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     @cached_property
@@ -71,6 +74,15 @@ class NodeState(msgspec.Struct, dict=True):
     def volumes(self) -> "Volumes":
         """The volume manager, which comes after the boot, too."""
         return self.make_volumes(self)
+
+    @cached_property
+    def networks(self) -> "Networks":
+        """The manager of containers' networks."""
+        return self.make_networks(self)
+
+    def hosts_of(self, network: str) -> dict[str, int]:
+        """The containers of a network and their numbers there. Without a container manager there are none."""
+        return self.containers.hosts_of(network) if "containers" in self.__dict__ else {}
 
     def users_of(self, volume: str) -> tuple[str, ...]:
         """The containers that have a volume in their spec. Without a container manager there are none."""
@@ -120,11 +132,12 @@ def refused(work: "Callable[..., None]", *arguments: object) -> Refusal | None:
 def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]":
     """Those that no boot waits for."""
     from core0.node.link_verbs import LINK_VERBS
+    from core0.node.network_verbs import NETWORK_VERBS
     from core0.node.state_verbs import STATE_VERBS
     from core0.node.storage_verbs import STORAGE_VERBS
     from core0.node.volume_verbs import VOLUME_VERBS
 
-    return {**LINK_VERBS, **STATE_VERBS, **STORAGE_VERBS, **VOLUME_VERBS}
+    return {**LINK_VERBS, **NETWORK_VERBS, **STATE_VERBS, **STORAGE_VERBS, **VOLUME_VERBS}
 
 
 async def _identity(state: NodeState, _: Call) -> Identity:

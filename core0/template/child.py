@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from core0.linux import files, netlink, privileges
+from core0.linux import files, privileges
+from core0.template.link import configure_link
 from core0.template.messages import Go, Ready
 from core0.template.root import build_root
 from core0.wire import paths
@@ -70,7 +71,7 @@ def be_container(given: Descriptors) -> NoReturn:
         step = "user"
         privileges.become_user(0, 0)
         step = "network"
-        _configure_network(go)
+        configure_link(go)
         step = "root"
         build_root(root, go, volumes)
         step = "privileges"
@@ -134,23 +135,6 @@ def _load_boot(descriptor: int) -> "tuple[Boot, ssl.SSLContext]":
         file.seek(0)
         boot = msgspec.json.decode(file.read(_LARGEST_BOOT), type=Boot)
     return boot, tls_context(boot)
-
-
-def _configure_network(go: Go) -> None:
-    """Loopback and the container's end of its link: one address, everything by the node (routed, no ARP peers)."""
-    with netlink.Netlink() as rtnetlink:
-        links = {link.name: link.index for link in rtnetlink.links()}
-        index = links["eth0"]
-        rtnetlink.apply(
-            [
-                netlink.set_up(links["lo"]),
-                netlink.set_up(index),
-                netlink.add_address(index, f"{go.address}/32"),
-                netlink.add_route(f"{go.gateway}/32", index),
-                netlink.add_route("0.0.0.0/0", index, go.gateway),
-            ]
-        )
-    socket.sethostname(go.hostname)
 
 
 def _enter_runtime(runtime: int) -> int:

@@ -16,7 +16,7 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         hostname: the container's host name.
         address: its IPv4 address.
-        gateway: the address by which everything is reached.
+        address6: its IPv6 address.
         nameservers: for its resolv.conf.
         targets: where the volumes are seen, whose mounts come behind the root's.
         open_files: RLIMIT_NOFILE.
@@ -24,7 +24,7 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     hostname: str
     address: str
-    gateway: str
+    address6: str
     nameservers: tuple[str, ...]
     targets: tuple[str, ...] = ()
     open_files: int = 65536

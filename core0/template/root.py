@@ -108,7 +108,8 @@ def _write_files(base: int, go: Go) -> None:
     try:
         resolver = "".join(f"nameserver {address}\n" for address in go.nameservers)
         _write(etc, "hostname", f"{go.hostname}\n")
-        _write(etc, "hosts", f"127.0.0.1 localhost\n::1 localhost\n{go.address} {go.hostname}\n")
+        own = f"{go.address} {go.hostname}\n{go.address6} {go.hostname}\n"
+        _write(etc, "hosts", f"127.0.0.1 localhost\n::1 localhost\n{own}")
         _write(etc, "resolv.conf", resolver)
     finally:
         os.close(etc)

@@ -62,6 +62,10 @@ Verb = Literal[
     "import",
     "feed_import",
     "export_snapshot",
+    "networks",
+    "network",
+    "put_network",
+    "delete_network",
 ]
 
 

@@ -1,14 +1,17 @@
-"""Addresses that the node's network and its containers agree on."""
+"""What the node and its containers know of the link between them; all that differs comes with the start message."""
 
 import socket
 
-# One /16; the address of a container comes from its number.
-CONTAINER_NETWORK = "10.88.0.0/16"
-# The gateway is link-local and the same for all: links are routed, no container sees another's frames.
-CONTAINER_GATEWAY = "169.254.1.1"
+# The router of every container, as routes name it: links are routed, no container sees another's frames.
+GATEWAY = "169.254.1.1"
+GATEWAY6 = "fe80::1"
+# The hardware address of the node's end of each link, known beforehand: nobody needs ARP or neighbour discovery.
+GATEWAY_HARDWARE = "02:5a:4e:00:00:01"
 
 
-def container_address(number: int) -> str:
-    """The address of a container; numbers count from 1."""
-    network = int.from_bytes(socket.inet_aton(CONTAINER_NETWORK.partition("/")[0]))
-    return socket.inet_ntoa((network + number + 1).to_bytes(4))
+def packed(address: str) -> bytes | None:
+    """An IPv4 or IPv6 address as bytes; None if the text is none."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except (OSError, ValueError):  # ValueError: a null character
+        return None

@@ -8,6 +8,7 @@ from corex.wire.process import RestartPolicy
 
 # In Python `$` matches before a last line end, too; the look-ahead refuses that, and means nothing in ECMA 262.
 ContainerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$(?!\n)")]
+NetworkName = ContainerName
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 ImageReference = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
@@ -97,11 +98,19 @@ class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A port of the node that leads into the container."""
+    """A port of the node that leads into the container.
+
+    Attributes:
+        node: the port of the node.
+        container: where it leads; in a routed network this one is reached at the container's address, too.
+        protocol: TCP or UDP.
+        address: the one address of the node that it is published at; None publishes it at all.
+    """
 
     node: Port
     container: Port
     protocol: Literal["tcp", "udp"] = "tcp"
+    address: Annotated[str, msgspec.Meta(min_length=2, max_length=45)] | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,6 +151,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ports: the node's ports that lead to it.
         limits: what it may use.
         mounts: the volumes that it sees.
+        network: the network that it is in.
     """
 
     image: ImageReference
@@ -154,6 +164,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ports: tuple[PublishedPort, ...] = ()
     limits: Limits = Limits()
     mounts: Annotated[tuple[VolumeMount, ...], msgspec.Meta(max_length=16)] = ()
+    network: NetworkName = "default"
 
 
 class CoreX(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -172,7 +183,8 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         why: one plain sentence on the state.
         spec: what it shall be.
         image_digest: digest of the manifest that its image turned out to be, once pulled.
-        address: its IPv4 address in the node's container network, once created.
+        address: its IPv4 address in its network, once created.
+        address6: its IPv6 address there.
         corex: where its Core-X answers, once running.
         pid: its first process as the node sees it, while running.
     """
@@ -183,6 +195,7 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spec: ContainerSpec
     image_digest: str | None = None
     address: str | None = None
+    address6: str | None = None
     corex: CoreX | None = None
     pid: int | None = None
 

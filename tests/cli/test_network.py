@@ -1,108 +1,86 @@
-"""`zn network` against a node's real API: the links of this machine, and of one that is written down."""
+"""`zn network` against a node's real API."""
 
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from core0.links import inventory
-from core0.links.hardware import Controller, Hardware
-from core0.links.model import Conversation, Lease
-from core0.linux.netlink import IFF_UP, Address
-from core0.linux.netlink import Link as Device
-from core0.wire.links import Link
-from tests.cli.conftest import Zn
+from cli.container import _port
+from core0.wire.networks import EgressRule, Network
+from core0.wire.types import PublishedPort
+from tests.cli.conftest import Said, Zn, beside, write_context
 from tests.host_node import HostNode
-
-DEVICES = [
-    Device(2, "eth0", "52:54:00:00:00:02", 1500, IFF_UP, True),
-    Device(3, "eth1", "52:54:00:00:00:03", 1500, IFF_UP, True),
-    Device(4, "eth2", "52:54:00:00:00:04", 1500, IFF_UP, False),
-    Device(5, "zc1", "52:54:00:00:00:05", 1500, IFF_UP, True, "veth"),
-]
-ADDRESSES = [Address(2, "fe80::2/64"), Address(2, "10.0.2.15/24")]
-HARDWARE = {
-    "eth0": Hardware("0000:00:06.0", "1af4:1041", "virtio_net"),
-    "eth1": Hardware("0000:00:07.0", "1af4:1041", "virtio_net", speed_mbps=10000),
-    "eth2": Hardware("0000:00:08.0", "1af4:1041", "virtio_net"),
-}
-TALKS = {
-    2: Conversation("bound", 0.0, Lease("10.0.2.15/24", None, (), "10.0.2.2", 86400)),
-    3: Conversation("unanswered", 0.0, cause="no DHCP server answered on eth1"),
-}
-
-
-class Kernel:
-    """What a node sees of its links."""
-
-    def __enter__(self) -> "Kernel":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def links(self) -> list[Device]:
-        return DEVICES
-
-    def addresses(self) -> list[Address]:
-        return ADDRESSES
 
 
 @pytest.fixture
-def written(served: HostNode, monkeypatch: pytest.MonkeyPatch) -> HostNode:
-    """A node with one link of each kind, and a controller without a driver."""
-    monkeypatch.setattr(inventory, "Netlink", Kernel)
-    monkeypatch.setattr(inventory, "read_devices", lambda: HARDWARE)
-    monkeypatch.setattr(inventory, "read_controllers", lambda _: (Controller("0000:00:09.0", "8086:10d3"),))
-    assert served.state
-    served.state.links._conversations.update(TALKS)
-    return served
+def node(host_node: HostNode, contexts_file: Path) -> Iterator[HostNode]:
+    @asynccontextmanager
+    async def serving():
+        async with host_node.daemon(), host_node.api():
+            yield
+
+    with beside(serving()):
+        write_context(contexts_file, host_node)
+        yield host_node
 
 
-def test_the_documentation_shows_what_is_printed(written: HostNode, zn: Zn) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
-    example = page.partition("zn network links\n# ")[2].partition("\nzn ")[0].split("\n# ")
-    printed = zn("network", "links").out.splitlines()
-    for shown, said in zip(example, printed, strict=True):
-        assert said.split()[: len(shown.partition("…")[0].split())] == shown.partition("…")[0].split()
-
-
-def test_one_link_is_shown_by_its_name_or_place(written: HostNode, zn: Zn) -> None:
-    said = zn("network", "link", "eth1")
+def network(said: Said) -> Network:
+    """The network that a command printed as JSON."""
     assert said.code == 0, said.err
-    for text in (
-        "0000:00:07.0 (1af4:1041)",
-        "virtio_net",
-        "yes, 10000 Mbit/s",
-        "unanswered for",
-        "52:54:00:00:00:03",
-    ):
-        assert text in said.out
-    assert zn("network", "link", "0000:00:07.0").out.splitlines()[1] == said.out.splitlines()[1]
-    assert "8086:10d3 has no driver" in zn("network", "link", "0000:00:09.0").out
+    return msgspec.json.decode(said.out, type=Network)
 
 
-def test_programs_get_the_links_in_the_apis_own_types(written: HostNode, zn: Zn) -> None:
-    found = msgspec.json.decode(zn("network", "links", "--json").out, type=tuple[Link, ...])
-    assert [(one.name, one.state) for one in found] == [
-        ("eth0", "up"),
-        ("eth1", "waiting"),
-        ("eth2", "no-carrier"),
-        ("0000:00:09.0", "no-driver"),
-    ]
-    assert found[0].addresses == ("10.0.2.15/24", "fe80::2/64")
-    assert msgspec.json.decode(zn("network", "link", "eth0", "--json").out, type=Link).name == "eth0"
-
-
-def test_a_link_that_is_not_there_is_told_with_the_remedy(written: HostNode, zn: Zn) -> None:
-    said = zn("network", "link", "eth9")
-    assert (said.code, said.out) == (3, "")
-    assert (
-        "cannot show link eth9: there is none of that name or bus address; see 'zn network links'" in said.err
+def test_the_life_of_a_network(node: HostNode, zn: Zn) -> None:
+    assert [line.split()[0] for line in zn("network", "ls").out.splitlines()] == ["network", "default"]
+    allowed = ("--allow", "internet:tcp:443", "--allow", "10.99.0.0/24:udp:53", "--allow", "fd99::/64")
+    made = network(zn("network", "create", "web", "--ipv4", "10.20.0.0/24", *allowed, "--json"))
+    assert made.ipv4 == "10.20.0.0/24"
+    assert made.spec.egress_allow == (
+        EgressRule("internet", "tcp", 443),
+        EgressRule("10.99.0.0/24", "udp", 53),
+        EgressRule("fd99::/64"),
     )
+    assert "internet:tcp:443, 10.99.0.0/24:udp:53, fd99::/64" in zn("network", "show", "web").out
+    again = zn("network", "create", "web", "--egress", "none")
+    assert again.code != 0
+    assert "there is one of that name" in again.err
+    closed = network(zn("network", "create", "web", "--egress", "none", "--update", "--json"))
+    assert closed.spec.egress == "none"
+    assert network(zn("network", "create", "quiet", "--allow-nothing", "--json")).spec.egress_allow == ()
+    assert zn("network", "rm", "quiet").out == "network quiet is deleted\n"
+    assert "there is none" in zn("network", "show", "quiet").err
 
 
-def test_the_links_of_this_machine_are_listed(served: HostNode, zn: Zn) -> None:
-    said = zn("network", "links", "--json")
-    assert said.code == 0, said.err
-    msgspec.json.decode(said.out, type=tuple[Link, ...])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--allow", "everything"), "cannot allow 'everything'"),
+        (("--allow", "10.0.0.0/8:tcp:x"), "cannot allow"),
+        (("--allow", "10.0.0.0/8:tcp:80:1"), "cannot allow"),
+        (("--allow", "internet", "--allow-nothing"), "both something and nothing"),
+        (("--egress", "open"), "cannot create the network"),
+        (("--mtu", "20"), "cannot create the network"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_node_is_asked(
+    node: HostNode, zn: Zn, options: tuple[str, ...], said: str
+) -> None:
+    refused = zn("network", "create", "web", *options)
+    assert refused.code == 2
+    assert said in refused.err
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("80", PublishedPort(80, 80)),
+        ("8080:80", PublishedPort(8080, 80)),
+        ("53:5353/udp", PublishedPort(53, 5353, "udp")),
+        ("192.168.7.1:8080:80", PublishedPort(8080, 80, address="192.168.7.1")),
+        ("[fd00::1]:8080:80/udp", PublishedPort(8080, 80, "udp", "fd00::1")),
+    ],
+)
+def test_a_port_is_published_as_people_write_it(text: str, port: PublishedPort) -> None:
+    assert _port(text) == port

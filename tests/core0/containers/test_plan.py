@@ -16,7 +16,7 @@ IMAGE = Image("sha256:" + "1" * 64, RunConfig(), ())
 
 
 def record(spec: ContainerSpec) -> Record:
-    return Record(1, spec, IMAGE.digest, "10.88.0.2", CoreX(9001, "2" * 64), 99, 1)
+    return Record(1, spec, IMAGE.digest, "10.88.0.2", "fd00::2", 2, CoreX(9001, "2" * 64), 99, 1)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ OTHER = SeenLink(
 )
 VETH = SeenLink(9, "zc1", "", True, True, frozenset(), "veth")
 TUNNEL = SeenLink(10, "tun7", "", True, True, frozenset(), "tun")
+TAKEN = {"network default": ("10.88.0.0/16", "fd00:88::/64")}
 LANDSCAPE = (CARD, OTHER, VETH, TUNNEL)
 A = '[network.links.a]\nselect = { mac = "52:54:00:00:00:01" }\n'
 B = '[network.links.b]\nselect = { path = "0000:00:04.0" }\n'
@@ -207,7 +208,7 @@ def route(to: str, via: str = "", more: str = "") -> str:
             BOTH + 'addresses = ["10.1.0.2/16"]', "b/addresses/0", "overlap", id="one address on two links"
         ),
         pytest.param(
-            A + 'addresses = ["10.88.3.1/24"]', "a/addresses/0", "the network of containers overlap", id="containers"
+            A + 'addresses = ["10.88.3.1/24"]', "a/addresses/0", "of network default overlap", id="containers"
         ),
         pytest.param(A + 'nameservers = ["one"]', "a/nameservers/0", "no address of a host", id="name server"),
         pytest.param(STATIC + route("10.2.0.0"), "a/routes/0/to", "'10.2.0.0' is no network", id="to a host"),
@@ -247,7 +248,7 @@ def route(to: str, via: str = "", more: str = "") -> str:
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_field_and_remedy(text: str, pointer: str, said: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        check(links(text), LANDSCAPE)
+        check(links(text), LANDSCAPE, TAKEN)
     refusal = caught.value.refusal
     assert said in refusal.detail
     assert refusal.detail.startswith("cannot use the config: ")

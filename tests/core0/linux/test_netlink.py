@@ -22,13 +22,20 @@ def test_a_veth_pair_with_address_and_routes_reads_back_the_same_by_pyroute2(in_
         + """
 here = os.open('/proc/self/ns/net', os.O_RDONLY)
 with netlink.Netlink() as rt:
-    rt.apply([netlink.add_veth('zc1', 'eth0', here), netlink.set_up(1)])
+    rt.apply([netlink.add_veth(
+        netlink.End('zc1', index=4000), netlink.End('eth0', '02:00:00:00:00:07'), here, mtu=1400), netlink.set_up(1)])
     links = {link.name: link for link in rt.links()}
+    assert links['zc1'].index == 4000 and links['zc1'].mtu == links['eth0'].mtu == 1400
+    assert links['eth0'].address == '02:00:00:00:00:07'
     assert links['zc1'].kind == 'veth' and links['zc1'].is_up and not links['eth0'].is_up
+    rt.apply([netlink.forbid_link_local(4000), netlink.set_up(links['eth0'].index)])
     index = links['eth0'].index
     rt.apply([
-        netlink.set_up(index), netlink.set_mtu(index, 1400),
-        netlink.add_address(index, '10.88.0.2/32'), netlink.add_address(index, 'fd00::2/128'),
+        netlink.set_up(index), netlink.set_mtu(index, 1300),
+        netlink.add_address(index, '10.88.0.2/32'),
+        netlink.add_address(index, 'fd00::2/128', properties=netlink.UNIQUE),
+        netlink.add_neighbour(index, '169.254.1.1', '02:00:00:00:00:01'),
+        netlink.add_neighbour(index, 'fe80::1', '02:00:00:00:00:01'),
         netlink.add_route('169.254.1.1/32', index),
         netlink.add_route('0.0.0.0/0', index, '169.254.1.1', metric=7),
         netlink.add_route('10.9.0.0/16', index),
@@ -36,7 +43,13 @@ with netlink.Netlink() as rt:
     own = {address.interface for address in rt.addresses() if address.index == index}
     assert {'10.88.0.2/32', 'fd00::2/128'} <= own, own
 with IPRoute() as ip:
-    assert ip.get_links(index)[0].get_attr('IFLA_MTU') == 1400
+    assert ip.get_links(index)[0].get_attr('IFLA_MTU') == 1300
+    assert not ip.get_addr(index=4000, family=10), 'the kernel made no address up'
+    unique = [a for a in ip.get_addr(index=index, family=10) if a.get_attr('IFA_ADDRESS') == 'fd00::2']
+    assert unique[0].get_attr('IFA_FLAGS') & 2, 'used without asking whether another has it'
+    for family, address in ((2, '169.254.1.1'), (10, 'fe80::1')):
+        known = [n for n in ip.get_neighbours(family=family) if n.get_attr('NDA_DST') == address]
+        assert known[0]['state'] == 0x80 and known[0].get_attr('NDA_LLADDR') == '02:00:00:00:00:01'
     default = ip.get_default_routes()[0]
     assert default.get_attr('RTA_GATEWAY') == '169.254.1.1' and default.get_attr('RTA_PRIORITY') == 7
     assert default['flags'] & 4
@@ -85,7 +98,7 @@ def test_a_bridge_its_members_marks_and_routes_read_back_the_same(in_fresh_netwo
 from core0.linux import netlink_links as links
 here = os.open('/proc/self/ns/net', os.O_RDONLY)
 with netlink.Netlink() as rt:
-    rt.apply([netlink.add_veth('a0', 'a1', here), links.add_bridge('br0')])
+    rt.apply([netlink.add_veth(netlink.End('a0'), netlink.End('a1'), here), links.add_bridge('br0')])
     by_name = {link.name: link for link in rt.links()}
     card, peer, bridge = (by_name[name].index for name in ('a0', 'a1', 'br0'))
     rt.apply([
@@ -196,3 +209,21 @@ def test_vlans_bonds_and_their_members_are_read_as_pyroute2_writes_them():
     slave = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bond"), ("IFLA_INFO_SLAVE_DATA", {"attrs": [own]})]}
     member = parsed(IFLA_ADDRESS="52:54:00:00:00:02", IFLA_MASTER=3, IFLA_LINKINFO=slave)
     assert (member.master, member.address, member.permanent) == (3, "52:54:00:00:00:02", "52:54:00:00:00:01")
+
+
+def test_addresses_that_come_and_go_are_told_with_their_links(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
+changes = netlink.AddressChanges()
+with netlink.Netlink() as rt:
+    rt.apply([netlink.set_up(1)])
+    changes.links()
+    assert changes.links() == set()
+    rt.apply([netlink.add_address(1, '10.0.0.1/24')])
+    assert changes.links() == {1}
+    rt.apply([netlink.delete_address(1, '10.0.0.1/24')])
+    assert changes.links() == {1}
+changes.close()
+"""
+    )

@@ -1,0 +1,109 @@
+"""Which wishes for networks can be granted; the others are refused by their field, and nothing is changed. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from core0.networks.addresses import FIRST_HOST, last_host
+from core0.networks.model import Kept
+from core0.networks.subnets import Subnet, parse_interface, parse_subnet, unusable
+from core0.wire.control import conflict, invalid
+from core0.wire.networks import INTERNET, EgressRule, NetworkSpec
+
+# Interface addresses of the node by the names of their links.
+Around = Mapping[str, Sequence[str]]
+
+_LENGTHS = {"ipv4": (8, 29), "ipv6": (32, 112)}
+
+
+def check_spec(spec: NetworkSpec) -> None:
+    """Refuse a spec that can never be (422)."""
+    for field, text in (("ipv4", spec.ipv4), ("ipv6", spec.ipv6)):
+        if text is not None:
+            _check_subnet(field, text)
+    if spec.egress == "none" and spec.egress_allow not in ((), NetworkSpec().egress_allow):
+        detail = "cannot allow anything outside: containers of a network with egress none stay within it"
+        raise invalid(detail, "leave egress_allow out, or choose nat or routed", "/egress_allow")
+    for index, rule in enumerate(spec.egress_allow):
+        _check_rule(index, rule)
+
+
+def _check_subnet(field: str, text: str) -> None:
+    pointer, (shortest, longest) = f"/{field}", _LENGTHS[field]
+    try:
+        subnet = parse_subnet(text)
+    except ValueError as error:
+        detail = f"cannot use subnet {text!a}: {error}"
+        raise invalid(detail, "write it as 10.9.0.0/24 or fd00:1::/64", pointer) from None
+    if (":" in text) != (field == "ipv6"):
+        raise invalid(
+            f"cannot use subnet {text} as {field}: it is of the other family", "exchange the two", pointer
+        )
+    if not shortest <= subnet.length <= longest:
+        detail = f"cannot use subnet {text}: its prefix length is not from {shortest} to {longest}"
+        raise invalid(detail, "a shorter prefix has more room", pointer)
+    touched = unusable(subnet)
+    if touched:
+        detail = f"cannot use subnet {text}: no container can have an address of {touched}"
+        raise invalid(detail, "use a private subnet, as of 10.0.0.0/8 or fd00::/8", pointer)
+
+
+def _check_rule(index: int, rule: EgressRule) -> None:
+    pointer = f"/egress_allow/{index}"
+    if rule.to != INTERNET:
+        try:
+            parse_subnet(rule.to)
+        except ValueError as error:
+            detail = f"cannot allow {rule.to!a}: {error}"
+            raise invalid(
+                detail, f"write a subnet, as 192.168.1.0/24, or {INTERNET}", f"{pointer}/to"
+            ) from None
+    if rule.port is not None and rule.protocol not in ("tcp", "udp"):
+        detail = f"cannot allow port {rule.port} without its protocol"
+        raise invalid(detail, "say tcp or udp; a rule for each if both", f"{pointer}/protocol")
+
+
+def overlap(subnet: Subnet, networks: Mapping[str, Kept], around: Around) -> str:
+    """Which network or link of the node has addresses of a subnet, in words; empty if none has."""
+    for name, kept in networks.items():
+        for other in kept.subnets:
+            if subnet.overlaps(other):
+                return f"{other} of network {name}"
+    for link, interfaces in around.items():
+        for interface in interfaces:
+            if subnet.overlaps(parse_interface(interface)[0]):
+                return f"{interface} of the node's link {link}"
+    return ""
+
+
+def check_free(name: str, kept: Kept, others: Mapping[str, Kept], around: Around) -> None:
+    """Refuse subnets that something else has (409)."""
+    for field, subnet in zip(("ipv4", "ipv6"), kept.subnets, strict=True):
+        other = overlap(subnet, others, around)
+        if other:
+            detail = f"cannot have network {name}: its subnet {subnet} overlaps {other}"
+            raise conflict(detail, f"choose another {field} subnet, or leave it to the node", f"/{field}")
+
+
+def check_change(name: str, old: Kept, new: Kept, users: Iterable[str]) -> None:
+    """Refuse to take the subnets from under containers (409)."""
+    names = ", ".join(sorted(users))
+    for field, before, after in (("ipv4", old.ipv4, new.ipv4), ("ipv6", old.ipv6, new.ipv6)):
+        if names and before != after:
+            detail = f"cannot change the subnet of network {name}: container {names} is in it"
+            raise conflict(detail, "remove the container first, or make another network", f"/{field}")
+
+
+def check_unused(name: str, users: Iterable[str]) -> None:
+    """Refuse to delete what containers have (409)."""
+    names = ", ".join(sorted(users))
+    if names:
+        detail = f"cannot delete network {name}: container {names} is in it"
+        raise conflict(detail, "remove the container first, or put it into another network")
+
+
+def check_room(kept: Kept) -> int:
+    """The highest number of a container there. Raises RefusedError (422) if it has room for none."""
+    last = last_host(*kept.subnets)
+    if last < FIRST_HOST:
+        detail = f"cannot use subnets {kept.ipv4} and {kept.ipv6}: they have no room for a container"
+        raise invalid(detail, "choose shorter prefixes", "/ipv6")
+    return last

@@ -1,0 +1,220 @@
+"""The packet filter's rules as text for libnftables. Pure.
+
+One table of family inet, so that IPv6 meets the very rules that IPv4 meets. The rules are made once; containers are
+elements of hashed sets and maps, so the thousandth costs what the first does. A network has one chain, with what its
+containers may reach outside, and elements by its subnets.
+
+The way of a packet (docs/networks.md has the picture): `origin` drops what a container sends with another's address;
+`published` turns ports of the node into those of containers; `forward` lets pass what answers, what stays within a
+network, what was published, and what the network's own chain accepts; `input` lets nothing of containers in.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from core0.networks.model import CONTAINER_LINK_PREFIX, Attachment, Policy
+from core0.networks.subnets import parse_subnet
+from core0.wire.networks import INTERNET, EgressRule
+from core0.wire.types import PublishedPort
+
+_ANY_LINK = f'"{CONTAINER_LINK_PREFIX}*"'
+# What is nowhere in the Internet (RFC 6890); of IPv6 the Internet is 2000::/3.
+_PRIVATE4 = (
+    "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, "
+    "192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3"
+)
+
+# Names of sets and maps with their types, for a family: 4 or 6.
+_SETS = """
+    set origins{n} {{ type ifname . ether_addr . ipv{n}_addr; }}
+    set members{n} {{ type ipv{n}_addr . ipv{n}_addr; flags interval; }}
+    set hidden{n} {{ type ipv{n}_addr; flags interval; }}
+    set routed{n} {{ type ipv{n}_addr; flags interval; }}
+    set open{n} {{ type ipv{n}_addr . inet_proto . inet_service; }}
+    set resolvers{n} {{ type ipv{n}_addr; }}
+    set lan{n} {{ type ipv{n}_addr; flags interval; auto-merge; }}
+    map published{n} {{ type inet_proto . inet_service : ipv{n}_addr . inet_service; }}
+    map published_at{n} {{ type ipv{n}_addr . inet_proto . inet_service : ipv{n}_addr . inet_service; }}
+    map egress{n} {{ type ipv{n}_addr : verdict; flags interval; }}
+"""
+
+_CHAINS = f"""
+    chain origin {{
+        type filter hook prerouting priority raw; policy accept
+        iifname != {_ANY_LINK} fib saddr oifname {_ANY_LINK} drop
+        iifname != {_ANY_LINK} accept
+        iifname . ether saddr . ip saddr @origins4 accept
+        iifname . ether saddr . ip6 saddr @origins6 accept
+        meta protocol {{ ip, ip6 }} drop
+    }}
+    chain published {{
+        type nat hook prerouting priority dstnat; policy accept
+        fib daddr type != local accept
+        dnat ip to ip daddr . meta l4proto . th dport map @published_at4
+        dnat ip6 to ip6 daddr . meta l4proto . th dport map @published_at6
+        meta nfproto ipv4 dnat ip to meta l4proto . th dport map @published4
+        meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @published6
+    }}
+    chain hide {{
+        type nat hook postrouting priority srcnat; policy accept
+        oifname {_ANY_LINK} ct status dnat ip saddr . ip daddr @members4 masquerade
+        oifname {_ANY_LINK} ct status dnat ip6 saddr . ip6 daddr @members6 masquerade
+        oifname {_ANY_LINK} accept
+        ip saddr @hidden4 masquerade
+        ip6 saddr @hidden6 masquerade
+    }}
+    chain internet {{
+        ip daddr != {{ {_PRIVATE4} }} ip daddr != @lan4 accept
+        ip6 daddr 2000::/3 ip6 daddr != @lan6 accept
+    }}
+    chain from_container {{
+        ip saddr . ip daddr @members4 accept
+        ip6 saddr . ip6 daddr @members6 accept
+        ip saddr vmap @egress4
+        ip6 saddr vmap @egress6
+    }}
+    chain forward {{
+        type filter hook forward priority filter; policy drop
+        ct state vmap {{ established : accept, related : accept, invalid : drop }}
+        iifname {_ANY_LINK} goto from_container
+        oifname != {_ANY_LINK} drop
+        ct status dnat accept
+        ip daddr @routed4 ip daddr . meta l4proto . th dport @open4 accept
+        ip6 daddr @routed6 ip6 daddr . meta l4proto . th dport @open6 accept
+    }}
+    chain input {{
+        type filter hook input priority filter; policy accept
+        iifname {_ANY_LINK} ct state established,related accept
+        iifname {_ANY_LINK} drop
+    }}
+"""
+
+# A table that an earlier node daemon of this boot left goes in the same transaction.
+RULESET = f"""
+table inet zeronode
+delete table inet zeronode
+table inet zeronode {{{_SETS.format(n=4)}{_SETS.format(n=6)}{_CHAINS}}}
+"""
+
+_ASK_NAMES = (
+    "ip daddr @resolvers4 meta l4proto { tcp, udp } th dport 53 accept",
+    "ip6 daddr @resolvers6 meta l4proto { tcp, udp } th dport 53 accept",
+)
+_PROTOCOLS = {
+    None: "",
+    "tcp": "meta l4proto tcp",
+    "udp": "meta l4proto udp",
+    "icmp": "meta l4proto { icmp, ipv6-icmp }",
+}
+
+Elements = Mapping[str, Sequence[str]]
+
+
+def chain_of(network: Policy) -> str:
+    """The name of the chain with what a network's containers may reach outside."""
+    return f"from-{network.name}"
+
+
+def define_chain(network: Policy) -> str:
+    """Commands that make a network's chain, or give it other rules; elements come after, in another transaction.
+
+    libnftables 1.1 sends a map's element before the chain that it names, if both are new.
+    """
+    chain = f"inet zeronode {chain_of(network)}"
+    rules = "".join(f"add rule {chain} {rule}\n" for rule in rules_of(network))
+    return f"add chain {chain}\nflush chain {chain}\n{rules}"
+
+
+def rules_of(network: Policy) -> list[str]:
+    """What containers of a network may reach outside; all else is dropped by the policy of `forward`."""
+    if network.egress == "none":
+        return []
+    public = any(rule.to == INTERNET for rule in network.allow)
+    return [
+        # a published port is what the whole outside reaches
+        *(["ct status dnat accept"] if public else []),
+        f"oifname {_ANY_LINK} drop",
+        *(_ASK_NAMES if network.allow else ()),
+        *map(_rule, network.allow),
+    ]
+
+
+def _rule(rule: EgressRule) -> str:
+    port = f"th dport {rule.port}" if rule.port else ""
+    return " ".join(filter(None, (_where(rule.to), _PROTOCOLS[rule.protocol], port, _verdict(rule.to))))
+
+
+def _where(to: str) -> str:
+    if to == INTERNET:
+        return ""
+    return f"{'ip6' if ':' in to else 'ip'} daddr {parse_subnet(to)}"
+
+
+def _verdict(to: str) -> str:
+    return "jump internet" if to == INTERNET else "accept"
+
+
+def elements_of_network(network: Policy) -> Elements:
+    """What a network puts into the sets."""
+    found: dict[str, list[str]] = {}
+    for family, subnet in ((4, network.ipv4), (6, network.ipv6)):
+        found[f"members{family}"] = [f"{subnet} . {subnet}"]
+        found[f"hidden{family}"] = [subnet] if network.egress == "nat" else []
+        found[f"routed{family}"] = [subnet] if network.egress == "routed" else []
+        found[f"egress{family}"] = [f"{subnet} : jump {chain_of(network)}"]
+    return found
+
+
+def elements_of_container(attachment: Attachment) -> Elements:
+    """What a container puts into the sets."""
+    start = f'"{attachment.link}" . {attachment.hardware}'
+    return {"origins4": [f"{start} . {attachment.ipv4}"], "origins6": [f"{start} . {attachment.ipv6}"]}
+
+
+def elements_of_ports(attachment: Attachment, ports: Iterable[PublishedPort]) -> Elements:
+    """What published ports put into the sets and maps."""
+    found: dict[str, list[str]] = {}
+    for port in ports:
+        at, key = port.address, f"{port.protocol} . {port.node}"
+        for family, target in ((4, attachment.ipv4), (6, attachment.ipv6)):
+            to = f"{target} . {port.container}"
+            if at is None:
+                found.setdefault(f"published{family}", []).append(f"{key} : {to}")
+                found.setdefault(f"open{family}", []).append(f"{target} . {port.protocol} . {port.container}")
+            elif (":" in at) == (family == 6):
+                found.setdefault(f"published_at{family}", []).append(f"{at} . {key} : {to}")
+    return {name: list(dict.fromkeys(values)) for name, values in found.items()}
+
+
+def add(*several: Elements) -> str:
+    """Commands that add elements."""
+    return _commands("add", several)
+
+
+def delete(*several: Elements) -> str:
+    """Commands that take elements away."""
+    keys = [
+        {name: [value.partition(" : ")[0] for value in values] for name, values in one.items()}
+        for one in several
+    ]
+    return _commands("delete", keys)
+
+
+def difference(one: Elements, other: Elements) -> Elements:
+    """The elements that only the first has."""
+    return {
+        name: [value for value in values if value not in other.get(name, ())] for name, values in one.items()
+    }
+
+
+def replace(name: str, values: Sequence[str]) -> str:
+    """Commands that give a set other elements."""
+    return f"flush set inet zeronode {name}\n{add({name: values})}"
+
+
+def _commands(verb: str, several: Iterable[Elements]) -> str:
+    lines = []
+    for one in several:
+        for name, values in one.items():
+            if text := ", ".join(values):
+                lines.append(f"{verb} element inet zeronode {name} {{ {text} }}\n")
+    return "".join(lines)

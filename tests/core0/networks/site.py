@@ -1,0 +1,223 @@
+"""A site in network namespaces: a node with containers, a host on its LAN, a host in the Internet, real packets.
+
+The node's part is the real network manager; a container is a namespace whose end of the link the template's own code
+configures. A namespace has no process: a socket stays in the one where it was made.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from core0.linux import namespaces, netlink
+from core0.linux.netlink import End, Netlink
+from core0.networks.manager import Networks
+from core0.template.link import configure_link
+from core0.template.messages import Go
+from core0.wire.networks import NetworkSpec
+from core0.wire.types import PublishedPort
+from tests.core0.networks.kept import KeptInMemory
+
+NODE = ("192.168.7.1", "2001:db8:7::1")
+LAN = ("192.168.7.2", "2001:db8:7::2")
+INTERNET = ("203.0.113.9", "2001:db8:99::9")
+_UPLINK = ("172.31.0.1", "fd31::1")
+_ROUTER = ("172.31.0.2", "fd31::2")
+ECHO_PORT = 7000
+# No packet between namespaces of one machine takes this long; what was dropped takes all of it.
+_PATIENCE = 0.2
+
+
+class Site:
+    """The namespaces by name, and the node's manager. Use it with `with`, inside a running loop."""
+
+    def __init__(self) -> None:
+        self._spaces: dict[str, int] = {}
+        self._servers: list[socket.socket] = []
+        self.hosts: dict[str, dict[str, int]] = {}
+        self.addresses: dict[str, tuple[str, str]] = {"node": NODE, "lan": LAN, "internet": INTERNET}
+
+    def __enter__(self) -> "Site":
+        for name in ("node", "lan", "internet"):
+            self._make(name)
+        self._link("node", "lan", (NODE, LAN), (24, 64))
+        self._link("node", "internet", (_UPLINK, _ROUTER), (30, 64))
+        with self.inside("internet"), Netlink() as rt:
+            rt.apply(
+                [netlink.add_address(1, f"{INTERNET[0]}/32"), netlink.add_address(1, f"{INTERNET[1]}/128")]
+            )
+        with self.inside("node"):
+            self._route("internet0", ("0.0.0.0/0", "::/0"), _ROUTER)
+            for name in ("ipv4/ip_forward", "ipv4/conf/all/rp_filter", "ipv6/conf/all/forwarding"):
+                Path("/proc/sys/net", name).write_text("1")  # as a node has it (core0.init.phases)
+            self.keep = KeptInMemory()
+            self.networks = Networks(
+                self.keep, self.keep.report, lambda: (LAN[0],), lambda name: self.hosts.get(name, {})
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.networks.close()
+        for server in self._servers:
+            server.close()
+        for space in self._spaces.values():
+            os.close(space)
+
+    def _make(self, name: str) -> None:
+        before = namespaces.open_namespace(os.getpid(), "net")
+        try:
+            namespaces.leave(namespaces.NEWNET)
+            self._spaces[name] = namespaces.open_namespace(os.getpid(), "net")
+            with Netlink() as rt:
+                rt.apply([netlink.set_up(1)])
+        finally:
+            namespaces.enter(before, namespaces.NEWNET)
+            os.close(before)
+
+    @contextlib.contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Have this thread in a namespace: what it makes belongs there."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        namespaces.enter(self._spaces[name], namespaces.NEWNET)
+        try:
+            yield
+        finally:
+            namespaces.enter(before, namespaces.NEWNET)
+            os.close(before)
+
+    def _link(self, here: str, there: str, ends: Sequence[tuple[str, str]], lengths: tuple[int, int]) -> None:
+        with self.inside(here), Netlink() as rt:
+            rt.apply([netlink.add_veth(End(f"{there}0"), End(f"{here}0"), self._spaces[there])])
+        for inside, name, addresses in ((here, f"{there}0", ends[0]), (there, f"{here}0", ends[1])):
+            with self.inside(inside), Netlink() as rt:
+                index = next(link.index for link in rt.links() if link.name == name)
+                pairs = zip(addresses, lengths, strict=True)
+                added = [
+                    netlink.add_address(index, f"{one}/{length}", properties=netlink.UNIQUE)
+                    for one, length in pairs
+                ]
+                rt.apply([netlink.set_up(index), *added])
+
+    def _route(self, link: str, destinations: Sequence[str], gateways: Sequence[str]) -> None:
+        with Netlink() as rt:
+            index = next(one.index for one in rt.links() if one.name == link)
+            ways = zip(destinations, gateways, strict=True)
+            rt.apply([netlink.add_route(destination, index, gateway) for destination, gateway in ways])
+
+    def route_back(self, subnets: tuple[str, str], host: str = "internet") -> None:
+        """Have a host send a routed network's packets to the node."""
+        gateways = _UPLINK if host == "internet" else NODE
+        with self.inside(host):
+            self._route("node0", subnets, gateways)
+
+    async def put(self, name: str, spec: NetworkSpec) -> tuple[str, str]:
+        """Have a network; returns its subnets."""
+        with self.inside("node"):
+            made = await self.networks.put(name, spec)
+        return made.ipv4, made.ipv6
+
+    def add_container(self, name: str, network: str = "default", ports: Sequence[PublishedPort] = ()) -> None:
+        """Link a container, as the container manager does it."""
+        number = 1 + sum(map(len, self.hosts.values()))
+        self._make(name)
+        used = tuple(self.hosts.get(network, {}).values())
+        host = self.networks.choose_host(network, used)
+        self.hosts.setdefault(network, {})[name] = host
+        with self.inside("node"):
+            self.addresses[name] = self.networks.attach(number, network, host, self._spaces[name])
+            self.networks.publish(number, ports)
+        before = socket.gethostname()
+        with self.inside(name):
+            configure_link(Go(before, *self.addresses[name], ()))
+
+    @contextlib.contextmanager
+    def come_and_go(self, network: str, ports: Sequence[PublishedPort]) -> Iterator[None]:
+        """A container that is linked for a while."""
+        self._make("guest")
+        with self.inside("node"):
+            used = tuple(self.hosts.get(network, {}).values())
+            self.networks.attach(
+                500, network, self.networks.choose_host(network, used), self._spaces["guest"]
+            )
+            self.networks.publish(500, ports)
+        yield
+        with self.inside("node"):
+            self.networks.detach(500)
+        os.close(self._spaces.pop("guest"))
+
+    # traffic
+
+    def serve(self, name: str, port: int = ECHO_PORT) -> None:
+        """Answer on TCP and UDP, on both families."""
+        with self.inside(name):
+            for address in self.addresses[name]:
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    server = socket.socket(_family(address), kind)
+                    server.bind((address, port))
+                    if kind == socket.SOCK_STREAM:
+                        server.listen(512)
+                    self._servers.append(server)
+
+    def reaches(self, source: str, target: str, how: str, port: int = ECHO_PORT) -> bool:
+        """Whether a packet of a host gets to an address and an answer back: by tcp, udp or icmp."""
+        with self.inside(source):
+            return {"tcp": self._tcp, "udp": self._udp, "icmp": self._icmp}[how](target, port)
+
+    def _tcp(self, target: str, port: int) -> bool:
+        with socket.socket(_family(target), socket.SOCK_STREAM) as client:
+            client.setblocking(False)
+            done = client.connect_ex((target, port))
+            if done == errno.EINPROGRESS:
+                select.select([], [client], [], _PATIENCE)
+                done = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                with contextlib.suppress(OSError):
+                    client.getpeername()
+                    return done == 0
+                return False
+            return done == 0
+
+    def _udp(self, target: str, port: int) -> bool:
+        """The servers' sockets are in this process: they are asked to answer here."""
+        with socket.socket(_family(target), socket.SOCK_DGRAM) as client:
+            try:
+                client.sendto(b"hello", (target, port))
+            except OSError:
+                return False
+            ready = self.arrived()
+            for server in ready:
+                data, sender = server.recvfrom(64)
+                server.sendto(data, sender)
+            return bool(select.select([client], [], [], _PATIENCE if ready else 0)[0])
+
+    def arrived(self) -> list[socket.socket]:
+        """The servers for which datagrams wait, as soon as there is one."""
+        datagrams = [one for one in self._servers if one.type == socket.SOCK_DGRAM]
+        return select.select(datagrams, [], [], _PATIENCE)[0]
+
+    def _icmp(self, target: str, _: int) -> bool:
+        family = _family(target)
+        protocol, kind = (
+            (socket.IPPROTO_ICMP, 8) if family == socket.AF_INET else (socket.IPPROTO_ICMPV6, 128)
+        )
+        with socket.socket(family, socket.SOCK_RAW, protocol) as client:
+            header = struct.pack(">BBHHH", kind, 0, 0, 77, 1)
+            if family == socket.AF_INET:
+                header = struct.pack(">BBHHH", kind, 0, 0xFFFF - (kind << 8) - 77 - 1, 77, 1)
+            client.settimeout(_PATIENCE)
+            try:
+                client.sendto(header, (target, 0))
+                while True:
+                    data, sender = client.recvfrom(1500)
+                    answer = data[20:] if family == socket.AF_INET else data
+                    if sender[0] == target and answer[0] in (0, 129) and answer[4:6] == b"\0M":
+                        return True
+            except OSError:
+                return False
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

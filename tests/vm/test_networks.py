@@ -1,0 +1,97 @@
+"""Networks on a booted node: real processes in real containers reach what is declared, and nothing else."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ci.qemu.machine import Machine
+from core0.client.client import NodeClient
+from core0.wire.networks import EgressRule, NetworkSpec
+from core0.wire.types import Container, ContainerSpec, PublishedPort
+from corex.wire.api import ExecRequest
+from image.server import Running
+from tests.vm.inside import inside, running
+
+Spec = Callable[..., ContainerSpec]
+NODE, LAN = "10.0.2.15", "10.0.2.2"
+CONTAINERS = {"a": "default", "b": "default", "c": "blue", "w": "walled"}
+WEB, PUBLISHED = 80, 8085
+SECONDS = 60.0
+
+# All at once: what is dropped is waited for. UDP goes to a port that nobody listens on, and ICMP brings the refusal
+# back; busybox's own ping wants raw packets, which no container has (tests/core0/networks has the matrix with it).
+PROBES = """
+tcp() { nc -w 4 $1 $2 -e /bin/busybox true 2>/dev/null && echo tcp $1 $2; }
+udp() { busybox nslookup -type=a x $1 2>&1 | busybox grep -q refused && echo udp $1 0; }
+"""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A try to reach an address; the port counts for TCP only."""
+
+    how: str
+    address: str
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.how} {self.address} {self.port}"
+
+
+async def reached(machine: Machine, source: Container, probes: list[Probe]) -> set[str]:
+    """Those of the probes that got through, from a shell in a container."""
+    script = "\n".join((PROBES, *(f"{probe} &" for probe in probes), "wait"))
+    async with inside(machine, source) as corex:
+        request = ExecRequest(("/bin/sh", "-c", script), env={"PATH": "/bin"})
+        done = await corex.execute(request)
+    return set(done.stdout.data.splitlines())
+
+
+def probes_of(target: Container) -> Iterator[Probe]:
+    for address in (target.address, target.address6):
+        assert address
+        yield from (Probe("tcp", address, WEB), Probe("udp", address))
+
+
+async def test_who_reaches_whom_is_what_is_declared(
+    machine: Machine, node: NodeClient, spec: Spec, server: Running
+) -> None:
+    allowed = NetworkSpec(egress_allow=(EgressRule("internet"), EgressRule(f"{LAN}/32", "tcp", server.port)))
+    blue = await node.put_network("blue", allowed)
+    await node.put_network("walled", NetworkSpec("10.77.0.0/24", "fd77::/64", egress="none"))
+    ports = {"b": (PublishedPort(PUBLISHED, WEB),)}
+    there = {
+        name: await running(node, name, spec(network=network, ports=ports.get(name, ())))
+        for name, network in CONTAINERS.items()
+    }
+    assert (there["w"].address, there["w"].address6) == ("10.77.0.2", "fd77::2")
+    assert (await node.network("blue")).containers[0].ipv6 == f"{blue.ipv6.removesuffix('/64')}2"
+
+    published, lan = Probe("tcp", NODE, PUBLISHED), Probe("tcp", LAN, server.port)
+    outside = [Probe("tcp", NODE, 8443), Probe("tcp", "169.254.1.1", 9001), published, lan]
+    outside += [Probe("udp", address) for address in (NODE, "169.254.1.1", "fe80::1%eth0", LAN)]
+    for name, network in CONTAINERS.items():
+        expected = {
+            str(probe)
+            for other, its in CONTAINERS.items()
+            if other != name and its == network
+            for probe in probes_of(there[other])
+        }
+        expected |= {str(published)} if network != "walled" else set()
+        expected |= {str(lan)} if network == "blue" else set()
+        others = [probe for other in CONTAINERS if other != name for probe in probes_of(there[other])]
+        assert await reached(machine, there[name], [*others, *outside]) == expected, name
+    await machine.wait_for_port(PUBLISHED, SECONDS)
+
+
+async def test_a_network_that_changes_is_in_force_for_what_runs(
+    machine: Machine, node: NodeClient, spec: Spec, server: Running
+) -> None:
+    await node.put_network("blue", NetworkSpec())
+    container = await running(node, "c", spec(network="blue"))
+    lan = Probe("tcp", LAN, server.port)
+    assert await reached(machine, container, [lan]) == set()
+    async with inside(machine, container) as corex:
+        groups = await corex.execute(ExecRequest(("/bin/cat", "/proc/sys/net/ipv4/ping_group_range")))
+    assert groups.stdout.data.split() == ["0", "65535"], "programs may ping without making raw packets"
+    await node.put_network("blue", NetworkSpec(egress_allow=(EgressRule(f"{LAN}/32"),)))
+    assert await reached(machine, container, [lan]) == {str(lan)}
