@@ -43,8 +43,9 @@ def plan(wanted: Sequence[WantedLink], landscape: Sequence[SeenLink]) -> tuple[A
     actions: list[Action] = []
     for name in _superfluous(wanted, seen):
         actions.append(DeleteLink(name))
-        del seen[name]
-        seen |= {other.name: _released(other) for other in seen.values() if other.master == name}
+        was_bond = seen.pop(name).kind == "bond"
+        members = [other for other in seen.values() if other.master == name]
+        seen |= {other.name: _released(other) if was_bond else replace(other, master="") for other in members}
     for link in wanted:
         if link.kind and link.name not in seen:
             actions.append(Create(link.name, link))
@@ -88,8 +89,9 @@ def _depth(link: SeenLink, seen: Mapping[str, SeenLink]) -> int:
 
 
 def _released(link: SeenLink) -> SeenLink:
-    """A link that its bond let go."""
-    return replace(link, master="", is_up=False, addresses=frozenset(), routes=frozenset())
+    """A link that its bond let go: with the MTU that it had when it joined, as is noted on it."""
+    mtu = link.mtu if link.original_mtu is None else link.original_mtu
+    return replace(link, master="", is_up=False, addresses=frozenset(), routes=frozenset(), mtu=mtu)
 
 
 def _fresh(link: WantedLink) -> SeenLink:
@@ -125,12 +127,14 @@ def _plan_link(wanted: WantedLink, seen: SeenLink, follows_up: bool) -> Iterator
 
 
 def _plan_mtu(wanted: WantedLink, seen: SeenLink) -> Iterator[Action]:
-    """A bond's member has the bond's; before it joins it gets its own again, which the kernel remembers."""
-    if wanted.mtu is None or (wanted.master_is_bond and seen.master == wanted.master):
-        return
+    """A bond's member has the bond's; before it joins it gets its own again, which is noted on it."""
     original = seen.mtu if seen.original_mtu is None else seen.original_mtu
-    note = None if wanted.mtu == original else original
-    if seen.mtu != wanted.mtu or (seen.is_card and note != seen.original_mtu):
-        yield SetMtu(wanted.name, wanted.mtu, seen.is_card, note if seen.is_card else None)
-    if seen.mtu < _IPV6_MTU <= wanted.mtu and not wanted.ipv6:
+    mtu, note = wanted.mtu, None if wanted.mtu == original else original
+    if wanted.master_is_bond:
+        mtu, note = (None if seen.master == wanted.master else original), original
+    if mtu is None:
+        return
+    if seen.mtu != mtu or (seen.is_card and note != seen.original_mtu):
+        yield SetMtu(wanted.name, mtu, seen.is_card, note if seen.is_card else None)
+    if seen.mtu < _IPV6_MTU <= mtu and not wanted.ipv6:
         yield SetIpv6(wanted.name, False)

@@ -1,5 +1,6 @@
 """`zn config`: checked without a node, signed by the operator's key, given to a node's real API."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,29 @@ def test_a_config_is_tried_and_confirmed_where_the_node_still_answers(
     assert "lan" in zn("config", "show").out
     again = zn("config", "confirm")
     assert (again.code, "none is on trial" in again.err) == (3, True)
+
+
+class Person(io.StringIO):
+    """Somebody at a terminal who says this."""
+
+    def isatty(self) -> bool:
+        """Who sits there is no pipe."""
+        return True
+
+
+def test_a_person_is_asked_whether_to_keep_a_config_that_is_tried(
+    served: HostNode, zn: Zn, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(LINKS)
+    monkeypatch.setattr("sys.stdin", Person("n\n"))
+    said = zn("config", "apply", str(file), "--try", "5m")
+    assert (said.code, "the node goes back to the earlier one in" in said.err) == (1, True)
+    shown = zn("config", "show").out
+    assert "trying" in shown
+    assert "goes back in" in shown
+    monkeypatch.setattr("sys.stdin", Person("y\n"))
+    assert zn("config", "apply", str(file), "--try", "5m").code == 0
+    assert "trying" not in zn("config", "show").out
 
 
 def test_links_that_cannot_be_are_refused_with_field_and_remedy(served: HostNode, zn: Zn, file: Path) -> None:

@@ -68,6 +68,12 @@ def test_each_module_imports_alone_without_a_warning() -> None:
         pytest.param(
             "core0.init.main", 100, ("asyncio", "msgspec", "aiohttp", "subprocess", "threading"), id="PID 1"
         ),
+        pytest.param(
+            "core0.node.main",
+            175,
+            ("core0.links.inventory", "core0.disks.manager", "core0.containers.manager", "pathlib"),
+            id="node daemon",
+        ),
         pytest.param("core0.api.main", 320, ("ci", "cli", "image", "ctypes", "core0.linux"), id="API"),
         pytest.param("corex.main", 335, ("core0", "ci", "cli", "image"), id="Core-X"),
         pytest.param("cli.frame", 170, ("aiohttp", "cryptography", "image", "ci", "core0"), id="zn --help"),

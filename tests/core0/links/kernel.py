@@ -27,6 +27,12 @@ class Kernel:
     def __init__(self, links: tuple[SeenLink, ...]) -> None:
         self.links = {link.name: link for link in links}
         self.touched: set[str] = set()
+        # With which MTU members joined their bonds: the kernel gives it back (bond_main.c, original_mtu).
+        self.joined_with = {
+            link.name: link.original_mtu or 1500
+            for link in links
+            if link.master and self.links[link.master].kind == "bond"
+        }
 
     def landscape(self) -> tuple[SeenLink, ...]:
         """Every link."""
@@ -118,7 +124,7 @@ class Kernel:
         del self.links[name]
 
     def release(self, name: str) -> None:
-        """A bond's former member is down; and the bond forgets that it preferred it."""
+        """A bond's former member is down, with the MTU of before; and the bond forgets that it preferred it."""
         master = self.links[name].master
         if master and self.links[master].kind == "bond":
             self.down(name)
@@ -126,12 +132,15 @@ class Kernel:
             if bond and bond.primary == name:
                 self.set(master, bond=replace(bond, primary=""))
         self.set(name, master="")
+        if name in self.joined_with:
+            self.set_mtu(name, self.joined_with.pop(name))
 
     def join(self, name: str, master: str, is_bond: bool) -> None:
         """A bond sets its members up and gives them its MTU."""
         assert (self.links[master].kind == "bond") == is_bond
         if is_bond:
             self.down(name)
+            self.joined_with[name] = self.links[name].mtu
             self.set_mtu(name, self.links[master].mtu)
             self.up(name)
         self.set(name, master=master)
