@@ -169,7 +169,7 @@ def _address(kind: int, flags: int, index: int, interface: str, doing: str, prop
     return Request(kind, flags, body, f"{doing} {interface} of link {index}")
 
 
-def add_address(index: int, interface: str, properties: int = 0) -> Request:
+def add_address(index: int, interface: str, *, properties: int = 0) -> Request:
     """Give a link an address, written `address/prefix length`; one that it has already is fine."""
     return _address(_NEWADDR, _CREATE | _REPLACE, index, interface, "cannot add address", properties)
 

@@ -336,7 +336,7 @@ class Networks:
         _, ipv6 = self._networks[DEFAULT].subnets
         return [
             netlink.add_address(_LOOPBACK, f"{GATEWAY}/32"),
-            netlink.add_address(_LOOPBACK, f"{ipv6.address(1)}/128", netlink.UNIQUE),
+            netlink.add_address(_LOOPBACK, f"{ipv6.address(1)}/128", properties=netlink.UNIQUE),
         ]
 
     def _watch(self) -> None:

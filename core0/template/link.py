@@ -25,7 +25,7 @@ def _requests(go: Go, index: int) -> list[Request]:
     return [
         netlink.set_up(index),
         netlink.add_address(index, f"{go.address}/32"),
-        netlink.add_address(index, f"{go.address6}/128", netlink.UNIQUE),
+        netlink.add_address(index, f"{go.address6}/128", properties=netlink.UNIQUE),
         netlink.add_neighbour(index, GATEWAY, GATEWAY_HARDWARE),
         netlink.add_neighbour(index, GATEWAY6, GATEWAY_HARDWARE),
         netlink.add_route(f"{GATEWAY}/32", index),

@@ -33,7 +33,7 @@ with netlink.Netlink() as rt:
     rt.apply([
         netlink.set_up(index), netlink.set_mtu(index, 1300),
         netlink.add_address(index, '10.88.0.2/32'),
-        netlink.add_address(index, 'fd00::2/128', netlink.UNIQUE),
+        netlink.add_address(index, 'fd00::2/128', properties=netlink.UNIQUE),
         netlink.add_neighbour(index, '169.254.1.1', '02:00:00:00:00:01'),
         netlink.add_neighbour(index, 'fe80::1', '02:00:00:00:00:01'),
         netlink.add_route('169.254.1.1/32', index),

@@ -108,7 +108,8 @@ class Site:
                 index = next(link.index for link in rt.links() if link.name == name)
                 pairs = zip(addresses, lengths, strict=True)
                 added = [
-                    netlink.add_address(index, f"{one}/{length}", netlink.UNIQUE) for one, length in pairs
+                    netlink.add_address(index, f"{one}/{length}", properties=netlink.UNIQUE)
+                    for one, length in pairs
                 ]
                 rt.apply([netlink.set_up(index), *added])
 

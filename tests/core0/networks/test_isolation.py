@@ -160,7 +160,7 @@ def test_nothing_leaves_a_container_with_an_address_that_is_not_its_own(
     stolen, bits = site.addresses[whose][family], (32, 128)[family]
     with site.inside(source), Netlink() as rt:
         index = next(link.index for link in rt.links() if link.name == "eth0")
-        rt.apply([netlink.add_address(index, f"{stolen}/{bits}", netlink.UNIQUE)])
+        rt.apply([netlink.add_address(index, f"{stolen}/{bits}", properties=netlink.UNIQUE)])
         with socket.socket((socket.AF_INET, socket.AF_INET6)[family], socket.SOCK_DGRAM) as client:
             client.bind((stolen, 0))
             for target in ("a", "b", "c", "w", "x", "r", "internet"):
@@ -210,7 +210,7 @@ def test_nobody_outside_joins_a_flow_with_a_containers_address(site: Site, famil
     assert send("a") == 1
     with site.inside("lan"), Netlink() as rt:
         index = next(link.index for link in rt.links() if link.name == "node0")
-        rt.apply([netlink.add_address(index, f"{stolen}/{(32, 128)[family]}", netlink.UNIQUE)])
+        rt.apply([netlink.add_address(index, f"{stolen}/{(32, 128)[family]}", properties=netlink.UNIQUE)])
         arrived = send("lan")
         rt.apply([netlink.delete_address(index, f"{stolen}/{(32, 128)[family]}")])
     assert arrived == 0
