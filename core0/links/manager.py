@@ -41,7 +41,7 @@ class Links:
 
     Args:
         report: where to tell what happens.
-        on_address: told of the first address of each kind that a link has, and where it comes from.
+        on_address: told of the first address that comes, and where from.
         kept: the file of the leases.
         settings: the file of what the config says.
     """
@@ -67,6 +67,7 @@ class Links:
         self._changes = LinkChanges()
         self._wake = asyncio.Event()
         self._linkless = False
+        self._is_reached = bool(self._leases)
         self._told: frozenset[tuple[int, str]] = frozenset()
         self._routers: Autoconfiguration | None = None
         self._defect: BaseException | None = None
@@ -234,9 +235,15 @@ class Links:
             if (index, address) in taken:
                 said = f"Alert: {address} is not used: another machine on this link has it; find that one"
                 self._report("network", link.name, said)
-            elif not link.addresses:
-                self._on_address(f"{address} on {link.name}")
+            else:
+                self._reached(f"{address} on {link.name}")
         self._told = frozenset((*own, *taken))
+
+    def _reached(self, said: str) -> None:
+        """Tell that the node has an address, if it is the first."""
+        if not self._is_reached:
+            self._is_reached = True
+            self._on_address(said)
 
     async def _keep_lease(self, link: SeenLink) -> None:
         """Get a lease, keep it, and start over when it is lost."""
@@ -323,8 +330,7 @@ class Links:
         refused = self._reconcile() if lease != before else {}
         if link.name in refused:
             raise refused[link.name]
-        if not before:
-            self._on_address(f"{lease.address} from {lease.server}")
+        self._reached(f"{lease.address} from {lease.server}")
 
     def _drop_lease(self, link: SeenLink) -> None:
         if self._leases.pop(link.index, None):

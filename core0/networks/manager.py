@@ -181,8 +181,8 @@ class Networks:
             kept = self._made(name, spec, old)
             await self._keep.put(_SECTION + name, msgspec.json.encode(kept))
             self._networks[name] = kept
-            if self._filter or self._resumed:
-                self._need_filter().set_network(policy_of(name, kept))
+            if self._filter:
+                self._filter.set_network(policy_of(name, kept))
             self._report("network", name, f"{'Changed' if old else 'Created'}: {kept.ipv4} and {kept.ipv6}")
             return self.get(name)
 
@@ -232,8 +232,8 @@ class Networks:
             except RefusedError:
                 self._networks[name] = kept
                 raise
-            if self._filter or self._resumed:
-                self._need_filter().forget_network(name)
+            if self._filter:
+                self._filter.forget_network(name)
             self._report("network", name, "Deleted")
 
     # what containers need
@@ -288,8 +288,16 @@ class Networks:
             self._need_filter().publish(link_of(number), ports)
 
     def resume(self, number: int, addresses: tuple[str, str], ports: Sequence[PublishedPort]) -> None:
-        """Go on with a container that an earlier daemon linked: its packet filter serves until it must change."""
+        """Go on with a container that an earlier daemon linked; see `enforce`."""
         self._resumed[number] = (Attachment(link_of(number), hardware_of(number), *addresses), tuple(ports))
+
+    def enforce(self) -> None:
+        """Have a packet filter of our own in force for the containers that were resumed.
+
+        Until then it is the earlier daemon's, which does not learn of other addresses of the node.
+        """
+        if self._resumed:
+            self._need_filter()
 
     def detach(self, number: int) -> None:
         """Take a container's ports and link away; the kernel deletes the link with the namespace, too."""

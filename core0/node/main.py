@@ -178,6 +178,7 @@ def _containers(state: NodeState) -> "Containers":
     world = World(Store(), state.networks, identity.make_certificate, state.volumes.use)
     containers = Containers(world, state.remembered.store, state.events)
     containers.resume()
+    state.networks.enforce()
     return containers
 
 

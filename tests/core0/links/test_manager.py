@@ -227,4 +227,4 @@ async def test_addresses_of_routers_are_told_once_and_so_are_those_that_another_
     links._reconcile()
     seen[:] = [replace(LINK, routed=own)]
     links._reconcile()
-    assert leased == ["2001:db8::7/64 on eth0"] * 2
+    assert leased == ["2001:db8::7/64 on eth0"], "the first address is told, and no other"

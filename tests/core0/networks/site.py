@@ -38,7 +38,9 @@ class Site:
     def __init__(self) -> None:
         self._spaces: dict[str, int] = {}
         self._servers: list[socket.socket] = []
+        self._linked: dict[int, tuple[tuple[str, str], Sequence[PublishedPort]]] = {}
         self.hosts: dict[str, dict[str, int]] = {}
+        self.keep = KeptInMemory()
         self.addresses: dict[str, tuple[str, str]] = {"node": NODE, "lan": LAN, "internet": INTERNET}
 
     def __enter__(self) -> "Site":
@@ -54,11 +56,20 @@ class Site:
             self._route("internet0", ("0.0.0.0/0", "::/0"), _ROUTER)
             for name in ("ipv4/ip_forward", "ipv4/conf/all/rp_filter", "ipv6/conf/all/forwarding"):
                 Path("/proc/sys/net", name).write_text("1")  # as a node has it (core0.init.phases)
-            self.keep = KeptInMemory()
-            self.networks = Networks(
-                self.keep, self.keep.report, lambda: (LAN[0],), lambda name: self.hosts.get(name, {})
-            )
+            self.networks = self._manage()
         return self
+
+    def _manage(self) -> Networks:
+        return Networks(self.keep, self.keep.report, lambda: (LAN[0],), lambda name: self.hosts.get(name, {}))
+
+    async def restart(self) -> None:
+        """Have another manager, as another node daemon of the same boot has it."""
+        self.networks.close()
+        with self.inside("node"):
+            self.networks = self._manage()
+            for number, (addresses, ports) in self._linked.items():
+                self.networks.resume(number, addresses, ports)
+            self.networks.enforce()
 
     def __exit__(self, *_: object) -> None:
         self.networks.close()
@@ -130,6 +141,7 @@ class Site:
         with self.inside("node"):
             self.addresses[name] = self.networks.attach(number, network, host, self._spaces[name])
             self.networks.publish(number, ports)
+        self._linked[number] = (self.addresses[name], ports)
         before = socket.gethostname()
         with self.inside(name):
             configure_link(Go(before, *self.addresses[name], ()))

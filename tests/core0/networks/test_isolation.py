@@ -278,3 +278,16 @@ def test_what_came_and_went_leaves_nothing(site: Site) -> None:
         with site.come_and_go("default", (PublishedPort(8100, 80), PublishedPort(8101, 80, "udp", NODE[0]))):
             assert left() != before
     assert left() == before
+
+
+def test_another_node_daemon_enforces_the_same_for_what_runs(
+    site: Site, loop: asyncio.AbstractEventLoop
+) -> None:
+    loop.run_until_complete(site.restart())
+    for family in (0, 1):
+        assert site.reaches("a", site.addresses["b"][family], "tcp")
+        assert not site.reaches("a", site.addresses["c"][family], "tcp")
+        assert not site.reaches("a", LAN[family], "tcp")
+        assert site.reaches("r", LAN[family], "tcp"), "the network's own policy came from the node's state"
+        assert site.reaches("lan", NODE[family], "tcp", 8000)
+        assert site.reaches("internet", site.addresses["r"][family], "tcp", 7001)
