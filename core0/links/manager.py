@@ -34,6 +34,8 @@ _SETTLE = 0.05
 _BREATH = 2.0
 # Before another address is asked for (RFC 2131 section 3.1, step 5).
 _DECLINED = 10.0
+# Between two tries to renew a lease (RFC 2131 section 4.4.5).
+_LEAST_RENEWAL = 60.0
 
 
 class Links:
@@ -63,6 +65,7 @@ class Links:
         self.taken: Callable[[], Mapping[str, Sequence[str]]] = dict
         self._clients: dict[int, asyncio.Task[None]] = {}
         self._conversations: dict[int, Conversation] = {}
+        self._dark: set[int] = set()
         self._rtnetlink = Netlink()
         self._changes = LinkChanges()
         self._wake = asyncio.Event()
@@ -201,13 +204,23 @@ class Links:
             if link.name not in asking:
                 continue
             indexes.add(link.index)
-            if link.carrier and link.index not in self._clients:
-                self._clients[link.index] = asyncio.create_task(self._keep_lease(link))
-                self._clients[link.index].add_done_callback(self._ended)
+            if not link.carrier:
+                self._dark.add(link.index)
+            elif link.index in self._dark or link.index not in self._clients:
+                self._begin_client(link)
         for index in self._clients.keys() - indexes:
             self._clients.pop(index).cancel()
             self._leases.pop(index, None)
             self._conversations.pop(index, None)
+        self._dark &= indexes
+
+    def _begin_client(self, link: SeenLink) -> None:
+        """Ask for a lease; anew if the carrier was away: behind it may be another network."""
+        self._dark.discard(link.index)
+        if link.index in self._clients:
+            self._clients[link.index].cancel()
+        self._clients[link.index] = asyncio.create_task(self._keep_lease(link))
+        self._clients[link.index].add_done_callback(self._ended)
 
     def _ended(self, client: asyncio.Task[None]) -> None:
         """A client that ends by itself is a defect: the daemon shall end by it and start again."""
@@ -250,6 +263,8 @@ class Links:
         delay = _FIRST_DELAY
         while True:
             self._note_asking(link)
+            if link.index in self._leases and self._time_left(link) == 0:
+                self._drop_lease(link)
             held = self._leases.get(link.index)
             try:
                 lease = await self._lease(link)
@@ -260,6 +275,10 @@ class Links:
                 if held is None or held.address != lease.address:
                     await self._refuse_duplicate(link, lease)
             except (dhcp.NoAnswerError, OSError) as error:
+                left = self._time_left(link)
+                if held and left and not isinstance(error, dhcp.RefusedError):
+                    await self._wait_unrenewed(link, held, error, left)
+                    continue
                 delay = max(delay, _DECLINED) if isinstance(error, dhcp.DeclinedError) else delay
                 self._report("network", link.name, f"No lease: {error}; trying again in {delay:.0f} s")
                 self._drop_lease(link)
@@ -270,6 +289,23 @@ class Links:
                 continue
             delay = _FIRST_DELAY
             await asyncio.sleep(pause)
+
+    def _time_left(self, link: SeenLink) -> float | None:
+        """How many seconds a link's lease still holds; None if nobody knows, as of one of an earlier node daemon."""
+        talk = self._conversations.get(link.index)
+        return None if talk is None or talk.until is None else max(0.0, talk.until - now())
+
+    async def _wait_unrenewed(self, link: SeenLink, lease: Lease, error: Exception, left: float) -> None:
+        """Keep a lease that nobody renewed as long as it holds, and wait half of that (RFC 2131 section 4.4.5)."""
+        cause = getattr(error, "strerror", None) or str(error)
+        said = f"Lease of {lease.address} not renewed: {cause}; it holds for {left:.0f} s, asking again until then"
+        self._report("network", link.name, said)
+        pause = min(max(left / 2, _LEAST_RENEWAL), left)
+        since = self._conversations[link.index].since
+        self._conversations[link.index] = Conversation(
+            "renewing", since, lease, now() + left, now() + pause, cause
+        )
+        await asyncio.sleep(pause)
 
     def _note_asking(self, link: SeenLink) -> None:
         """A try begins. After one that failed it is still told how that ended, until another answer comes."""
@@ -319,6 +355,8 @@ class Links:
                 try:
                     return await client.request(held)
                 except dhcp.NoAnswerError as error:
+                    if self._time_left(link) and not isinstance(error, dhcp.RefusedError):
+                        raise
                     self._report("network", link.name, f"Lease of {held.address} not renewed: {error}")
             return await client.acquire()
 

@@ -1,7 +1,7 @@
 """The link manager when the kernel refuses: told, tried again, and the node daemon goes on."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from core0.links import dhcp, manager
 from core0.links.manager import Links
-from core0.links.model import Action, AddAddress, Lease, SeenLink
+from core0.links.model import Action, AddAddress, Conversation, Lease, SeenLink
 
 LINK = SeenLink(7, "eth0", "52:54:00:00:00:07", True, True, frozenset())
 BAD = Lease("127.0.0.1/8", None, (), "10.0.0.1", 3600)
+real_sleep = asyncio.sleep
 GOOD = Lease("10.0.0.2/24", "10.0.0.1", (), "10.0.0.1", 3600)
 
 
@@ -228,3 +229,99 @@ async def test_addresses_of_routers_are_told_once_and_so_are_those_that_another_
     seen[:] = [replace(LINK, routed=own)]
     links._reconcile()
     assert leased == ["2001:db8::7/64 on eth0"], "the first address is told, and no other"
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+class Server:
+    """Stands for the DHCP server of a link: what it answers to a renewal, and how often it was asked for what."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.renewal: Lease | Exception = GOOD
+
+        async def request(_: object, lease: Lease) -> Lease:
+            self.asked.append(f"renew {lease.address}")
+            if isinstance(self.renewal, Exception):
+                raise self.renewal
+            return self.renewal
+
+        async def acquire(_: object) -> Lease:
+            self.asked.append("new")
+            return GOOD
+
+        monkeypatch.setattr(dhcp.Client, "__init__", lambda *_: None)
+        monkeypatch.setattr(dhcp.Client, "__exit__", lambda *_: None)
+        monkeypatch.setattr(dhcp.Client, "request", request)
+        monkeypatch.setattr(dhcp.Client, "acquire", acquire)
+        monkeypatch.setattr(Links, "_refuse_duplicate", lambda *_: asyncio.sleep(0))
+
+
+async def test_a_lease_that_nobody_renews_is_kept_until_it_ends(
+    links: Links, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch)
+    server.renewal = dhcp.NoAnswerError("no DHCP server answered on eth0")
+    pauses: list[float] = []
+    clock = 1900.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal clock
+        pauses.append(seconds)
+        clock += seconds
+        if len(pauses) == 8:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(manager, "now", lambda: clock)
+    links._clients[LINK.index] = asyncio.create_task(forever())  # so that no other one is begun
+    links._set_lease(LINK, GOOD)
+    links._conversations[LINK.index] = Conversation("bound", 100.0, GOOD, 3700.0)
+    monkeypatch.setattr(manager.asyncio, "sleep", sleep)
+    keeping = asyncio.ensure_future(links._keep_lease(LINK))
+    while len(pauses) < 8:
+        await real_sleep(0)
+    keeping.cancel()
+    monkeypatch.undo()
+    assert pauses[:6] == [900.0, 450.0, 225.0, 112.5, 60.0, 52.5]
+    assert server.asked[:7] == ["renew 10.0.0.2/24"] * 6 + ["new"]
+    said = (
+        "Lease of 10.0.0.2/24 not renewed: no DHCP server answered on eth0; it holds for 1800 s, asking again"
+    )
+    assert [line for line in told if said in line]
+
+
+async def test_a_lease_that_its_server_refuses_to_renew_is_over(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch)
+    server.renewal = dhcp.RefusedError("the DHCP server 10.0.0.1 refused 10.0.0.2/24")
+    links._set_lease(LINK, GOOD)
+    links._note_lease(LINK, GOOD, 1800.0)
+    assert await links._lease(LINK) == GOOD
+    assert server.asked == ["renew 10.0.0.2/24", "new"]
+
+
+async def test_a_lease_is_asked_for_again_when_the_carrier_comes_back(
+    links: Links, seen: list[SeenLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch)
+    links._reconcile()
+    await until(
+        lambda: links.conversations.get(LINK.index) and links.conversations[LINK.index].state == "bound"
+    )
+    seen[:] = [replace(LINK, carrier=False)]
+    links._reconcile()
+    links._reconcile()
+    assert server.asked == ["new"]
+    seen[:] = [LINK]
+    links._reconcile()
+    await until(lambda: len(server.asked) == 2)
+    assert server.asked == ["new", "renew 10.0.0.2/24"]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
