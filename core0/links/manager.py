@@ -23,6 +23,7 @@ from core0.linux.files import StrPath
 from core0.linux.netlink import LinkChanges, Netlink
 from core0.wire import paths
 from core0.wire.control import Report, conflict
+from core0.wire.network import CONTAINER_LINKS
 
 if TYPE_CHECKING:
     from core0.links.autoconfig import Autoconfiguration
@@ -135,11 +136,10 @@ class Links:
 
     async def run(self) -> None:
         """Keep the links as the leases want them. Ends only by cancellation, or by a defect, which it raises."""
-        asyncio.get_running_loop().add_reader(self._changes.fileno(), self._wake.set)
+        asyncio.get_running_loop().add_reader(self._changes.fileno(), self._hear)
         delay = _FIRST_DELAY
         while True:
             self._wake.clear()
-            self._changes.discard()
             refused = self._reconcile()
             delay = min(delay * 2, _LONGEST_DELAY) if refused else _FIRST_DELAY
             with contextlib.suppress(TimeoutError):
@@ -148,6 +148,11 @@ class Links:
             if self._defect:
                 raise self._defect
             await asyncio.sleep(_SETTLE)
+
+    def _hear(self) -> None:
+        """Look at the links again, but not for containers' links: there may be thousands."""
+        if any(index < CONTAINER_LINKS for index in self._changes.links()):
+            self._wake.set()
 
     async def follow_routers(self) -> None:
         """Do for ever as routers say; the addresses that a boot waits for the kernel takes from them by itself."""

@@ -26,6 +26,8 @@ _REQUEST, _MULTI, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 1, 2, 4, 0x300, 0x400,
 _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
+# Where messages about links and about addresses have the link's number.
+_CHANGED = struct.Struct("=4xi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _NESTED = 0x8000
@@ -381,7 +383,7 @@ class Netlink:
 
 
 class LinkChanges:
-    """Says that links of this network namespace, or their IPv6 addresses, changed; who is told looks at the whole."""
+    """Says which links of this network namespace, or their IPv6 addresses, changed; who hears it looks at all."""
 
     _GROUPS = _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR
 
@@ -398,13 +400,17 @@ class LinkChanges:
         """Close the socket."""
         self._socket.close()
 
-    def discard(self) -> None:
-        """Drop the notifications that wait. An overrun (ENOBUFS) is one more change."""
+    def links(self) -> set[int]:
+        """The numbers of the links since the last call; 0 is among them if notifications were lost."""
+        found: set[int] = set()
         with contextlib.suppress(BlockingIOError):
             while True:
-                self._receive_one()
+                data = self._receive_one()
+                found |= {_CHANGED.unpack_from(body)[0] for _, _, body in _messages(data)} if data else {0}
+        return found
 
     def _receive_one(self) -> bytes:
+        """The next notifications; empty if an overrun (ENOBUFS) lost some."""
         try:
             return self._socket.recv(1 << 18)
         except OSError as error:
@@ -417,15 +423,6 @@ class AddressChanges(LinkChanges):
     """Says of which links addresses came or went."""
 
     _GROUPS = _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR
-
-    def links(self) -> set[int]:
-        """The indexes of the links since the last call; 0 is among them if notifications were lost."""
-        found: set[int] = set()
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data = self._receive_one()
-                found |= {_IFADDR.unpack_from(body)[4] for _, _, body in _messages(data)} if data else {0}
-        return found
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

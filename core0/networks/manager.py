@@ -35,14 +35,12 @@ from core0.networks.model import (
 )
 from core0.networks.subnets import Subnet, parse_interface
 from core0.wire.control import RefusedError, Report, absent, conflict, taken
-from core0.wire.network import GATEWAY, GATEWAY_HARDWARE, packed
+from core0.wire.network import CONTAINER_LINKS, GATEWAY, GATEWAY_HARDWARE, packed
 from core0.wire.networks import DEFAULT, Network, NetworkMember, NetworkSpec
 from core0.wire.state import NEWER_IMAGE
 from core0.wire.types import NetworkName, PublishedPort
 
 _SECTION = "network/"
-# Indexes of containers' links begin here, far above what the kernel gives out itself: nobody has to ask for them.
-_FIRST_INDEX = 1 << 20
 _LOOPBACK = 1
 _LINK_LOCAL = ("169.254.", "fe80:")
 
@@ -346,7 +344,7 @@ class Networks:
 
     def _addresses_changed(self) -> None:
         # containers' links come and go with theirs
-        if self._changes and any(index < _FIRST_INDEX for index in self._changes.links()):
+        if self._changes and any(index < CONTAINER_LINKS for index in self._changes.links()):
             self._look_around()
 
     def _look_around(self, *, only_resolvers: bool = False) -> None:
@@ -391,7 +389,7 @@ def _link_requests(number: int, attachment: Attachment, mtu: int, namespace: int
     Both ends know each other's hardware address, so neither has to ask, and the node's end needs no address: the same
     one on a thousand links would make the kernel look through all of them for each new one.
     """
-    index = _FIRST_INDEX + number
+    index = CONTAINER_LINKS + number
     end = End(attachment.link, GATEWAY_HARDWARE, index)
     return [
         netlink.add_veth(end, End("eth0", attachment.hardware), namespace, mtu=mtu),

@@ -2,6 +2,9 @@
 
 import socket
 
+# Numbers of containers' links begin here, far above what the kernel gives out itself: nobody has to ask for them.
+CONTAINER_LINKS = 1 << 20
+
 # The router of every container, as routes name it: links are routed, no container sees another's frames.
 GATEWAY = "169.254.1.1"
 GATEWAY6 = "fe80::1"

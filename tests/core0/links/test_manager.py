@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from core0.links import dhcp, manager
 from core0.links.manager import Links
 from core0.links.model import Action, AddAddress, Conversation, Lease, SeenLink
+from core0.wire.network import CONTAINER_LINKS
 
 LINK = SeenLink(7, "eth0", "52:54:00:00:00:07", True, True, frozenset())
 BAD = Lease("127.0.0.1/8", None, (), "10.0.0.1", 3600)
@@ -325,3 +326,20 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("changed", "looks"),
+    [
+        pytest.param({2}, True, id="the node's own link"),
+        pytest.param({0}, True, id="notifications were lost"),
+        pytest.param({CONTAINER_LINKS + 1}, False, id="a container's link"),
+        pytest.param({CONTAINER_LINKS + 1, 2}, True, id="both"),
+    ],
+)
+async def test_containers_links_are_no_reason_to_look_again(
+    links: Links, monkeypatch: pytest.MonkeyPatch, changed: set[int], looks: bool
+) -> None:
+    monkeypatch.setattr(links._changes, "links", lambda: changed)
+    links._hear()
+    assert links._wake.is_set() == looks

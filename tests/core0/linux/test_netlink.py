@@ -227,3 +227,28 @@ with netlink.Netlink() as rt:
 changes.close()
 """
     )
+
+
+def test_links_that_change_are_told_by_their_numbers(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
+import select
+here = os.open('/proc/self/ns/net', os.O_RDONLY)
+changes = netlink.LinkChanges()
+def hear(wanted):
+    heard = set()
+    while not wanted <= heard:
+        assert select.select([changes], [], [], 30)[0], (wanted, heard)
+        heard |= changes.links()
+    assert heard <= {7, 8}, heard
+with netlink.Netlink() as rt:
+    rt.apply([netlink.add_veth(netlink.End('a0', index=7), netlink.End('a1', index=8), here)])
+    hear({7, 8})
+    rt.apply([netlink.add_address(8, 'fd00::2/128', properties=netlink.UNIQUE)])
+    hear({8})
+    rt.apply([netlink.delete_link('a0')])
+    hear({7, 8})
+changes.close()
+"""
+    )
