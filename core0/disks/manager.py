@@ -154,7 +154,7 @@ class Disks:
 
     async def run(self) -> None:
         """Keep disks and pools as they are wanted. Ends by cancellation, or by a defect, which it raises."""
-        await asyncio.to_thread(self._prepare)
+        await self._have_tools()
         uevents = UeventSocket()
         looking = asyncio.create_task(self._watch.run())
         looking.add_done_callback(self._ended)
@@ -172,6 +172,19 @@ class Disks:
             uevents.close()
             for task in (looking, *self.book.looking.values(), *self._waiting.values()):
                 task.cancel()
+
+    async def _have_tools(self) -> None:
+        """Have the programs for disks. A node that cannot have them serves without disks, and says so."""
+        told = ""
+        while True:
+            try:
+                return await asyncio.to_thread(self._prepare)
+            except OSError as error:
+                if (said := error.strerror or str(error)) != told:
+                    told = said
+                    said = f"Alert: no disk is looked at: {told}; boot an image whose storage part is whole"
+                    self.book.report("storage", "disks", said)
+                await asyncio.sleep(_LOOK_AGAIN)
 
     async def _rest(self) -> None:
         """Until something happens, or something that failed is due again."""

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from core0.disks import apply
+from core0.disks import manager as disk_manager
 from core0.disks.manager import Disks
 from core0.disks.model import Known
 from core0.linux.worker import Worker
@@ -52,6 +54,7 @@ class Node:
         self.worker = worker
         self.booted = False
         self.said: list[str] = []
+        self.prepare: Callable[[], None] = lambda: None  # the programs are this machine's
         self.operations = OperationTable(self.report)
 
     def report(self, kind: str, subject: str, message: str) -> None:
@@ -68,7 +71,7 @@ class Node:
             self.report,
             self.operations,
             self.disks,
-            lambda: None,  # the programs are this machine's
+            self.prepare,
             str(self.folder / "pools"),
             str(self.folder / "mounted.json"),
         )
@@ -711,3 +714,23 @@ async def test_figures_of_a_pool_are_shown(node: Node) -> None:
         assert 0.9 * (1 << 30) < pool.size < 1 << 30
         assert 0 < pool.free < pool.size
         assert pool.members[0].used > 0
+
+
+async def test_a_node_whose_storage_part_cannot_be_had_says_so_and_goes_on_when_it_can(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_manager, "_LOOK_AGAIN", 0.05)
+    tries = iter((True, True, False))
+
+    def prepare() -> None:
+        if next(tries):
+            raise OSError(errno.ENOENT, "cannot load erofs: libcrc32c: No such file or directory")
+
+    node.prepare = prepare
+    node.disks.plug("one")
+    async with node.manager() as manager:
+        await looked(manager, 1)
+    said = (
+        "cannot load erofs: libcrc32c: No such file or directory; boot an image whose storage part is whole"
+    )
+    assert node.said.count(f"disks: Alert: no disk is looked at: {said}") == 1
