@@ -119,7 +119,7 @@ try:
         seen = manager.SeenLink(link.index, 'cli', link.address, True, True, frozenset())
         keeping = asyncio.create_task(links._keep_lease(seen))
         async with asyncio.timeout(50):
-            while not any('10.9.0.51/24 from' in line for line in told):
+            while links._leases.get(link.index, manager.Lease('', None, (), '', 0)).address != '10.9.0.51/24':
                 await asyncio.sleep(0.05)
         keeping.cancel()
     try:
