@@ -18,6 +18,7 @@ from core0.links.model import Action, Conversation, Lease, SeenLink
 from core0.links.observe import observe, own
 from core0.links.plan import plan
 from core0.links.settings import Settings
+from core0.links.wanted import Wanted
 from core0.linux import files
 from core0.linux.files import StrPath
 from core0.linux.netlink import LinkChanges, Netlink
@@ -104,13 +105,13 @@ class Links:
         """
         self.check(config)
         before, self._settings.links = self._settings.links, config.links
-        refused = self._settle(observe(self._rtnetlink))
+        refused = self._bring_to_settings()
         if not refused:
             self._settings.keep()
             self._wake.set()
             return
         self._settings.links = before
-        self._settle(observe(self._rtnetlink))
+        self._bring_to_settings()
         self._wake.set()
         link, error = next(iter(refused.items()))
         said = f"cannot use the config: {error.strerror or error}"
@@ -170,17 +171,23 @@ class Links:
     def _reconcile(self) -> dict[str, OSError]:
         """Bring the links to what config and leases want; returns what the kernel refused, by link, and tells it."""
         landscape = observe(self._rtnetlink)
-        refused = self._settle(landscape)
+        wanted = self._settings.want(self._leases, landscape)
+        refused = self._settle(wanted, landscape)
         links = own(landscape)
         self._tell_routed(links)
         if self._routers:
             self._routers.follow(links)
-        self._keep_clients(links, self._settings.want(self._leases, landscape).dhcp)
+        self._keep_clients(links, wanted.dhcp)
         return refused
 
-    def _settle(self, landscape: Sequence[SeenLink]) -> dict[str, OSError]:
+    def _bring_to_settings(self) -> dict[str, OSError]:
+        """The same for the links alone: who changed the settings hears what the kernel says of it."""
+        landscape = observe(self._rtnetlink)
+        return self._settle(self._settings.want(self._leases, landscape), landscape)
+
+    def _settle(self, wanted: Wanted, landscape: Sequence[SeenLink]) -> dict[str, OSError]:
         self._tell_linkless(not any(link.is_card for link in landscape))
-        return self._carry_out(plan(self._settings.want(self._leases, landscape).links, landscape))
+        return self._carry_out(plan(wanted.links, landscape))
 
     def _carry_out(self, actions: Iterable[Action]) -> dict[str, OSError]:
         """Apply a plan. After a failure nothing more is done to the link; the same failure is told once."""
@@ -302,7 +309,7 @@ class Links:
 
     async def _wait_unrenewed(self, link: SeenLink, lease: Lease, error: Exception, left: float) -> None:
         """Keep a lease that nobody renewed as long as it holds, and wait half of that (RFC 2131 section 4.4.5)."""
-        cause = getattr(error, "strerror", None) or str(error)
+        cause = _in_words(error)
         said = f"Lease of {lease.address} not renewed: {cause}; it holds for {left:.0f} s, asking again until then"
         self._report("network", link.name, said)
         pause = min(max(left / 2, _LEAST_RENEWAL), left)
@@ -334,7 +341,7 @@ class Links:
         if isinstance(error, dhcp.NoAnswerError):
             state = "refused" if isinstance(error, dhcp.RefusedError) else "unanswered"
         since = before.since if before and before.state == state else now()
-        cause = getattr(error, "strerror", None) or str(error)
+        cause = _in_words(error)
         self._conversations[link.index] = Conversation(state, since, next_try=now() + pause, cause=cause)
 
     async def _refuse_duplicate(self, link: SeenLink, lease: Lease) -> None:
@@ -382,6 +389,11 @@ class Links:
 
     def _keep_leases(self) -> None:
         files.replace(self._kept, msgspec.json.encode(self._leases))
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong, without the number that the kernel has for it."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _kept_leases(file: StrPath) -> dict[int, Lease]:
