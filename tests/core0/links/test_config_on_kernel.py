@@ -41,7 +41,7 @@ def config(text):
 def state():
     own = [link for link in cards(links._rtnetlink) if link.is_card or link.ours]
     return {link.name: replace(link, index=0, carrier=True) for link in own}
-links._settle(manager.observe(links._rtnetlink))
+links._bring_to_settings()
 BEFORE = state()
 """
 
@@ -81,9 +81,9 @@ assert '2001:db8:1::/48 via 2001:db8::1' in run('ip', '-6', 'route')
 assert 'master br0' in run('ip', 'link', 'show', 'c1')
 assert '198.51.100.1/24' in run('ip', 'address', 'show', 'br0') and 'inet6' not in run('ip', 'address', 'show', 'br0')
 told = len(said)
-assert links._settle(manager.observe(links._rtnetlink)) == {} and len(said) == told, said[told:]
+assert links._bring_to_settings() == {} and len(said) == told, said[told:]
 again = Links(lambda *words: said.append(' '.join(words)), lambda lease: None, FOLDER + '/l.json', FOLDER + '/c.json')
-assert again._settle(manager.observe(links._rtnetlink)) == {} and len(said) == told, said[told:]
+assert again._bring_to_settings() == {} and len(said) == told, said[told:]
 links.change(config(''))
 assert state() == BEFORE, (state(), BEFORE)
 assert 'of somebody else' in run('ip', 'link', 'show', 'pc0')
