@@ -188,11 +188,6 @@ def _need(name: str, links: Links, pointer: str) -> None:
         raise _wrong(f"the config has no link {name}", f"use one of {known}, or give it a section", pointer)
 
 
-def _below(link: LinkConfig) -> tuple[str, ...]:
-    """The links that a link lies on."""
-    return (link.vlan.link,) if link.vlan else link.members
-
-
 def _check_loops(links: Links) -> None:
     """No link lies on itself, directly or by others."""
     sound: set[str] = set()
@@ -203,7 +198,7 @@ def _check_loops(links: Links) -> None:
             raise _wrong(said, "let no link lie on itself", _at(way[-1]))
         if name in sound:
             return
-        for lower in _below(links[name]):
+        for lower in links[name].below:
             visit(lower, (*way, name))
         sound.add(name)
 
@@ -243,18 +238,16 @@ def _refuse_vlan_on(member: str, bond: str, links: Links) -> None:
 
 
 def _check_mtu(name: str, link: LinkConfig, links: Links) -> None:
-    pointer = _at(name, "mtu")
-    if link.mtu is None:
-        return
-    if not LEAST_MTU <= link.mtu <= LARGEST_MTU:
+    pointer, mtu = _at(name, "mtu"), _mtu(name, links)
+    if not LEAST_MTU <= mtu <= LARGEST_MTU:
         remedy = f"use {LEAST_MTU} to {LARGEST_MTU}, and at least {LEAST_MTU_IPV6} with IPv6"
-        raise _wrong(f"link {name} cannot have an MTU of {link.mtu}", remedy, pointer)
-    if link.mtu < LEAST_MTU_IPV6 and link.ipv6 != "off":
-        said = f"IPv6 needs an MTU of {LEAST_MTU_IPV6}, and {name} shall have {link.mtu}"
+        raise _wrong(f"link {name} cannot have an MTU of {mtu}", remedy, pointer)
+    if mtu < LEAST_MTU_IPV6 and link.ipv6 != "off":
+        said = f"IPv6 needs an MTU of {LEAST_MTU_IPV6}, and {name} shall have {mtu}"
         raise _wrong(said, 'raise it, or give the link ipv6 = "off"', pointer)
-    most = _mtu(link.vlan.link, links) if link.vlan else link.mtu
-    if link.vlan and link.mtu > most:
-        said = f"VLAN {name} cannot have an MTU of {link.mtu}: {link.vlan.link} has {most}"
+    most = _mtu(link.vlan.link, links) if link.vlan else mtu
+    if link.vlan and mtu > most:
+        said = f"VLAN {name} cannot have an MTU of {mtu}: {link.vlan.link} has {most}"
         raise _wrong(said, f"lower it, or raise that of {link.vlan.link}", pointer)
 
 
@@ -263,7 +256,7 @@ def _mtu(name: str, links: Links) -> int:
     link = links[name]
     if link.mtu is not None:
         return link.mtu
-    below = () if link.bond else _below(link)
+    below = () if link.bond else link.below
     return min((_mtu(lower, links) for lower in below), default=_ETHERNET_MTU)
 
 

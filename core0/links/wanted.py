@@ -106,8 +106,7 @@ def _lower_first(config: "Mapping[str, LinkConfig]") -> Iterator[str]:
         if name in done:
             return
         done.add(name)
-        link = config[name]
-        for lower in (link.vlan.link,) if link.vlan else link.members:
+        for lower in config[name].below:
             yield from visit(lower)
         yield name
 
@@ -173,8 +172,7 @@ class _Landscape:
             return self._seen[self._names[name]].original_mtu
         if link.bond:
             return _MTU
-        below = (link.vlan.link,) if link.vlan else link.members
-        return min((self._effective(lower[other]) for other in below if other in lower), default=_MTU)
+        return min((self._effective(lower[other]) for other in link.below if other in lower), default=_MTU)
 
     def _effective(self, link: WantedLink) -> int:
         return self._seen[link.name].mtu if link.mtu is None else link.mtu

@@ -127,6 +127,11 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return joined.members if joined else ()
 
     @property
+    def below(self) -> tuple[str, ...]:
+        """The links that it lies on: a VLAN's link, a bond's or bridge's members."""
+        return (self.vlan.link,) if self.vlan else self.members
+
+    @property
     def asks_dhcp4(self) -> bool:
         """Whether it asks for an IPv4 address, unless it is a member of another."""
         return self.up and (all(":" in text for text in self.addresses) if self.dhcp4 is None else self.dhcp4)

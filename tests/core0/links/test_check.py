@@ -81,6 +81,12 @@ def route(to: str, via: str = "", more: str = "") -> str:
         pytest.param(A + "mtu = 70000", "a/mtu", "cannot have an MTU of 70000", id="MTU 70000"),
         pytest.param(A + "mtu = 1000", "a/mtu", "IPv6 needs an MTU of 1280", id="too small for IPv6"),
         pytest.param(
+            A + 'mtu = 1000\nipv6 = "off"\n[network.links.v10]\nvlan = { link = "a", id = 10 }',
+            "v10/mtu",
+            "IPv6 needs an MTU of 1280, and v10 shall have 1000",
+            id="a VLAN of a link too small for IPv6",
+        ),
+        pytest.param(
             A + "[network.links.v]\nvlan = { link = 'a', id = 7 }\nmtu = 9000",
             "v/mtu",
             "VLAN v cannot have an MTU of 9000: a has 1500",
