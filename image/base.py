@@ -1,13 +1,14 @@
-"""The base segment of an initramfs, kept between builds under the checksum of all that decides its bytes."""
+"""The base segments of an initramfs, kept between builds under the checksum of all that decides its bytes."""
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import lz4.version  # type: ignore[import-untyped]  # it has no annotations
 import msgspec
+import zstandard
 
 from image import (
     bytecode,
@@ -30,19 +31,22 @@ from image.contents import Listed, listed
 from image.fetch import Cache
 from image.files import added_folder, write_durably
 from image.lock import Lock
-from image.manifest import NodeManifest, folders
+from image.manifest import ManifestError, NodeManifest, folders
 from image.report import Report
+from image.tree import Tree
 
 # LZ4's strongest.
 LEVEL = 12
 KEPT = 4
+# Above those of all other segments.
+_DENSE_INODES = 1 << 20
 # The parts of this builder that decide the base's bytes, besides this one.
 _DECIDING = (bytecode, cpio, deb, elf, initramfs, kmod, licence, node, runtime, storage, tree, wheels)
 
 
 @dataclass(frozen=True)
 class Base:
-    """A stored base: its compressed segment, the kernel, what is in it, and a runtime for compiling."""
+    """A stored base: its compressed segments, the kernel, what is in it, and a runtime for compiling."""
 
     folder: Path
 
@@ -52,15 +56,15 @@ class Base:
         return self.folder / "runtime"
 
     def segment(self) -> bytes:
-        """The compressed archive."""
-        return (self.folder / "segment.cpio.lz4").read_bytes()
+        """The compressed archives."""
+        return (self.folder / "segments").read_bytes()
 
     def kernel(self) -> bytes:
         """The bootable kernel."""
         return (self.folder / "vmlinuz").read_bytes()
 
     def listing(self) -> tuple[Listed, ...]:
-        """What is in the segment."""
+        """What is in the segments."""
         return self._listed("listing.json")
 
     def storage(self) -> tuple[Listed, ...]:
@@ -80,12 +84,13 @@ def key(manifest: NodeManifest, locked: Lock) -> str:
     deciding = (
         manifest.python,
         manifest.kernel.modules,
+        manifest.kernel.before,
         manifest.storage,
         manifest.files,
         manifest.folders,
     )
     total = hashlib.sha256(lock.encode(locked) + msgspec.json.encode(deciding))
-    total.update(f"lz4 {lz4.version.version} {LEVEL}".encode())
+    total.update(f"lz4 {lz4.version.version} {LEVEL}, zstd {zstandard.ZSTD_VERSION}".encode())
     for module in _DECIDING:
         total.update(Path(str(module.__file__)).read_bytes())
     return total.hexdigest()
@@ -108,14 +113,14 @@ def _build(manifest: NodeManifest, locked: Lock, contents: Mapping[str, bytes], 
     unpacked = node.unpack(locked, contents)
     sources = node.base_sources(manifest, unpacked)
     programs = folder / "runtime"
-    runtime.write(sources, programs)
-    entries = node.compiled(sources, programs, locked.arch, manifest.python.version)
     stored = storage.tree(unpacked, manifest.storage, sources)
+    runtime.write([*sources, *stored.values()], programs)
+    entries = node.compiled(sources, programs, locked.arch, manifest.python.version)
     packed, mount_point = storage.pack(stored, programs, locked.arch, locked.epoch)
     composed = node.base_tree([*entries, packed], [*folders(manifest), mount_point])
     licences = {**licence.of_debian(unpacked), **licence.of_wheels(unpacked)}
     files = {
-        "segment.cpio.lz4": initramfs.segment(composed.values(), locked.epoch, LEVEL),
+        "segments": _segments(composed, manifest.files.dense, locked.epoch),
         "vmlinuz": kmod.kernel(unpacked),
         "listing.json": msgspec.json.encode(listed(composed.values())),
         "storage.json": msgspec.json.encode(listed(storage.mounted(stored))),
@@ -123,6 +128,20 @@ def _build(manifest: NodeManifest, locked: Lock, contents: Mapping[str, bytes], 
     }
     for name, content in {**files, outputs.SUMS: outputs.checksums(files)}.items():
         write_durably(folder / name, content)
+
+
+def _segments(composed: Tree, dense: Sequence[str], epoch: int) -> bytes:
+    """The files that `dense` names in an archive of their own, with the folders above them, then all else."""
+    every = list(composed.values())
+    for glob in dense:
+        if len(tree.drop(every, (glob,), ())) == len(every):
+            raise ManifestError(f"cannot find {glob}: no file of the base fits it; correct [files] dense")
+    rest = tree.drop(every, dense, ())
+    chosen = composed.keys() - {entry.path for entry in rest}
+    above = {str(parent) for path in chosen for parent in PurePosixPath(path).parents}
+    first = [entry for path, entry in composed.items() if path in chosen | above]
+    packed = initramfs.dense_segment(first, epoch, first_inode=_DENSE_INODES) if chosen else b""
+    return packed + initramfs.segment(rest, epoch, LEVEL)
 
 
 def _prune(folder: Path) -> None:

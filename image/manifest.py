@@ -42,11 +42,15 @@ class Python(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The kernel's package ({arch} is replaced), the modules wanted from it, and its command line."""
+    """The kernel's package ({arch} is replaced), the modules wanted from it, and its command line.
+
+    `before` are modules to load before some of them.
+    """
 
     package: str
     modules: tuple[str, ...]
     cmdline: str
+    before: Mapping[str, tuple[str, ...]] = {}
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,11 +69,13 @@ class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Globs over paths without a leading slash: `drop` removes, `keep` protects from `drop`.
 
+    `dense` names what a node's base packs as small as it can be, for a slower boot.
     `*` also matches slashes, as in fnmatch(3) without FNM_PATHNAME.
     """
 
     drop: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ()
 
 
 class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

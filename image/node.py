@@ -57,7 +57,7 @@ def unpack(lock: Lock, contents: Mapping[str, bytes]) -> list[Entry]:
 
 def base_sources(manifest: NodeManifest, unpacked: Sequence[Entry]) -> list[Entry]:
     """What of the packages goes into the base, before byte-compiling; the storage part's packages do not."""
-    modules = kmod.take(unpacked, manifest.kernel.modules)
+    modules = kmod.take(unpacked, manifest.kernel.modules, manifest.kernel.before)
     apart = set(manifest.storage.packages)
     system = [
         entry

@@ -31,10 +31,13 @@ def test_unpacking_gives_what_was_packed(entries: list[Entry], epoch: int) -> No
     assert list(cpio.unpack(cpio.pack(entries, epoch))) == entries
 
 
-@given(st.lists(ENTRIES, max_size=3))
-def test_segments_unpack_one_behind_the_other(segments: list[list[Entry]]) -> None:
-    archive = b"".join(initramfs.segment(entries, 1, level=3) for entries in segments)
-    assert list(initramfs.entries(archive)) == [entry for entries in segments for entry in entries]
+@given(st.lists(st.tuples(ENTRIES, st.booleans()), max_size=3))
+def test_segments_of_both_kinds_unpack_one_behind_the_other(segments: list[tuple[list[Entry], bool]]) -> None:
+    archive = b"".join(
+        initramfs.dense_segment(entries, 1, 1) if dense else initramfs.segment(entries, 1, level=3)
+        for entries, dense in segments
+    )
+    assert list(initramfs.entries(archive)) == [entry for entries, _ in segments for entry in entries]
 
 
 @given(st.lists(FILES, min_size=1, max_size=4), st.data())
@@ -54,8 +57,16 @@ def test_a_cut_initramfs_is_refused() -> None:
         list(initramfs.entries(archive + b"rubbish"))
     with pytest.raises(cpio.CpioError, match="is not LZ4"):
         list(initramfs.entries(archive[:8] + b"\xff" * (len(archive) - 8)))
-    with pytest.raises(cpio.CpioError, match="does not begin with an LZ4 frame"):
+    with pytest.raises(cpio.CpioError, match="begins with neither LZ4 nor Zstandard"):
         list(initramfs.entries(b"rubbish"))
+
+
+def test_a_cut_dense_segment_is_refused() -> None:
+    archive = initramfs.dense_segment([file("a", b"x" * 1000, "t")], 0, 1)
+    with pytest.raises(cpio.CpioError, match="the last segment is cut"):
+        list(initramfs.entries(archive[:-5]))
+    with pytest.raises(cpio.CpioError, match="is not Zstandard"):
+        list(initramfs.entries(archive[:6] + b"\xff" * (len(archive) - 6)))
 
 
 @pytest.mark.skipif(
