@@ -5,8 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from core0.linux import mounts
-from core0.linux.modules import Modules
+from core0.linux import mounts, tools
 
 _MODULES = ("overlay", "erofs")
 _FLAGS = mounts.ATTR_NOSUID | mounts.ATTR_NODEV
@@ -14,9 +13,7 @@ _FLAGS = mounts.ATTR_NOSUID | mounts.ATTR_NODEV
 
 def load_modules() -> None:
     """What mounting a root needs of the kernel."""
-    modules = Modules.of_running_kernel()
-    for name in _MODULES:
-        modules.load(name)
+    tools.load_modules(_MODULES)
 
 
 def build(folder: Path, layers: Sequence[int], users: int, first: int, size_mib: int) -> int:

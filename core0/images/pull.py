@@ -36,6 +36,7 @@ from core0.images.model import (
     PullError,
     Reference,
 )
+from core0.linux import tools
 
 _PIECE = 1 << 20
 _TIMEOUT = 20.0
@@ -236,9 +237,11 @@ def _convert(job: Job, diff_id: str, descriptor: Descriptor) -> None:
     """Turn a layer into `<folder>/<diff id's hex>.erofs`, which appears only when all was verified."""
     name = diff_id.removeprefix("sha256:")
     final, partial = Path(job.folder, f"{name}.erofs"), Path(job.folder, f"{name}.partial")
-    command = ["mkfs.erofs", "--quiet", "--tar=f", "--aufs", "-T0", "-Enoinline_data", str(partial)]
+    options = ("--quiet", "--tar=f", "--aufs", "-T0", "-Enoinline_data")
+    command = [tools.tool("mkfs.erofs"), *options, str(partial)]
+    pipe = subprocess.PIPE
     try:
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as maker:
+        with subprocess.Popen(command, env=tools.environment(), stdin=pipe, stderr=pipe) as maker:
             assert maker.stdin  # noqa: S101 — it is a pipe
             assert maker.stderr  # noqa: S101 — and so is it
             try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from core0.images.model import Image, Job, Outcome, PullError, parse_reference
-from core0.linux import files, mounts
+from core0.linux import files, mounts, tools
 from core0.linux.unprivileged import ask_unprivileged
 from core0.wire import paths
 
@@ -126,6 +126,7 @@ def close_all(descriptors: Sequence[int]) -> None:
 
 async def _run_puller(job: Job) -> Image:
     """Run the puller as its own user; its answer is checked like a stranger's."""
+    await asyncio.to_thread(tools.mount_tools)
     try:
         said, code = await ask_unprivileged("pull", msgspec.json.encode(job), _DEADLINE)
     except TimeoutError:

@@ -119,7 +119,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
     announce("supervise")
     log(phases.forbid_sysrq())
     gc.enable()
-    later = time.monotonic() + _LATER
+    later = time.monotonic() + (_LATER if phases.has_card() else 0.0)
     while True:
         due = min(supervisor.next_due() or math.inf, later)
         ready = selector.select(max(0.0, due - time.monotonic()) if due < math.inf else None)

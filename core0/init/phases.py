@@ -28,7 +28,7 @@ _NEEDED_LAST = ("virtio_rng", "virtio_balloon")
 # With its driver the kernel reads a disk, and it waits for these without end: nothing here may wait for the driver.
 # While one hangs since the boot, ATA disks do not appear (drivers/ata/libata-core.c, async_port_probe): machines with
 # both are rare.
-_OF_DISKS = ("virtio_blk",)
+_OF_DISKS = ("virtio_blk", "nvme")
 
 # Of each process, containers' included (the kernel's own hard limit for PID 1 is 4,096).
 _OPEN_FILES = 65536
@@ -166,8 +166,14 @@ def _of_present_devices(known: modules.Modules) -> Iterator[str]:
         yield from known.matching(modalias)
 
 
+def has_card() -> bool:
+    """Whether the kernel has a network card; without one, what comes late is what everybody waits for."""
+    root = "/sys/class/net"
+    return any(os.path.exists(f"{root}/{name}/device") for name in os.listdir(root))
+
+
 def load_late_drivers(boot: Boot) -> str:
-    """Load the modules that no boot waits for: of the root, then of the storage part (docs/image.md).
+    """Load the modules that no boot waits for: of the root, then of the storage part, network cards first.
 
     What a disk's controller brings forth is announced by uevents, as a disk that is plugged in later.
     """
@@ -177,7 +183,12 @@ def load_late_drivers(boot: Boot) -> str:
     failures = boot.modules.load_all(boot.later)
     tools.mount_tools(boot.modules)
     boot.modules.add(paths.STORAGE + modules.ROOT)
-    failures += boot.modules.load_all(dict.fromkeys(_of_present_devices(boot.modules)))
+    wanted = dict.fromkeys(_of_present_devices(boot.modules))
+    cards = [name for name in wanted if boot.modules.is_of_cards(name)]
+    boot.modules.waits = True  # they get their names in the order of their places
+    failures += boot.modules.load_all(cards)
+    boot.modules.waits = False
+    failures += boot.modules.load_all(name for name in wanted if name not in cards)
     return f"{len(boot.modules.loaded) - before} modules" + "".join(f"; {failure}" for failure in failures)
 
 

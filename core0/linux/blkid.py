@@ -11,7 +11,7 @@ import os
 
 import msgspec
 
-from core0.wire import paths
+from core0.linux import tools
 
 # What is wanted of superblocks and of partition tables (blkid.h).
 _LABEL, _UUID, _TYPE, _BAD_CHECKSUMS = 1 << 1, 1 << 3, 1 << 5, 1 << 10
@@ -148,15 +148,10 @@ _HANDLES = (
 _loaded: list[ctypes.CDLL] = []
 
 
-def _library() -> str:
-    """It is in the image's storage part."""
-    return f"{paths.STORAGE}/usr/lib/{os.uname().machine}-linux-gnu/libblkid.so.1"
-
-
 def _load() -> ctypes.CDLL:
     """The library with the types of its functions."""
     if not _loaded:
-        library = ctypes.CDLL(_library(), use_errno=True)
+        library = tools.library("libblkid.so.1")
         for name in _POINTERS:
             getattr(library, name).restype = ctypes.c_void_p
         for name in _TEXTS:

@@ -9,11 +9,9 @@ Source: libfdisk's documentation; sfdisk(8), INPUT FORMATS.
 import ctypes
 import os
 
-from core0.wire import paths
+from core0.linux import tools
 
 _WITHOUT_SYNC = 1
-# What libfdisk needs is loaded first, from the same place: no path of the loader leads there.
-_LIBRARIES = ("libblkid.so.1", "libfdisk.so.1")
 
 
 def write_table(device: str, script: tuple[str, ...]) -> None:
@@ -60,8 +58,7 @@ def _check(doing: str, result: int) -> None:
 
 def _load() -> ctypes.CDLL:
     """The library with the types of its functions."""
-    folder = f"{paths.STORAGE}/usr/lib/{os.uname().machine}-linux-gnu"
-    *_, library = (ctypes.CDLL(f"{folder}/{name}", use_errno=True) for name in _LIBRARIES)
+    library = tools.library("libfdisk.so.1", "libblkid.so.1")
     for name in ("fdisk_new_context", "fdisk_new_script_from_file"):
         getattr(library, name).restype = ctypes.c_void_p
     for name in ("write_disklabel", "unref_script", "unref_context"):

@@ -72,6 +72,10 @@ class Modules:
         )
         return list(dict.fromkeys(names))
 
+    def is_of_cards(self, name: str) -> bool:
+        """Whether a module is a driver of network cards."""
+        return any("/drivers/net/" in path for path in self.steps.get(name, ())[-1:])
+
     def load(self, name: str) -> None:
         """Load a module after the ones it needs; one that is loaded or built in already is fine.
 

@@ -2,7 +2,10 @@
 
 import ctypes
 
+from core0.linux import tools
+
 _LIBRARY = "libnftables.so.1"
+_NEEDED = ("libmnl.so.0", "libnftnl.so.11", "libxtables.so.12", "libjansson.so.4", "libgmp.so.10")
 
 
 class Nftables:
@@ -10,7 +13,7 @@ class Nftables:
 
     def __init__(self) -> None:
         try:
-            library = ctypes.CDLL(_LIBRARY)
+            library = tools.library(_LIBRARY, *_NEEDED)
         except OSError as error:
             raise OSError(f"cannot load {_LIBRARY}: {error}; the image lacks package libnftables1") from None
         library.nft_ctx_new.restype = ctypes.c_void_p

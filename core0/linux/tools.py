@@ -1,12 +1,14 @@
-"""The storage part of the image: drivers of disks, file systems, and the programs that make and look at them.
+"""The storage part of the image: drivers, programs and libraries of disks, containers and time.
 
 One EROFS file of the image, mounted at its first use, because most of a boot and many nodes need nothing of it
 (docs/image.md, "The storage part").
 """
 
+import ctypes
 import errno
 import fcntl
 import os
+from collections.abc import Iterable
 
 from core0.linux import mounts
 from core0.linux.modules import ROOT, Modules
@@ -45,6 +47,37 @@ def all_modules() -> Modules:
     return Modules.of_running_kernel(ROOT, paths.STORAGE + ROOT)
 
 
+def load_modules(names: Iterable[str]) -> None:
+    """Load modules of the image, the storage part's included, each after the ones it needs.
+
+    A machine without that part, which is none of ours, has its modules in its root.
+    """
+    if os.path.exists(paths.STORAGE_FILE):
+        mount_tools()
+    modules = all_modules()
+    for name in names:
+        modules.load(name)
+
+
+def library(name: str, *needed: str) -> ctypes.CDLL:
+    """Open a library of the storage part, or of this machine where that is not mounted.
+
+    Args:
+        name: its file name.
+        needed: those that it needs and the root does not have, each after its own: no path of the loader leads there.
+    """
+    folder = f"{paths.STORAGE}/{_libraries()}"
+    *_, opened = (
+        ctypes.CDLL(path if os.path.exists(path := f"{folder}/{one}") else one, use_errno=True)
+        for one in (*needed, name)
+    )
+    return opened
+
+
+def _libraries() -> str:
+    return f"usr/lib/{os.uname().machine}-linux-gnu"
+
+
 def tool(name: str) -> str:
     """The path of a program of the storage part.
 
@@ -63,7 +96,7 @@ def environment() -> dict[str, str]:
     """The whole environment for programs of the storage part: where their libraries are, and plain English."""
     return {
         "PATH": ":".join(f"{paths.STORAGE}/{folder}" for folder in _FOLDERS),
-        "LD_LIBRARY_PATH": f"{paths.STORAGE}/usr/lib/{os.uname().machine}-linux-gnu",
+        "LD_LIBRARY_PATH": f"{paths.STORAGE}/{_libraries()}",
         "LC_ALL": "C.UTF-8",
         "DM_DISABLE_UDEV": "1",  # the device mapper makes its nodes itself
     }

@@ -11,8 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from core0.linux import netlink
-from core0.linux.modules import Modules
+from core0.linux import netlink, tools
 from core0.linux.netlink import AddressChanges, End, Netlink
 from core0.networks import filter as packet_filter
 from core0.networks.addresses import free_host, free_ipv4, free_ipv6
@@ -317,9 +316,7 @@ class Networks:
     def _need_filter(self) -> packet_filter.Filter:
         """The packet filter, made with the first container: a boot does not wait for it."""
         if not self._filter:
-            modules = Modules.of_running_kernel()
-            for name in ("veth", *packet_filter.MODULES):
-                modules.load(name)
+            tools.load_modules(("veth", *packet_filter.MODULES))
             self._filter = packet_filter.Filter(policy_of(*one) for one in self._networks.items())
             for attachment, ports in self._resumed.values():
                 self._filter.attach(attachment)

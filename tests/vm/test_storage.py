@@ -32,12 +32,13 @@ async def workbench(
     [
         (("btrfs", "--version"), "btrfs-progs v"),
         (("mkfs.btrfs", "--version"), "mkfs.btrfs"),
-        (("sfdisk", "--version"), "sfdisk from util-linux"),
         (("wipefs", "--version"), "wipefs from util-linux"),
         (("partx", "--version"), "partx from util-linux"),
         (("cryptsetup", "--version"), "cryptsetup 2."),
         (("smartctl", "--version"), "smartctl 7."),
         (("hdparm", "-V"), "hdparm v"),
+        (("mkfs.erofs", "--version"), "mkfs.erofs (erofs-utils) 1."),
+        (("chronyd", "--version"), "chronyd (chrony) version 4."),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
@@ -49,7 +50,8 @@ async def test_each_program_finds_its_libraries(
 
 async def test_a_partition_becomes_a_btrfs_that_keeps_a_file(workbench: Workbench) -> None:
     assert await workbench.do("load", "btrfs") == ""
-    await workbench.do("sfdisk", "/dev/vda", "label: gpt\n,,L\n")
+    await workbench.do("partition", "/dev/vda", "label: gpt", "type=L")
+    await workbench.do("partx", "--update", "/dev/vda")
     await workbench.do("mkfs.btrfs", "-L", "pool", "--csum", "xxhash", "/dev/vda1")
     assert "btrfs" in await workbench.do("wipefs", "--output", "TYPE", "/dev/vda1")
     await workbench.do("mount", "/dev/vda1", "/run/pool", "btrfs")

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path += ["/usr/lib/zeronode/site", "/usr/lib/zeronode"]
 
 from core0.init.phases import Boot, mount_kernel_files
-from core0.linux import mounts, tools, uevents
+from core0.linux import fdisk, mounts, tools, uevents
 from core0.linux.modules import Modules
 
 
@@ -46,12 +46,10 @@ def obey(words: list[str]) -> dict[str, object]:
     try:
         if verb in VERBS:
             return {"code": 0, "out": VERBS[verb](*rest)}
-        # sfdisk reads the table from its standard input: here it is the last word
-        text = rest.pop() if verb == "sfdisk" and len(rest) == 2 else ""
         done = subprocess.run(
             [tools.tool(verb), *rest],
             env=tools.environment(),
-            input=text,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -72,6 +70,12 @@ def load_drivers() -> str:
     known = tools.all_modules()
     found = [name for alias in uevents.present_modaliases(known.buses) for name in known.matching(alias)]
     return "\n".join(known.load_all(dict.fromkeys(found)))
+
+
+def partition(device: str, *script: str) -> str:
+    """Write a new partition table."""
+    fdisk.write_table(device, script)
+    return ""
 
 
 def mount(source: str, target: str, kind: str) -> str:
@@ -108,7 +112,8 @@ def mount_tools() -> str:
 
 
 VERBS: dict[str, Callable[..., str]] = {
-    function.__name__: function for function in (load, load_drivers, mount, mount_tools, listing, read, write)
+    function.__name__: function
+    for function in (load, load_drivers, partition, mount, mount_tools, listing, read, write)
 }
 
 if __name__ == "__main__":
