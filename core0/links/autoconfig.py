@@ -69,10 +69,6 @@ class Autoconfiguration:
         told = [name for lease in self._leases.values() for name in lease.nameservers]
         return tuple(dict.fromkeys((*advertised, *told)))[:_MOST_NAMESERVERS]
 
-    def lease(self, index: int) -> Lease6 | None:
-        """What DHCPv6 gave a link, by its index."""
-        return self._leases.get(index)
-
     def ask(self, links: Sequence[SeenLink]) -> None:
         """Ask the routers of these links to advertise now: what they said before this began was not heard."""
         for link in links:

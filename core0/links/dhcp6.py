@@ -11,7 +11,7 @@ import time
 
 import msgspec
 
-from core0.links.dhcp import NoAnswerError
+from core0.links.dhcp import NoAnswerError, ask
 from core0.links.model import Lease6
 
 SOLICIT, ADVERTISE, REQUEST, RENEW, REPLY, INFORMATION_REQUEST = 1, 2, 3, 5, 7, 11
@@ -25,8 +25,6 @@ _DUID_LL, _ETHERNET = 3, 1
 _SERVERS, _SERVER_PORT, _CLIENT_PORT = "ff02::1:2", 547, 546
 _LONGEST_DUID = 130
 
-# Seconds to wait for an answer, doubling (RFC 8415 section 7.6 begins with 1 for what is sent here).
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 16.0
 # How long other configuration holds if the server does not say (RFC 8415 section 21.23), and at least.
 _REFRESH_SECONDS, _LEAST_REFRESH = 86400, 600
 
@@ -179,15 +177,15 @@ class Client:
         return lease
 
     async def _exchange(self, kind: int, options: dict[int, bytes], answer: int, attempts: int) -> Message:
-        transaction, begun, wait = os.urandom(3), time.monotonic(), _FIRST_WAIT
-        for _ in range(attempts):
+        transaction, begun = os.urandom(3), time.monotonic()
+
+        def send() -> None:
             self._send(kind, transaction, options, time.monotonic() - begun)
-            try:
-                async with asyncio.timeout(wait):
-                    return await self._receive(transaction, answer)
-            except TimeoutError:
-                wait = min(wait * 2, _LONGEST_WAIT)
-        raise NoAnswerError(f"no DHCPv6 server answered on {self._link}")
+
+        answered = await ask(send, lambda: self._receive(transaction, answer), attempts)
+        if answered is None:
+            raise NoAnswerError(f"no DHCPv6 server answered on {self._link}")
+        return answered
 
     def _send(self, kind: int, transaction: bytes, options: dict[int, bytes], elapsed: float) -> None:
         own = {

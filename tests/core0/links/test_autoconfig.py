@@ -52,14 +52,14 @@ def test_addresses_and_name_servers_come_from_dhcp_where_the_router_says_so(
     in_fresh_network(f"""LEASES = '{tmp_path}/leases'
 {_SITUATION}
 async def main():
-    await follow(lambda: auto.lease(index))
+    await follow(lambda: auto._leases.get(index))
     auto.close()
 server = router('2001:db8::50,2001:db8::50,64,300')
 try:
     asyncio.run(main())
 finally:
     server.terminate(); server.wait()
-assert auto.lease(index).address == '2001:db8::50/128'
+assert auto._leases.get(index).address == '2001:db8::50/128'
 assert auto.nameservers == ('2001:db8::53',)
 assert '2001:db8::50/128' in [address.interface for address in rtnetlink.addresses() if address.index == index]
 assert 'network: cli: Has 2001:db8::50/128 by DHCPv6; name servers: 2001:db8::53' in told, told
@@ -78,7 +78,7 @@ try:
     asyncio.run(main())
 finally:
     server.terminate(); server.wait()
-assert auto.nameservers == ('2001:db8::53',) and auto.lease(index) is None and not told, told
+assert auto.nameservers == ('2001:db8::53',) and auto._leases.get(index) is None and not told, told
 """)
 
 
@@ -87,13 +87,13 @@ def test_who_says_that_dhcp_has_more_and_does_not_answer_is_told_and_asked_again
 ) -> None:
     in_fresh_network(f"""LEASES = '{tmp_path}/leases'
 {_SITUATION}
-import core0.links.dhcp6 as dhcp6
-dhcp6._FIRST_WAIT = dhcp6._LONGEST_WAIT = 0.05
+from core0.links import dhcp, dhcp6
+dhcp.FIRST_WAIT = dhcp.LONGEST_WAIT = 0.05
 dhcp6._SERVER_PORT = 9
 async def main():
     await follow(lambda: any('trying again in 2 s' in line for line in told))
     dhcp6._SERVER_PORT = 547
-    await follow(lambda: auto.lease(index))
+    await follow(lambda: auto._leases.get(index))
     auto.close()
 server = router('2001:db8::50,2001:db8::50,64,300')
 try:
@@ -108,10 +108,10 @@ def test_what_a_link_had_ends_with_it(in_fresh_network, tmp_path) -> None:
     in_fresh_network(f"""LEASES = '{tmp_path}/leases'
 {_SITUATION}
 async def main():
-    await follow(lambda: auto.lease(index) and auto.nameservers)
+    await follow(lambda: auto._leases.get(index) and auto.nameservers)
     run('ip', 'link', 'del', 'cli')
     await follow(lambda: not auto.nameservers)
-    assert auto.lease(index) is None
+    assert auto._leases.get(index) is None
     auto.close()
 server = router('2001:db8::50,2001:db8::50,64,300')
 try:
