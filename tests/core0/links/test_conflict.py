@@ -1,6 +1,5 @@
 """Duplicate addresses: packets, and what a neighbour's kernel says when it is asked."""
 
-import shutil
 import struct
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core0.links.conflict import Packet, decode, encode_probe, is_claim
+from tests.core0 import dnsmasq
 
 OWN, OTHER = b"\x52\x54\0\0\0\7", b"\x52\x54\0\0\0\x08"
 FIVE, SIX, NONE = b"\x0a\0\0\5", b"\x0a\0\0\6", bytes(4)
@@ -88,15 +88,15 @@ def test_a_neighbour_that_has_the_address_is_found(
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+@pytest.mark.skipif(not dnsmasq.IS_THERE, reason=dnsmasq.REASON)
 def test_an_address_that_a_neighbour_has_is_declined_and_another_one_used(in_fresh_network, tmp_path) -> None:
     """The server gives the neighbour's address first: it does not look, and knows no lease of it."""
     name = f"zn-test-{tmp_path.name}"[-40:]
     in_fresh_network(f"""
-import asyncio, subprocess
+import asyncio
 from core0.links import manager
 from core0.links.manager import Links
-def run(*words): subprocess.run(words, check=True)
+from tests.core0.dnsmasq import run, serving
 run('ip', 'link', 'add', 'lan', 'type', 'bridge')
 run('ip', 'addr', 'add', '10.9.0.1/24', 'dev', 'lan')
 run('ip', 'netns', 'add', {name!r})
@@ -108,9 +108,6 @@ try:
     run('ip', '-n', {name!r}, 'addr', 'add', '10.9.0.50/24', 'dev', 'far')
     run('ip', '-n', {name!r}, 'link', 'set', 'far', 'up')
     for link in ('lan', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
-    server = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--user=root',
-        '--interface=lan', '--bind-interfaces', '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300', '--no-ping',
-        '--dhcp-sequential-ip', '--dhcp-leasefile={tmp_path}/leases', '--pid-file='])
     manager._BREATH, manager._DECLINED, manager._FIRST_DELAY, manager._LONGEST_DELAY = 0, 0.01, 0.01, 0.01
     told = []
     links = Links(lambda *words: told.append(': '.join(words)), told.append, '{tmp_path}/kept', '{tmp_path}/links')
@@ -122,8 +119,10 @@ try:
             while links._leases.get(link.index, manager.Lease('', None, (), '', 0)).address != '10.9.0.51/24':
                 await asyncio.sleep(0.05)
         keeping.cancel()
+    range_ = '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300'
     try:
-        asyncio.run(until_leased())
+        with serving({str(tmp_path)!r}, range_, '--dhcp-sequential-ip', link='lan'):
+            asyncio.run(until_leased())
     except TimeoutError:
         raise AssertionError(told[:9]) from None
     links.close()
@@ -131,5 +130,4 @@ try:
     assert 'the server gave 10.9.0.50/24, which machine' in refusals[0], told
 finally:
     run('ip', 'netns', 'del', {name!r})
-    server.terminate(); server.wait()
 """)
