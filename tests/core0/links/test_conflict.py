@@ -94,7 +94,7 @@ def test_an_address_that_a_neighbour_has_is_declined_and_another_one_used(in_fre
     name = f"zn-test-{tmp_path.name}"[-40:]
     in_fresh_network(f"""
 import asyncio
-from core0.links import manager
+from core0.links import leases
 from core0.links.manager import Links
 from tests.core0.dnsmasq import run, serving
 run('ip', 'link', 'add', 'lan', 'type', 'bridge')
@@ -108,15 +108,15 @@ try:
     run('ip', '-n', {name!r}, 'addr', 'add', '10.9.0.50/24', 'dev', 'far')
     run('ip', '-n', {name!r}, 'link', 'set', 'far', 'up')
     for link in ('lan', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
-    manager._BREATH, manager._DECLINED, manager._FIRST_DELAY, manager._LONGEST_DELAY = 0, 0.01, 0.01, 0.01
+    leases._BREATH, leases._DECLINED, leases._FIRST_DELAY, leases._LONGEST_DELAY = 0, 0.01, 0.01, 0.01
     told = []
     links = Links(lambda *words: told.append(': '.join(words)), told.append, '{tmp_path}/kept', '{tmp_path}/links')
     async def until_leased():
         link = next(link for link in links._rtnetlink.links() if link.name == 'cli')
-        seen = manager.SeenLink(link.index, 'cli', link.address, True, True, frozenset())
-        keeping = asyncio.create_task(links._keep_lease(seen))
+        seen = leases.SeenLink(link.index, 'cli', link.address, True, True, frozenset())
+        keeping = asyncio.create_task(links._leases._keep_lease(seen))
         async with asyncio.timeout(50):
-            while links._leases.get(link.index, manager.Lease('', None, (), '', 0)).address != '10.9.0.51/24':
+            while links._leases.held.get(link.index, leases.Lease('', None, (), '', 0)).address != '10.9.0.51/24':
                 await asyncio.sleep(0.05)
         keeping.cancel()
     range_ = '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300'
