@@ -36,6 +36,9 @@ class Keep(Protocol):
 class Network(Protocol):
     """The node's own links; each of these raises RefusedError, and has changed nothing then."""
 
+    async def prepare(self, config: NetworkConfig) -> None:
+        """Have at hand what a change to a config needs."""
+
     def change(self, config: NetworkConfig) -> None:
         """Bring them to a config as a whole, or leave them as they are."""
 
@@ -199,6 +202,7 @@ class Configs:
             detail = f"cannot set the config: it comes from {self._address} (zn.config)"
             raise RefusedError(Refusal(409, "conflict", detail, "change it there and reboot the node"))
         self._begin()
+        await self._network.prepare(config.network)
         if trial is not None:
             self._try(config, trial)
             return self.status()

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from core0.links.apply import apply
+from core0.links.apply import apply, load, missing
 from core0.links.leases import Leases
 from core0.links.model import Action, Conversation, SeenLink
 from core0.links.observe import observe, own
@@ -23,7 +23,7 @@ from core0.wire.network import CONTAINER_LINKS
 
 if TYPE_CHECKING:
     from core0.links.autoconfig import Autoconfiguration
-    from core0.wire.link_config import NetworkConfig
+    from core0.wire.link_config import LinkConfig, NetworkConfig
 
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 _SETTLE = 0.05
@@ -81,6 +81,10 @@ class Links:
         """Refuse a config that can never be, or not with the links of now. Raises RefusedError with the field."""
         self._settings.check(config, observe(self._rtnetlink), self.taken())
 
+    async def prepare(self, config: "NetworkConfig") -> None:
+        """Load the drivers of the links that a config has made: before `change`, which could not wait for them."""
+        await self._load_drivers(config.links)
+
     def change(self, config: "NetworkConfig") -> None:
         """Bring the links to a config; if the kernel refuses any of it, they are brought back.
 
@@ -125,6 +129,7 @@ class Links:
         delay = _FIRST_DELAY
         while True:
             self._wake.clear()
+            await self._load_drivers(self._settings.links)
             refused = self._reconcile()
             delay = min(delay * 2, _LONGEST_DELAY) if refused else _FIRST_DELAY
             with contextlib.suppress(TimeoutError):
@@ -133,6 +138,12 @@ class Links:
             if self._defect:
                 raise self._defect
             await asyncio.sleep(_SETTLE)
+
+    async def _load_drivers(self, links: "Mapping[str, LinkConfig]") -> None:
+        """In a thread; what fails here fails again for the link that needs it, and is told there."""
+        if kinds := missing(link.kind for link in links.values()):
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(load, kinds)
 
     def _hear(self) -> None:
         """Look at the links again, but not for containers' links: there may be thousands."""

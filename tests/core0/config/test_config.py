@@ -101,13 +101,19 @@ class Links:
 
     def __init__(self) -> None:
         self.taken: list[NetworkConfig] = []
+        self.prepared: list[NetworkConfig] = []
+
+    async def prepare(self, config: NetworkConfig) -> None:
+        self.prepared.append(config)
 
     def change(self, config: NetworkConfig) -> None:
+        assert config in self.prepared, "no change waits for drivers"
+        self.adopt(config)
+
+    def adopt(self, config: NetworkConfig) -> None:
         if "never" in config.links:
             raise conflict("cannot use the config: never", "never", "/network/links/never")
         self.taken.append(config)
-
-    adopt = change
 
 
 class Node:

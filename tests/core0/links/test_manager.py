@@ -1,6 +1,7 @@
 """The link manager when the kernel refuses: told, tried again, and the node daemon goes on."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from core0.links import dhcp, leases, manager
 from core0.links.leases import Leases
 from core0.links.manager import Links
 from core0.links.model import Action, AddAddress, Conversation, Lease, SeenLink
+from core0.wire.config import parse
 from core0.wire.network import CONTAINER_LINKS
 
 LINK = SeenLink(7, "eth0", "52:54:00:00:00:07", True, True, frozenset())
@@ -232,6 +234,21 @@ async def test_addresses_of_routers_are_told_once_and_so_are_those_that_another_
     seen[:] = [replace(LINK, routed=own)]
     links._reconcile()
     assert leased == ["2001:db8::7/64 on eth0"], "the first address is told, and no other"
+
+
+async def test_the_drivers_of_links_that_are_made_are_loaded_beside_the_loop(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[tuple[frozenset[str], bool]] = []
+
+    def load(kinds: frozenset[str]) -> None:
+        loaded.append((kinds, threading.current_thread() is threading.main_thread()))
+        raise OSError(2, "cannot load module bridge: there is none")
+
+    monkeypatch.setattr(manager, "load", load)
+    await links.prepare(parse("[network.links.br0]\nbridge = {}").network)
+    await links.prepare(parse("").network)
+    assert loaded == [({"bridge"}, False)]
 
 
 async def forever() -> None:
