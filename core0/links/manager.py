@@ -50,6 +50,7 @@ class Links:
         self._on_address = on_address
         self._leases = Leases(report, self._reconcile, self._reached, self._fail, kept)
         self._settings = Settings(report, settings)
+        self._wanted = Wanted((), frozenset(), {}, {})
         self._failing: dict[str, str] = {}
         # The subnets that no link may be given, by whose they are. Who has any says so.
         self.taken: Callable[[], Mapping[str, Sequence[str]]] = dict
@@ -72,6 +73,11 @@ class Links:
     def conversations(self) -> Mapping[int, Conversation]:
         """How each link's talk with DHCP servers stands, by its index; one without a carrier may have had none."""
         return self._leases.conversations
+
+    @property
+    def wanted(self) -> Wanted:
+        """The links as they shall be, since the last look at them."""
+        return self._wanted
 
     def seen(self) -> tuple[SeenLink, ...]:
         """The node's links as they are, cards first."""
@@ -181,6 +187,7 @@ class Links:
         return self._settle(self._settings.want(self._leases.held, landscape), landscape)
 
     def _settle(self, wanted: Wanted, landscape: Sequence[SeenLink]) -> dict[str, OSError]:
+        self._wanted = wanted
         self._tell_linkless(not any(link.is_card for link in landscape))
         return self._carry_out(plan(wanted.links, landscape))
 
