@@ -1,13 +1,19 @@
 """What the node does of what routers say, with dnsmasq as the independent router and DHCPv6 server."""
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
 
+from core0.links import autoconfig, dhcp6
+from core0.links.autoconfig import Autoconfiguration
+from core0.links.dhcp import NoAnswerError, RefusedError
+from core0.links.model import Lease6, SeenLink
+from core0.linux.netlink import Netlink
 from tests.core0 import dnsmasq
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not dnsmasq.IS_THERE, reason=dnsmasq.REASON),
-]
+LINK = SeenLink(7, "eth0", "52:54:00:00:00:07", True, True, frozenset())
+LEASE = Lease6("2001:db8::50/128", ("2001:db8::53",), "00030001", 500, 1000)
 
 # A router on `srv` as long as `main` goes on, and what follows it on `cli` until `done` says that it is enough.
 _SITUATION = """
@@ -45,6 +51,78 @@ def with_router(range_, main):
 """
 
 
+def on_a_cable(test: Callable[..., None]) -> Callable[..., None]:
+    """A test with a real router."""
+    return pytest.mark.root(pytest.mark.skipif(not dnsmasq.IS_THERE, reason=dnsmasq.REASON)(test))
+
+
+class Server:
+    """Stands for a DHCPv6 server, and for time: every pause is over at once, and `pauses` has it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, renewal: Exception, pauses: int) -> None:
+        self.asked: list[str] = []
+        self.pauses: list[float] = []
+        self.renewal = renewal
+        self.clock, self._most = 0.0, pauses
+        self.over = asyncio.Event()
+        monkeypatch.setattr(dhcp6.Client, "__init__", lambda *_: None)
+        monkeypatch.setattr(dhcp6.Client, "__exit__", lambda *_: None)
+        monkeypatch.setattr(dhcp6.Client, "acquire", lambda _: self._answer("new", None))
+        monkeypatch.setattr(dhcp6.Client, "renew", lambda _, lease: self._answer("renew", self.renewal))
+        monkeypatch.setattr(dhcp6.Client, "inform", lambda _: self._answer("inform", None))
+        monkeypatch.setattr(autoconfig, "now", lambda: self.clock)
+        monkeypatch.setattr(autoconfig.asyncio, "sleep", self._sleep)
+
+    async def _answer(self, kind: str, error: Exception | None) -> Lease6:
+        self.asked.append(kind)
+        if error:
+            raise error
+        return LEASE
+
+    async def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        if len(self.pauses) == self._most:
+            self.over.set()
+            await asyncio.Event().wait()
+        self.clock += seconds
+
+
+@pytest.mark.parametrize(
+    ("renewal", "pauses", "asked"),
+    [
+        pytest.param(
+            NoAnswerError("no DHCPv6 server answered on eth0"),
+            [500, 250, 125, 62.5, 60, 2.5, 500],
+            ["new", "renew", "renew", "renew", "renew", "renew", "new"],
+            id="nobody answers",
+        ),
+        pytest.param(
+            RefusedError("the DHCPv6 server refused 2001:db8::50/128"),
+            [500, 500],
+            ["new", "renew", "new"],
+            id="the server refuses",
+        ),
+    ],
+)
+async def test_a_lease_that_is_not_renewed_is_kept_until_it_ends_unless_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, renewal: Exception, pauses: list[float], asked: list[str]
+) -> None:
+    told: list[str] = []
+    with Netlink() as rtnetlink:
+        monkeypatch.setattr(rtnetlink, "apply", lambda _: None)
+        follower = Autoconfiguration(lambda *words: told.append(": ".join(words)), rtnetlink, told.append)
+        server = Server(monkeypatch, renewal, len(pauses))
+        keeping = asyncio.create_task(follower._keep(LINK, managed=True))
+        async with asyncio.timeout(10):
+            await server.over.wait()
+        keeping.cancel()
+        assert (server.asked, server.pauses) == (asked, pauses)
+        assert follower.nameservers == LEASE.nameservers
+        follower.close()
+    assert [line for line in told if f"Lease of 2001:db8::50/128 not renewed: {renewal}" in line]
+
+
+@on_a_cable
 def test_addresses_and_name_servers_come_from_dhcp_where_the_router_says_so(
     in_fresh_network, tmp_path
 ) -> None:
@@ -61,6 +139,7 @@ assert not defects
 """)
 
 
+@on_a_cable
 def test_a_router_that_advertises_all_is_asked_for_nothing_more(in_fresh_network, tmp_path) -> None:
     in_fresh_network(f"""FOLDER = '{tmp_path}'
 {_SITUATION}
@@ -71,6 +150,7 @@ assert auto.nameservers == ('2001:db8::53',) and auto._leases.get(index) is None
 """)
 
 
+@on_a_cable
 def test_who_says_that_dhcp_has_more_and_does_not_answer_is_told_and_asked_again(
     in_fresh_network, tmp_path
 ) -> None:
@@ -88,6 +168,7 @@ assert 'network: cli: No DHCPv6: no DHCPv6 server answered on cli; trying again 
 """)
 
 
+@on_a_cable
 def test_what_a_link_had_ends_with_it(in_fresh_network, tmp_path) -> None:
     in_fresh_network(f"""FOLDER = '{tmp_path}'
 {_SITUATION}
