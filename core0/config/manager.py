@@ -98,14 +98,13 @@ class Configs:
         self._operator = operator
         self._status = ConfigStatus("none", "", "there is none; 'zn config apply' gives one", NodeConfig())
         self._trial: Trial | None = None
+        self._trials = 0
         self._begun = False
 
     def status(self) -> ConfigStatus:
         """The config in force."""
-        if not self._trial:
-            return self._status
-        left = max(0.0, round(self._trial.ends - time.monotonic(), 1))
-        return msgspec.structs.replace(self._status, trial=left)
+        left = max(0.0, round(self._trial.ends - time.monotonic(), 1)) if self._trial else None
+        return msgspec.structs.replace(self._status, trial=left, trials=self._trials)
 
     async def run(self) -> None:
         """Apply what is kept; fetch what the command line names, until it is applied."""
@@ -242,6 +241,7 @@ class Configs:
         earlier = self._end_trial()
         before = earlier.before if earlier else self._status
         timer = asyncio.get_running_loop().call_later(seconds, self._go_back)
+        self._trials += 1
         self._trial = Trial(timer, time.monotonic() + seconds, config, before)
         why = (
             f"its links are tried for {seconds:.0f} s; 'zn config confirm' keeps it, else the node goes back"
