@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from core0.links.conflict import Packet, decode, encode_probe, is_claim
 from tests.core0 import dnsmasq
 
-OWN, OTHER = b"\x52\x54\0\0\0\7", b"\x52\x54\0\0\0\x08"
+OWN, OWN_TOO, OTHER = b"\x52\x54\0\0\0\7", b"\x52\x54\0\0\0\6", b"\x52\x54\0\0\0\x08"
 FIVE, SIX, NONE = b"\x0a\0\0\5", b"\x0a\0\0\6", bytes(4)
 
 
@@ -29,10 +29,11 @@ def test_a_probe_asks_for_the_address_and_claims_none() -> None:
         pytest.param(Packet(1, OTHER, NONE, SIX), False, id="somebody probes for another one"),
         pytest.param(Packet(1, OWN, NONE, FIVE), False, id="our own probe"),
         pytest.param(Packet(2, OWN, FIVE, NONE), False, id="our own answer"),
+        pytest.param(Packet(2, OWN_TOO, FIVE, NONE), False, id="the answer of our other card on the segment"),
     ],
 )
 def test_who_claims_an_address(packet: Packet, claims: bool) -> None:
-    assert is_claim(packet, OWN, FIVE) == claims
+    assert is_claim(packet, {OWN, OWN_TOO}, FIVE) == claims
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,24 @@ def test_a_neighbour_that_has_the_address_is_found(
     name = f"zn-test-{tmp_path.name}"[-40:]
     begin = f"NAME, ADDRESS, PAUSE = {name!r}, {address!r}, {pause}"
     in_fresh_network(f"{begin}\n{_WIRE}\nassert other == {other!r}, other")
+
+
+@pytest.mark.root
+def test_another_card_of_this_machine_on_the_segment_is_nobody_else(in_fresh_network) -> None:
+    in_fresh_network("""
+import asyncio
+from core0.links.conflict import find_other
+from tests.core0.dnsmasq import run
+run('ip', 'link', 'add', 'lan', 'type', 'bridge')
+for card in ('one', 'two'):
+    run('ip', 'link', 'add', card, 'type', 'veth', 'peer', 'name', card + '-port')
+    run('ip', 'link', 'set', card + '-port', 'master', 'lan', 'up')
+    run('ip', 'link', 'set', card, 'up')
+run('ip', 'link', 'set', 'lan', 'up')
+run('ip', 'address', 'add', '10.0.0.5/24', 'dev', 'one')
+run('ip', 'address', 'add', '10.0.0.6/24', 'dev', 'two')
+assert asyncio.run(find_other('one', '10.0.0.5', pause=0.3)) is None
+""")
 
 
 @pytest.mark.root
