@@ -23,23 +23,27 @@ _MANY = 1000
 
 
 @dataclass
-class _Keep:
+class StateInMemory:
     """A node's state that is nowhere: what is measured comes after it."""
 
     node: str = "0" * 32
     sections: dict[str, bytes] = field(default_factory=dict)
 
     def get(self, section: str) -> bytes | None:
+        """A section of the state."""
         return self.sections.get(section)
 
     def names(self, prefix: str = "") -> tuple[str, ...]:
+        """The sections whose names begin so."""
         return tuple(sorted(name for name in self.sections if name.startswith(prefix)))
 
     async def put(self, section: str, value: bytes) -> None:
+        """Write a section."""
         self.sections[section] = value
 
     async def remove(self, section: str) -> None:
-        del self.sections[section]
+        """Take a section away."""
+        self.sections.pop(section, None)
 
 
 def measure_network(runs: int) -> list[Measure]:
@@ -74,7 +78,7 @@ async def _measure(runs: int) -> list[Measure]:
     def users(_: str) -> Mapping[str, int]:
         return {}
 
-    networks = Networks(_Keep(), lambda *_: None, tuple, users)
+    networks = Networks(StateInMemory(), lambda *_: None, tuple, users)
     try:
         networks.attach(1, "default", 2, _container())  # makes the ruleset
         networks.detach(1)

@@ -17,7 +17,7 @@ def links(ctx: typer.Context, as_json: Json = False) -> None:
         print_json(found)
         return
     rows = [
-        (one.name, one.state, one.driver or "-", one.pci or "-", next(iter(one.addresses), "-"), one.why)
+        (one.name, one.state, _driver(one), one.pci or "-", next(iter(one.addresses), "-"), one.why)
         for one in found
     ]
     print_table(("link", "state", "driver", "pci", "address", "why"), rows, "no links")
@@ -35,6 +35,11 @@ def link(ctx: typer.Context, name: str, as_json: Json = False) -> None:
         print_table(("link", ""), _rows(found))
 
 
+def _driver(link: Link) -> str:
+    """Its driver, or what the config had made."""
+    return link.driver or ("-" if link.kind == "card" else link.kind)
+
+
 def _rows(link: Link) -> list[tuple[str, object]]:
     place = f"{link.pci} ({link.pci_id})" if link.pci else "-"
     speed = f"{link.speed_mbps} Mbit/s" if link.speed_mbps else "not told"
@@ -45,6 +50,9 @@ def _rows(link: Link) -> list[tuple[str, object]]:
         ("hardware address", link.mac or "-"),
         ("pci", place),
         ("driver", link.driver or "none"),
+        *([("vlan", f"{link.vlan} of {link.parent}")] if link.vlan else []),
+        *([("members", ", ".join(link.members) or "none")] if link.kind in ("bond", "bridge") else []),
+        *([("member of", link.master)] if link.master else []),
         ("firmware", link.firmware or "not told"),
         ("mtu", link.mtu or "-"),
         ("carrier", f"yes, {speed}" if link.carrier else "no"),

@@ -38,31 +38,30 @@ def apply(settings: Settings, config: NodeConfig, duration: float) -> ConfigStat
     Raises:
         Failure: if the node did not answer any more, or the person does not want the config: it went back, or will.
     """
-    call(
-        settings, lambda client: client.config()
-    )  # a node that does not answer before has nothing to go back to
+    # a node that does not answer before has nothing to go back to
+    before = call(settings, lambda client: client.config())
     ends = time.monotonic() + duration
-    if not asyncio.run(_try(settings, config, duration, ends)):
-        raise asyncio.run(_explain(settings, duration))
+    after = asyncio.run(_try(settings, config, duration, ends)) or asyncio.run(_return(settings, duration))
+    if after.state != "trying":
+        raise _explain(before, after, duration)
     if sys.stdin.isatty() and not typer.confirm("The node answers. Keep this config?", err=True):
         left = max(0.0, ends - time.monotonic())
         raise Failure(f"the config was not kept; the node goes back to the earlier one in {left:.0f} s")
     return call(settings, lambda client: client.confirm_config())
 
 
-async def _try(settings: Settings, config: NodeConfig, duration: float, ends: float) -> bool:
-    """Give the config, and see whether the node answers anew after it."""
+async def _try(settings: Settings, config: NodeConfig, duration: float, ends: float) -> ConfigStatus | None:
+    """Give the config; what the node says when it is asked anew, None if it does not answer as long as it tries."""
     try:
         async with asyncio.timeout(_PATIENCE), node_client(settings) as client:
             await client.put_config(config, duration)
     except (UnreachableError, TimeoutError):  # the change may have cut the way of its own answer
         typer.echo("No answer yet: the change may have cut the connection", err=True)
     while time.monotonic() < ends:
-        status = await _status(settings, min(_PATIENCE, max(0.1, ends - time.monotonic())))
-        if status:
-            return status.state == "trying"
+        if status := await _status(settings, min(_PATIENCE, max(0.1, ends - time.monotonic()))):
+            return status
         await asyncio.sleep(_PAUSE)
-    return False
+    return None
 
 
 async def _status(settings: Settings, patience: float) -> ConfigStatus | None:
@@ -74,16 +73,24 @@ async def _status(settings: Settings, patience: float) -> ConfigStatus | None:
         return None
 
 
-async def _explain(settings: Settings, duration: float) -> Failure:
-    """Wait for the node to answer again; why its config was not kept."""
+async def _return(settings: Settings, duration: float) -> ConfigStatus:
+    """Wait for the node to answer again, without the config. Raises Failure if it does not."""
     said = f"The node did not answer for {duration:.0f} s; waiting for it to go back to the earlier config"
     typer.echo(said, err=True)
     ends = time.monotonic() + _RETURN
     while time.monotonic() < ends:
         status = await _status(settings, _PATIENCE)
         if status and status.state != "trying":
-            said = f"with this config the node did not answer for {duration:.0f} s"
-            return Failure(f"{said}, and it went back to the earlier one; correct the config's links")
+            return status
         await asyncio.sleep(_PAUSE)
     said = f"cannot reach the node, though it should have gone back {_RETURN:.0f} s ago; see its console"
-    return Failure(said, ExitCode.UNREACHABLE)
+    raise Failure(said, ExitCode.UNREACHABLE)
+
+
+def _explain(before: ConfigStatus, after: ConfigStatus, duration: float) -> Failure:
+    """Why the node does not try the config."""
+    if after.trials <= before.trials:
+        said = "the node does not try the config: it was lost before the node had it, or the node began anew since"
+        return Failure(f"{said}; apply it again")
+    said = f"with this config the node did not answer for {duration:.0f} s"
+    return Failure(f"{said}, and it went back to the earlier one; correct the config's links")

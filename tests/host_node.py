@@ -72,6 +72,9 @@ class CheckedLinks:
         self._links = links
         self.taken: list[NetworkConfig] = []
 
+    async def prepare(self, config: NetworkConfig) -> None:
+        """Nothing: no link is made."""
+
     def change(self, config: NetworkConfig) -> None:
         """Check it with the links that there are."""
         self._links.check(config)

@@ -1,10 +1,11 @@
 """An Ethernet segment between machines, without privilege.
 
 Each card sends its frames as datagrams to a Unix socket of ours, and we repeat each frame to all others, like
-a hub. The cable of each card can be cut and mended.
+a hub. The cable of each card can be cut and mended, and the segment can be a bad one.
 """
 
 import asyncio
+import random
 import socket
 from collections import Counter
 from contextlib import suppress
@@ -12,10 +13,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from ci.qemu.spec import CardModel, SegmentNic
 
 # Ethernet with jumbo frames and a VLAN tag, and virtio's 64 KiB offload packets.
 _LARGEST_FRAME = 65_550
+
+
+class Quality(msgspec.Struct, frozen=True):
+    """What becomes of frames on their way, as tc-netem(8) has it.
+
+    Attributes:
+        loss: the share of frames that is lost.
+        late: the share of frames that others overtake.
+        delay: how many seconds those are late.
+        largest: bytes of the largest frame that comes through, its header included.
+    """
+
+    loss: float = 0.0
+    late: float = 0.0
+    delay: float = 0.02
+    largest: int = _LARGEST_FRAME
 
 
 class Segment:
@@ -24,6 +43,8 @@ class Segment:
     def __init__(self, folder: Path) -> None:
         """Make the segment; `frames` counts what each card has sent and the segment has passed on.
 
+        `quality` may be changed at any time; which frames suffer is the same each time.
+
         Args:
             folder: a folder for the sockets, with a short path (unix(7) allows 107 bytes in all).
         """
@@ -31,6 +52,8 @@ class Segment:
         self._ports: dict[str, socket.socket] = {}
         self._cut: set[str] = set()
         self.frames: Counter[str] = Counter()
+        self.quality = Quality()
+        self._chance = random.Random(1)  # noqa: S311 — the same frames in each run, no secret
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -42,6 +65,7 @@ class Segment:
         for port in self._ports.values():
             asyncio.get_running_loop().remove_reader(port)
             port.close()
+        self._ports.clear()  # of what is late nobody is left
 
     def nic(self, name: str, model: CardModel = "virtio") -> SegmentNic:
         """A card on this segment, for a machine's specification or `plug_nic`. Alone there, nobody answers it.
@@ -80,10 +104,17 @@ class Segment:
 
     def _repeat(self, sender: str) -> None:
         frame = self._ports[sender].recv(_LARGEST_FRAME)
-        if sender in self._cut:
+        quality = self.quality
+        if sender in self._cut or len(frame) > quality.largest or self._chance.random() < quality.loss:
             return
         self.frames[sender] += 1
         self._news.set()
+        if self._chance.random() < quality.late:
+            asyncio.get_running_loop().call_later(quality.delay, self._pass_on, sender, frame)
+        else:
+            self._pass_on(sender, frame)
+
+    def _pass_on(self, sender: str, frame: bytes) -> None:
         for name, port in self._ports.items():
             if name != sender and name not in self._cut:
                 self._send(port, self._folder / f"{name}.card", frame)

@@ -36,6 +36,9 @@ class Keep(Protocol):
 class Network(Protocol):
     """The node's own links; each of these raises RefusedError, and has changed nothing then."""
 
+    async def prepare(self, config: NetworkConfig) -> None:
+        """Have at hand what a change to a config needs."""
+
     def change(self, config: NetworkConfig) -> None:
         """Bring them to a config as a whole, or leave them as they are."""
 
@@ -95,14 +98,13 @@ class Configs:
         self._operator = operator
         self._status = ConfigStatus("none", "", "there is none; 'zn config apply' gives one", NodeConfig())
         self._trial: Trial | None = None
+        self._trials = 0
         self._begun = False
 
     def status(self) -> ConfigStatus:
         """The config in force."""
-        if not self._trial:
-            return self._status
-        left = max(0.0, round(self._trial.ends - time.monotonic(), 1))
-        return msgspec.structs.replace(self._status, trial=left)
+        left = max(0.0, round(self._trial.ends - time.monotonic(), 1)) if self._trial else None
+        return msgspec.structs.replace(self._status, trial=left, trials=self._trials)
 
     async def run(self) -> None:
         """Apply what is kept; fetch what the command line names, until it is applied."""
@@ -199,6 +201,7 @@ class Configs:
             detail = f"cannot set the config: it comes from {self._address} (zn.config)"
             raise RefusedError(Refusal(409, "conflict", detail, "change it there and reboot the node"))
         self._begin()
+        await self._network.prepare(config.network)
         if trial is not None:
             self._try(config, trial)
             return self.status()
@@ -238,6 +241,7 @@ class Configs:
         earlier = self._end_trial()
         before = earlier.before if earlier else self._status
         timer = asyncio.get_running_loop().call_later(seconds, self._go_back)
+        self._trials += 1
         self._trial = Trial(timer, time.monotonic() + seconds, config, before)
         why = (
             f"its links are tried for {seconds:.0f} s; 'zn config confirm' keeps it, else the node goes back"

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from core0.links.model import (
@@ -39,7 +40,7 @@ def apply(action: Action, rtnetlink: Netlink) -> None:
         case SetIpv6(link, on):
             _write_ipv6(link, on, action)
         case Create(_, wanted):
-            _load(wanted.kind)
+            load({wanted.kind})
             rtnetlink.apply([_creation(wanted)])
         case _:
             pass
@@ -119,14 +120,28 @@ def _write_ipv6(link: str, on: bool, action: Action) -> None:
 
 
 _modules: "list[Modules]" = []
+_loaded: set[str] = set()
 
 
-def _load(kind: str) -> None:
-    """Have the kernel know a kind of link: the drivers are in the image's storage part, which no boot waits for."""
+def missing(kinds: Iterable[str]) -> frozenset[str]:
+    """The kinds of links whose drivers this daemon did not load yet; "" is a card."""
+    return frozenset(kinds) - _loaded - {""}
+
+
+def load(kinds: Iterable[str]) -> None:
+    """Have the kernel know kinds of links: the drivers are in the image's storage part, which no boot waits for.
+
+    That is read from the image's memory, unpacked and checked: call it from a thread first.
+
+    Raises:
+        OSError: the image has no driver for one, or the kernel does not take it.
+    """
     from core0.linux.tools import all_modules, mount_tools
 
     if not _modules:
         mount_tools()
         _modules.append(all_modules())
         _modules[0].parameters["bonding"] = "max_bonds=0"  # it makes a bond0 of its own else
-    _modules[0].load(_MODULES[kind])
+    for kind in missing(kinds):
+        _modules[0].load(_MODULES[kind])
+        _loaded.add(kind)

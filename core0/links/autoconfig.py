@@ -6,13 +6,13 @@ That is name servers, which routers advertise or DHCPv6 tells, and addresses by 
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic as now
 
 import msgspec
 
 from core0.links import dhcp6
-from core0.links.dhcp import NoAnswerError
+from core0.links.dhcp import NoAnswerError, RefusedError
 from core0.links.model import Lease6, SeenLink
 from core0.linux import netlink, routers
 from core0.linux.netlink import ROUTER_MANAGED, Netlink
@@ -22,6 +22,8 @@ from core0.wire.control import Report
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 # A lease of seconds would otherwise be renewed without a pause.
 _LEAST_PAUSE = 10.0
+# Between two tries to renew a lease that nobody renewed.
+_LEAST_RENEWAL = 60.0
 # A router may name as many as it likes; who asks names uses the first three (resolv.conf(5)).
 _MOST_NAMESERVERS = 8
 
@@ -49,6 +51,8 @@ class Autoconfiguration:
         self._heard = Advertisements()
         self._clients: dict[int, _Asking] = {}
         self._leases: dict[int, Lease6] = {}
+        # When the address of each ends, of the monotonic clock.
+        self._ends: dict[int, float] = {}
         self._advertised: dict[tuple[int, str], float] = {}
 
     def fileno(self) -> int:
@@ -64,14 +68,10 @@ class Autoconfiguration:
     @property
     def nameservers(self) -> tuple[str, ...]:
         """Those that may be used now, each once; a link's own address says which link."""
-        now = time.monotonic()
-        advertised = [name for (_, name), until in self._advertised.items() if until > now]
+        moment = now()
+        advertised = [name for (_, name), until in self._advertised.items() if until > moment]
         told = [name for lease in self._leases.values() for name in lease.nameservers]
         return tuple(dict.fromkeys((*advertised, *told)))[:_MOST_NAMESERVERS]
-
-    def lease(self, index: int) -> Lease6 | None:
-        """What DHCPv6 gave a link, by its index."""
-        return self._leases.get(index)
 
     def ask(self, links: Sequence[SeenLink]) -> None:
         """Ask the routers of these links to advertise now: what they said before this began was not heard."""
@@ -102,13 +102,13 @@ class Autoconfiguration:
             name = f"{address}%{link}" if address.startswith("fe80:") else address
             self._advertised.pop((found.index, name), None)
             if found.seconds and len(self._advertised) < _MOST_NAMESERVERS:
-                self._advertised[found.index, name] = time.monotonic() + found.seconds
+                self._advertised[found.index, name] = now() + found.seconds
 
     def _forget(self, links: Iterable[int]) -> None:
         """What is over, or of a link that is gone."""
-        now, there = time.monotonic(), set(links)
+        moment, there = now(), set(links)
         self._advertised = {
-            key: until for key, until in self._advertised.items() if until > now and key[0] in there
+            key: until for key, until in self._advertised.items() if until > moment and key[0] in there
         }
 
     def _begin(self, link: SeenLink, flags: int) -> None:
@@ -118,7 +118,7 @@ class Autoconfiguration:
 
     def _end(self, index: int) -> None:
         self._clients.pop(index).task.cancel()
-        self._leases.pop(index, None)  # the kernel takes its address away when its time is over
+        self._drop(index)  # the kernel takes its address away when its time is over
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -132,23 +132,42 @@ class Autoconfiguration:
                 lease = await self._ask(link, managed=managed)
                 self._use(link, lease)
             except (NoAnswerError, OSError) as error:
+                if left := self._time_left(link):
+                    await self._wait_unrenewed(link, error, left)
+                    continue
                 self._report("network", link.name, f"No DHCPv6: {error}; trying again in {delay:.0f} s")
-                self._leases.pop(link.index, None)
+                if managed:  # what goes with others' addresses holds until something else is told
+                    self._drop(link.index)
                 await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 — spreads load, hides nothing
                 delay = min(delay * 2, _LONGEST_DELAY)
                 continue
             delay = _FIRST_DELAY
             await asyncio.sleep(max(lease.renew, _LEAST_PAUSE))
 
+    def _time_left(self, link: SeenLink) -> float:
+        """For how many seconds more a link may use the address that it has; the kernel takes it away then."""
+        return max(0.0, self._ends.get(link.index, 0.0) - now())
+
+    async def _wait_unrenewed(self, link: SeenLink, error: Exception, left: float) -> None:
+        """Keep an address that was not renewed as long as it holds, and wait half of that."""
+        address = self._leases[link.index].address
+        said = f"Lease of {address} not renewed: {error}; it holds for {left:.0f} s, asking again until then"
+        self._report("network", link.name, said)
+        await asyncio.sleep(min(max(left / 2, _LEAST_RENEWAL), left))
+
+    def _drop(self, index: int) -> None:
+        self._leases.pop(index, None)
+        self._ends.pop(index, None)
+
     async def _ask(self, link: SeenLink, *, managed: bool) -> Lease6:
-        held = self._leases.get(link.index)
         with dhcp6.Client(link.name, bytes.fromhex(link.hardware.replace(":", ""))) as client:
             if not managed:
                 return await client.inform()
-            if held:
+            if self._time_left(link):
+                held = self._leases[link.index]
                 try:
                     return await client.renew(held)
-                except NoAnswerError as error:
+                except RefusedError as error:
                     self._report("network", link.name, f"Lease of {held.address} not renewed: {error}")
             return await client.acquire()
 
@@ -157,6 +176,7 @@ class Autoconfiguration:
         held = self._leases.get(link.index)
         if lease.address:
             self._rtnetlink.apply([netlink.add_address(link.index, lease.address, seconds=lease.seconds)])
+            self._ends[link.index] = now() + lease.seconds
         self._leases[link.index] = lease
         if held is None or (held.address, held.nameservers) != (lease.address, lease.nameservers):
             told = ", ".join(lease.nameservers) or "none"

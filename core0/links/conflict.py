@@ -6,8 +6,11 @@ The node asks while it uses the address already: a boot waits for no silence. Th
 import asyncio
 import socket
 import struct
+from collections.abc import Collection, Iterator
 
 import msgspec
+
+from core0.linux.netlink import Netlink
 
 _ETH_P_ARP, _ETH_P_IP, _ETHERNET = 0x0806, 0x0800, 1
 _REQUEST, _REPLY = 1, 2
@@ -44,9 +47,16 @@ def decode(data: bytes) -> Packet | None:
     return Packet(operation, sender, sender_address, target_address)
 
 
-def is_claim(packet: Packet, hardware: bytes, address: bytes) -> bool:
-    """Whether somebody else says that the address is theirs, or is about to take it (RFC 5227 section 2.1.1)."""
-    if packet.sender == hardware:
+def is_claim(packet: Packet, own: Collection[bytes], address: bytes) -> bool:
+    """Whether somebody else says that the address is theirs, or is about to take it (RFC 5227 section 2.1.1).
+
+    Args:
+        packet: what was heard.
+        own: the hardware addresses of this machine. Where several of its cards are on one segment, the kernel answers
+            a question for any of its addresses by each of them (arp_ignore in ip-sysctl.rst).
+        address: which it is about.
+    """
+    if packet.sender in own:
         return False
     probes = packet.sender_address == _NO_ADDRESS and packet.target_address == address
     return packet.sender_address == address or (packet.operation == _REQUEST and probes)
@@ -72,19 +82,26 @@ async def find_other(link: str, address: str, probes: int = _PROBES, pause: floa
     with socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_ARP)) as wire:
         wire.bind((link, _ETH_P_ARP))
         hardware: bytes = wire.getsockname()[4]
+        own = {hardware, *_own_hardware()}
         for _ in range(probes):
             wire.sendto(encode_probe(hardware, packed), (link, _ETH_P_ARP, 0, _ETHERNET, _BROADCAST))
             try:
                 async with asyncio.timeout(pause):
-                    return (await _hear_claim(wire, hardware, packed)).hex(":")
+                    return (await _hear_claim(wire, own, packed)).hex(":")
             except TimeoutError:
                 continue
     return None
 
 
-async def _hear_claim(wire: socket.socket, hardware: bytes, address: bytes) -> bytes:
+def _own_hardware() -> Iterator[bytes]:
+    with Netlink() as rtnetlink:
+        for link in rtnetlink.links():
+            yield bytes.fromhex(link.address.replace(":", ""))
+
+
+async def _hear_claim(wire: socket.socket, own: Collection[bytes], address: bytes) -> bytes:
     loop = asyncio.get_running_loop()
     while True:
         packet = decode(await loop.sock_recv(wire, 2048))
-        if packet and is_claim(packet, hardware, address):
+        if packet and is_claim(packet, own, address):
             return packet.sender

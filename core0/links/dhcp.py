@@ -8,6 +8,8 @@ import asyncio
 import os
 import socket
 import struct
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -26,7 +28,10 @@ _MASK, _ROUTER, _NAMESERVERS, _REQUESTED, _SECONDS, _KIND, _SERVER, _WANTED = 1,
 _END, _PAD = 255, 0
 
 # Seconds to wait for an answer, doubling (RFC 2131 section 4.1 counts from 4; a first try on a quick link need not).
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 16.0
+# RFC 8415 section 7.6 begins with 1, too.
+FIRST_WAIT, LONGEST_WAIT = 1.0, 16.0
+
+_Answer = TypeVar("_Answer")
 
 
 class NoAnswerError(Exception):
@@ -172,6 +177,21 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+async def ask(
+    send: Callable[[], None], receive: Callable[[], Awaitable[_Answer]], attempts: int
+) -> _Answer | None:
+    """Send, wait for the answer, and send again after waits that double; None if no attempt had one."""
+    wait = FIRST_WAIT
+    for _ in range(attempts):
+        send()
+        try:
+            async with asyncio.timeout(wait):
+                return await receive()
+        except TimeoutError:
+            wait = min(wait * 2, LONGEST_WAIT)
+    return None
+
+
 class Client:
     """The exchange on one link, while its packet socket is open."""
 
@@ -225,15 +245,14 @@ class Client:
     ) -> Message:
         message = self._message(kind, options)
         packet = wrap(encode(message))
-        wait = _FIRST_WAIT
-        for _ in range(attempts):
+
+        def send() -> None:
             self._socket.sendto(packet, (self._link, _ETH_P_IP, 0, 1, _BROADCAST))
-            try:
-                async with asyncio.timeout(wait):
-                    return await self._receive(message.transaction, answers)
-            except TimeoutError:
-                wait = min(wait * 2, _LONGEST_WAIT)
-        raise NoAnswerError(f"no DHCP server answered on {self._link}")
+
+        answer = await ask(send, lambda: self._receive(message.transaction, answers), attempts)
+        if answer is None:
+            raise NoAnswerError(f"no DHCP server answered on {self._link}")
+        return answer
 
     async def _receive(self, transaction: int, kinds: tuple[int, ...]) -> Message:
         loop = asyncio.get_running_loop()

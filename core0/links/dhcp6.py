@@ -11,7 +11,7 @@ import time
 
 import msgspec
 
-from core0.links.dhcp import NoAnswerError
+from core0.links.dhcp import NoAnswerError, RefusedError, ask
 from core0.links.model import Lease6
 
 SOLICIT, ADVERTISE, REQUEST, RENEW, REPLY, INFORMATION_REQUEST = 1, 2, 3, 5, 7, 11
@@ -25,8 +25,6 @@ _DUID_LL, _ETHERNET = 3, 1
 _SERVERS, _SERVER_PORT, _CLIENT_PORT = "ff02::1:2", 547, 546
 _LONGEST_DUID = 130
 
-# Seconds to wait for an answer, doubling (RFC 8415 section 7.6 begins with 1 for what is sent here).
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 16.0
 # How long other configuration holds if the server does not say (RFC 8415 section 21.23), and at least.
 _REFRESH_SECONDS, _LEAST_REFRESH = 86400, 600
 
@@ -145,13 +143,14 @@ class Client:
         """Ask for an address and take the first server's.
 
         Raises:
-            NoAnswerError: nobody answers, or gives one.
+            NoAnswerError: nobody answers.
+            RefusedError: nobody gives one.
         """
         offer = await self._exchange(SOLICIT, {_IA_NA: self._association}, ADVERTISE, attempts)
         return await self._ask(REQUEST, self._usable(offer), attempts)
 
     async def renew(self, lease: Lease6, attempts: int = 4) -> Lease6:
-        """Have a lease for longer. Raises NoAnswerError: nobody answers, or the server does not want."""
+        """Have a lease for longer. Raises NoAnswerError: nobody answers; RefusedError: the server does not want."""
         return await self._ask(RENEW, lease, attempts)
 
     async def inform(self, attempts: int = 4) -> Lease6:
@@ -161,33 +160,33 @@ class Client:
     async def _ask(self, kind: int, lease: Lease6, attempts: int) -> Lease6:
         """Ask the server of a lease for just that."""
         if lease.address is None:
-            raise NoAnswerError("the DHCPv6 server has no address for this node")
+            raise RefusedError("the DHCPv6 server has no address for this node")
         packed = socket.inet_pton(socket.AF_INET6, lease.address.partition("/")[0])
         address = _ADDRESS.pack(packed, 0, 0)
         association = self._association + _OPTION.pack(_IAADDR, len(address)) + address
         options = {_SERVER: bytes.fromhex(lease.server), _IA_NA: association}
         granted = self._usable(await self._exchange(kind, options, REPLY, attempts))
         if granted.address is None:
-            raise NoAnswerError(f"the DHCPv6 server refused {lease.address}")
+            raise RefusedError(f"the DHCPv6 server refused {lease.address}")
         return granted
 
     def _usable(self, answer: Message) -> Lease6:
         lease = lease_of(answer)
         if lease is None:
             said = _refusal(answer)
-            raise NoAnswerError(f"the DHCPv6 server gave nothing{f': {said}' if said else ''}")
+            raise RefusedError(f"the DHCPv6 server gave nothing{f': {said}' if said else ''}")
         return lease
 
     async def _exchange(self, kind: int, options: dict[int, bytes], answer: int, attempts: int) -> Message:
-        transaction, begun, wait = os.urandom(3), time.monotonic(), _FIRST_WAIT
-        for _ in range(attempts):
+        transaction, begun = os.urandom(3), time.monotonic()
+
+        def send() -> None:
             self._send(kind, transaction, options, time.monotonic() - begun)
-            try:
-                async with asyncio.timeout(wait):
-                    return await self._receive(transaction, answer)
-            except TimeoutError:
-                wait = min(wait * 2, _LONGEST_WAIT)
-        raise NoAnswerError(f"no DHCPv6 server answered on {self._link}")
+
+        answered = await ask(send, lambda: self._receive(transaction, answer), attempts)
+        if answered is None:
+            raise NoAnswerError(f"no DHCPv6 server answered on {self._link}")
+        return answered
 
     def _send(self, kind: int, transaction: bytes, options: dict[int, bytes], elapsed: float) -> None:
         own = {

@@ -2,18 +2,46 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from core0.links.hardware import Controller, Hardware
 from core0.links.model import Conversation, Lease
 from core0.linux.netlink import Link as Device
-from core0.wire.links import Dhcp, Link, LinkState
+from core0.wire.links import Dhcp, Link, LinkKind, LinkState
 
 # Every link has one of its own accord; it leads to no other network (RFC 4291, 2.5.6).
 _LINK_LOCAL = "fe80:"
 _LOOK_AT_SERVER = "see that a DHCP server serves its network and has addresses left"
 
 
+class Role(msgspec.Struct, frozen=True):
+    """What a link is among the others, and what it shall be.
+
+    Attributes:
+        parent: of a VLAN the link that it is on, or "".
+        master: the bond or the bridge that it is a member of, or "".
+        members: of a bond or a bridge.
+        asks: whether it asks for an IPv4 address by DHCP.
+        up: whether it shall be up.
+    """
+
+    parent: str = ""
+    master: str = ""
+    members: tuple[str, ...] = ()
+    asks: bool = True
+    up: bool = True
+
+
+_ALONE = Role()
+
+
 def describe_device(
-    device: Device, addresses: Sequence[str], hardware: Hardware, talk: Conversation | None, now: float
+    device: Device,
+    addresses: Sequence[str],
+    hardware: Hardware,
+    talk: Conversation | None,
+    now: float,
+    role: Role = _ALONE,
 ) -> Link:
     """What a network device is to this node.
 
@@ -23,13 +51,14 @@ def describe_device(
         hardware: what stands behind it.
         talk: with DHCP servers.
         now: the moment, of the monotonic clock.
+        role: what it is among the others.
     """
-    state, why = _explain(device, addresses, talk, now)
+    state, why = _explain(device, addresses, talk, now, role)
     return Link(
         name=device.name,
         state=state,
-        why=why,
-        mac=device.address,
+        why=f"{_explain_kind(device, role)}{why}",
+        mac=device.permanent or device.address,
         pci=hardware.pci or None,
         pci_id=hardware.pci_id or None,
         driver=hardware.driver or None,
@@ -37,8 +66,13 @@ def describe_device(
         mtu=device.mtu,
         speed_mbps=hardware.speed_mbps if device.carrier else None,
         carrier=device.carrier,
+        kind=msgspec.convert(device.kind or "card", LinkKind),
+        vlan=device.vlan or None,
+        parent=role.parent or None,
+        members=role.members,
+        master=role.master or None,
         addresses=tuple(addresses),
-        dhcp=_dhcp(talk, device.carrier, now),
+        dhcp=_dhcp(talk, device.carrier, now) if role.asks else None,
     )
 
 
@@ -71,24 +105,58 @@ def _explain_controller(controller: Controller) -> tuple[LinkState, str]:
     return "no-driver", f"{said} has no driver in this image; {remedy}"
 
 
+def _explain_kind(device: Device, role: Role) -> str:
+    """What was made, in front of what is to be said of it."""
+    if device.kind == "vlan":
+        return f"VLAN {device.vlan} of {role.parent}: "
+    of = f" of {', '.join(role.members)}" if role.members else ""
+    return f"{device.kind}{of}: " if device.kind else ""
+
+
 def _explain(
-    device: Device, addresses: Sequence[str], talk: Conversation | None, now: float
+    device: Device, addresses: Sequence[str], talk: Conversation | None, now: float, role: Role
 ) -> tuple[LinkState, str]:
     if not device.is_up:
-        return (
-            "down",
-            "it is down: the kernel did not set it up; 'zn node events' tells why, or try another card",
-        )
+        return "down", _explain_down(device, role)
     if not device.carrier:
-        kept = f"; until then it keeps {_listed(addresses)}" if _reaching(addresses) else ""
-        return "no-carrier", f"it has no carrier: plug in its cable, or look at the other end's port{kept}"
+        return "no-carrier", _explain_dark(device, role, addresses)
+    if role.master:
+        return "up", f"it is a member of {role.master}, which has the addresses"
     if _reaching(addresses):
-        return "up", _explain_up(addresses, talk)
+        return "up", _explain_up(addresses, talk if role.asks else None)
+    if not role.asks:
+        return "up", "it has no address: its config gives it none, and lets it ask for none by DHCP"
     return "waiting", _explain_waiting(talk, now)
 
 
+def _explain_down(device: Device, role: Role) -> str:
+    if not role.up:
+        return f"it is down, as the config says of it{f' or of {role.parent}' if role.parent else ''}"
+    said = "it is down: the kernel did not set it up; 'zn node events' tells why"
+    return said if device.kind else f"{said}, or try another card"
+
+
+def _explain_dark(device: Device, role: Role, addresses: Sequence[str]) -> str:
+    """Why there is no carrier: of what was made, because of what it is made of."""
+    if device.kind == "bridge" and not role.members:
+        return f"{_explain_up(addresses, None)}; without members it reaches this node alone"
+    kept = f"; until then it keeps {_listed(addresses)}" if _reaching(addresses) else ""
+    return f"{_explain_cause(device, role)}{kept}"
+
+
+def _explain_cause(device: Device, role: Role) -> str:
+    if device.kind == "vlan":
+        return f"it has no carrier: see to {role.parent}"
+    if role.members:
+        return "it has no carrier: none of its members has one"
+    if device.kind == "bond":
+        return "it has no members: none of their cards is there; 'zn node events' tells which wait"
+    member = f"; it is a member of {role.master}" if role.master else ""
+    return f"it has no carrier: plug in its cable, or look at the other end's port{member}"
+
+
 def _explain_up(addresses: Sequence[str], talk: Conversation | None) -> str:
-    has = f"it has {_listed(addresses)}"
+    has = f"it has {_listed(addresses) or 'no address'}"
     if not talk:
         return has
     if talk.lease:

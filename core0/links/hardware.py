@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from core0.links.observe import driver_of, place_of
 from core0.linux import ethtool, files
 
-# A bus address: domain, bus, device, function.
-_PCI = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _VIRTIO = re.compile(r"virtio\d+")
 # The base class of network controllers.
 _NETWORK = 0x02
@@ -70,7 +69,7 @@ def read_controllers(
         find_modules: names the image's modules that are for a device, by its MODALIAS.
         root: where sysfs is.
     """
-    used = {_pci_of(root, name) for name in os.listdir(f"{root}/class/net")}
+    used = {place_of(f"{root}/class/net/{name}") for name in os.listdir(f"{root}/class/net")}
     return tuple(
         _controller(root, place, find_modules) for place in _network_places(root) if place not in used
     )
@@ -82,7 +81,7 @@ def _is_hardware(root: str, name: str) -> bool:
 
 def _hardware(root: str, name: str, firmware: Callable[[str], str]) -> Hardware:
     device = f"{root}/class/net/{name}"
-    pci = _pci_of(root, name)
+    pci = place_of(device)
     try:
         version = firmware(name)
     except OSError:  # a driver that tells nothing, a card that was pulled at this moment
@@ -90,16 +89,10 @@ def _hardware(root: str, name: str, firmware: Callable[[str], str]) -> Hardware:
     return Hardware(
         pci=pci,
         pci_id=_pci_id(f"{root}/bus/pci/devices/{pci}") if pci else "",
-        driver=_driver(f"{device}/device"),
+        driver=driver_of(f"{device}/device"),
         firmware=version,
         speed_mbps=_speed(f"{device}/speed"),
     )
-
-
-def _pci_of(root: str, name: str) -> str:
-    """The PCI function of a network device: the last one on its way, as bridges come before it."""
-    way = os.path.realpath(f"{root}/class/net/{name}/device").split("/")
-    return next((part for part in reversed(way) if _PCI.fullmatch(part)), "")
 
 
 def _network_places(root: str) -> Iterator[str]:
@@ -116,7 +109,7 @@ def _network_places(root: str) -> Iterator[str]:
 def _controller(root: str, place: str, find_modules: Callable[[str], Sequence[str]]) -> Controller:
     function = f"{root}/bus/pci/devices/{place}"
     device = _virtio_device(function) or function
-    driver = _driver(device)
+    driver = driver_of(device)
     modules = () if driver else tuple(find_modules(_text(f"{device}/modalias")))
     return Controller(place, _pci_id(function), driver, modules)
 
@@ -128,13 +121,6 @@ def _virtio_device(function: str) -> str | None:
     except FileNotFoundError:  # pulled at this moment
         return None
     return next((f"{function}/{name}" for name in names if _VIRTIO.fullmatch(name)), None)
-
-
-def _driver(device: str) -> str:
-    try:
-        return os.path.basename(os.readlink(f"{device}/driver"))
-    except OSError:
-        return ""
 
 
 def _pci_id(function: str) -> str:

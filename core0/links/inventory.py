@@ -1,26 +1,29 @@
 """Every link of the node with all that is known of it: reads the kernel and sysfs, never changes them."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from core0.links.explain import describe_controller, describe_device
+from core0.links.explain import Role, describe_controller, describe_device
 from core0.links.hardware import Hardware, read_controllers, read_devices
 from core0.links.model import Conversation
+from core0.links.wanted import Wanted
 from core0.linux.modules import ROOT, Modules
-from core0.linux.netlink import Address, Netlink
+from core0.linux.netlink import MARK, Address, Netlink
+from core0.linux.netlink import Link as Device
 from core0.wire import paths
 from core0.wire.links import Link
 
 
-def take_inventory(talks: Mapping[int, Conversation]) -> tuple[Link, ...]:
+def take_inventory(talks: Mapping[int, Conversation], wanted: Wanted) -> tuple[Link, ...]:
     """The node's links as its operator sees them.
 
     Asking a card may take as long as its driver likes: call it from a thread.
 
     Args:
         talks: with DHCP servers, by the link's index.
+        wanted: the links as they shall be.
     """
-    return (*_devices(talks), *find_unused())
+    return (*_devices(talks, wanted), *find_unused())
 
 
 def find_unused() -> tuple[Link, ...]:
@@ -29,16 +32,36 @@ def find_unused() -> tuple[Link, ...]:
     return tuple(describe_controller(controller) for controller in read_controllers(known.matching))
 
 
-def _devices(talks: Mapping[int, Conversation]) -> Iterable[Link]:
+def _devices(talks: Mapping[int, Conversation], wanted: Wanted) -> Iterable[Link]:
     hardware = read_devices()
     with Netlink() as rtnetlink:
         devices, addresses = rtnetlink.links(), rtnetlink.addresses()
     now = time.monotonic()
+    roles = find_roles(devices, wanted)
     for device in devices:
-        if not device.is_loopback and not device.kind:
+        if not device.is_loopback and (not device.kind or device.alias == MARK):
             own = _of_link(addresses, device.index)
             behind = hardware.get(device.name, Hardware())
-            yield describe_device(device, own, behind, talks.get(device.index), now)
+            yield describe_device(device, own, behind, talks.get(device.index), now, roles[device.index])
+
+
+def find_roles(devices: Sequence[Device], wanted: Wanted) -> dict[int, Role]:
+    """What each device is among the others, by its index; of one that came a moment ago the config says nothing."""
+    names = {device.index: device.name for device in devices}
+    members: dict[int, list[str]] = {}
+    for device in devices:
+        members.setdefault(device.master, []).append(device.name)
+    shall = {link.name: link for link in wanted.links}
+    return {
+        device.index: Role(
+            parent=names.get(device.parent, "") if device.kind == "vlan" else "",
+            master=names.get(device.master, ""),
+            members=tuple(members.get(device.index, ())),
+            asks=device.name in wanted.dhcp or device.name not in shall,
+            up=device.name not in shall or shall[device.name].is_up,
+        )
+        for device in devices
+    }
 
 
 def _of_link(addresses: Iterable[Address], index: int) -> tuple[str, ...]:

@@ -79,8 +79,8 @@ def _seen(
         vlan=link.vlan,
         bond=_bond(link, names),
         routes=frozenset(routes),
-        driver="" if link.kind else _driver(link.name),
-        path="" if link.kind else _path(link.name),
+        driver="" if link.kind else driver_of(f"{_DEVICES}/{link.name}/device"),
+        path="" if link.kind else place_of(f"{_DEVICES}/{link.name}"),
         routed=frozenset(one.interface for one in addresses if _is_routed(one)) - own,
         duplicates=frozenset(one.interface for one in addresses if one.duplicate),
     )
@@ -112,17 +112,18 @@ def _ipv6(name: str) -> bool | None:
         return None
 
 
-def _driver(name: str) -> str:
+def driver_of(device: str) -> str:
+    """The driver that has a device, by its folder in sysfs; "" for none."""
     try:
-        return os.path.basename(os.readlink(f"{_DEVICES}/{name}/device/driver"))
+        return os.path.basename(os.readlink(f"{device}/driver"))
     except OSError:  # it is made of software, or its driver just left
         return ""
 
 
-def _path(name: str) -> str:
-    """The last PCI address on the way to a device: that of the card, as a bridge's comes before."""
+def place_of(link: str) -> str:
+    """The last PCI address on the way to a link, by its place in sysfs: its card's, as a bridge's comes before."""
     try:
-        steps = os.readlink(f"{_DEVICES}/{name}").split("/")
+        steps = os.readlink(link).split("/")
     except OSError:
         return ""
     return next((step for step in reversed(steps) if step.count(":") == 2 and "." in step), "")

@@ -145,7 +145,7 @@ class _Landscape:
         is_up = link.up and (not link.vlan or lower[link.vlan.link].is_up)
         return WantedLink(
             self._names[name],
-            kind="vlan" if link.vlan else "bond" if link.bond else "bridge" if link.bridge else "",
+            kind=link.kind,
             parent=self._names[link.vlan.link] if link.vlan else "",
             vlan=link.vlan.id if link.vlan else 0,
             bond=self._bond(link),

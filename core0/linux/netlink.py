@@ -366,7 +366,7 @@ class Netlink:
         return _HEADER.pack(_HEADER.size + len(request.body), request.kind, flags, number, 0) + request.body
 
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
-        yield from _messages(self._socket.recv(1 << 18))
+        yield from messages(self._socket.recv(1 << 18))
 
     def _dump(self, request: Request) -> Iterator[tuple[int, bytes]]:
         number = self._next()
@@ -382,10 +382,10 @@ class Netlink:
                 yield kind, body
 
 
-class LinkChanges:
-    """Says which links of this network namespace, or their IPv6 addresses, changed; who hears it looks at all."""
+class Notifications:
+    """What the kernel tells of this network namespace by itself; each kind of it is of other groups (netlink(7))."""
 
-    _GROUPS = _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR
+    _GROUPS = 0
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -400,23 +400,35 @@ class LinkChanges:
         """Close the socket."""
         self._socket.close()
 
-    def links(self) -> set[int]:
-        """The numbers of the links since the last call; 0 is among them if notifications were lost."""
-        found: set[int] = set()
+    def _datagrams(self) -> Iterator[bytes]:
+        """Those that have come; an empty one where an overrun (ENOBUFS) lost some."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                data = self._receive_one()
-                found |= {_CHANGED.unpack_from(body)[0] for _, _, body in _messages(data)} if data else {0}
-        return found
+                data, sender = self._receive_one()
+                if sender == 0:  # the kernel, and no process
+                    yield data
 
-    def _receive_one(self) -> bytes:
-        """The next notifications; empty if an overrun (ENOBUFS) lost some."""
+    def _receive_one(self) -> tuple[bytes, int]:
         try:
-            return self._socket.recv(1 << 18)
+            data, (sender, _) = self._socket.recvfrom(1 << 18)
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-        return b""
+            return b"", 0
+        return data, sender
+
+
+class LinkChanges(Notifications):
+    """Says which links of this network namespace, or their IPv6 addresses, changed; who hears it looks at all."""
+
+    _GROUPS = _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR
+
+    def links(self) -> set[int]:
+        """The numbers of the links since the last call; 0 is among them if notifications were lost."""
+        found: set[int] = set()
+        for data in self._datagrams():
+            found |= {_CHANGED.unpack_from(body)[0] for _, _, body in messages(data)} if data else {0}
+        return found
 
 
 class AddressChanges(LinkChanges):
@@ -425,10 +437,12 @@ class AddressChanges(LinkChanges):
     _GROUPS = _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Each message of a datagram: its sequence number, kind and body."""
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Each message of a datagram: its sequence number, kind and body. One that is none ends them."""
     while len(data) >= _HEADER.size:
         length, kind, _, number, _ = _HEADER.unpack_from(data)
+        if length < _HEADER.size:
+            return
         yield number, kind, data[_HEADER.size : length]
         data = data[(length + 3) & ~3 :]
 

@@ -4,18 +4,17 @@ Sources: RFC 4861 (router advertisements), RFC 8106 (name servers in them), incl
 (`nduseroptmsg`), include/uapi/linux/if_link.h (`IFLA_INET6_FLAGS`), include/net/if_inet6.h (the flags).
 """
 
-import contextlib
-import errno
 import socket
 import struct
 from collections.abc import Iterator
 
 import msgspec
 
+from core0.linux.netlink import Notifications, messages
+
 _NEWNDUSEROPT = 68
 # Groups of rtnetlink(7), by bit: links' IPv6 properties (12), options of neighbour discovery (20).
 _IPV6_IFINFO, _ND_USEROPT = 1 << 11, 1 << 19
-_HEADER = struct.Struct("=IHHII")
 _USEROPT = struct.Struct("=BBHiBBHI")
 _RDNSS = 25
 _RDNSS_HEAD = struct.Struct("!BBHI")
@@ -32,37 +31,14 @@ class NameServers(msgspec.Struct, frozen=True):
     seconds: int
 
 
-class Advertisements:
-    """Tells what routers advertise on the links of this network namespace, as it comes."""
+class Advertisements(Notifications):
+    """Tells what routers advertise on the links of this network namespace, and when a link's flags changed."""
 
-    def __init__(self) -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._socket.bind((0, _ND_USEROPT | _IPV6_IFINFO))
-
-    def fileno(self) -> int:
-        """The descriptor to poll: readable when a router said something, or when a link's flags changed."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+    _GROUPS = _ND_USEROPT | _IPV6_IFINFO
 
     def pending(self) -> list[NameServers]:
         """What has come since. What was lost for want of room comes again with the next advertisement."""
         return [found for data in self._datagrams() for found in parse(data)]
-
-    def _datagrams(self) -> Iterator[bytes]:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                try:
-                    data, (sender, _) = self._socket.recvfrom(1 << 16)
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise
-                    continue
-                if sender == 0:  # the kernel, and no process
-                    yield data
 
 
 def solicit(index: int) -> None:
@@ -75,13 +51,9 @@ def solicit(index: int) -> None:
 
 def parse(data: bytes) -> Iterator[NameServers]:
     """The name servers in a datagram of rtnetlink messages."""
-    while len(data) >= _HEADER.size:
-        length, kind, _, _, _ = _HEADER.unpack_from(data)
-        if length < _HEADER.size:
-            return
+    for _, kind, body in messages(data):
         if kind == _NEWNDUSEROPT:
-            yield from _parse_options(data[_HEADER.size : length])
-        data = data[(length + 3) & ~3 :]
+            yield from _parse_options(body)
 
 
 def _parse_options(body: bytes) -> Iterator[NameServers]:

@@ -25,7 +25,6 @@ from core0.networks.checks import (
     overlap,
 )
 from core0.networks.model import (
-    CONTAINER_LINK_PREFIX,
     Attachment,
     Kept,
     hardware_of,
@@ -34,7 +33,7 @@ from core0.networks.model import (
 )
 from core0.networks.subnets import Subnet, parse_interface
 from core0.wire.control import RefusedError, Report, absent, conflict, taken
-from core0.wire.network import CONTAINER_LINKS, GATEWAY, GATEWAY_HARDWARE, packed
+from core0.wire.network import CONTAINER_LINK_PREFIX, CONTAINER_LINKS, GATEWAY, GATEWAY_HARDWARE, packed
 from core0.wire.networks import DEFAULT, Network, NetworkMember, NetworkSpec
 from core0.wire.state import NEWER_IMAGE
 from core0.wire.types import NetworkName, PublishedPort

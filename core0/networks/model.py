@@ -3,9 +3,8 @@
 import msgspec
 
 from core0.networks.subnets import Subnet, parse_subnet
+from core0.wire.network import CONTAINER_LINK_PREFIX
 from core0.wire.networks import Egress, EgressRule, NetworkSpec
-
-CONTAINER_LINK_PREFIX = "zc"
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,8 +11,9 @@ network, what was published, and what the network's own chain accepts; `input` l
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from core0.networks.model import CONTAINER_LINK_PREFIX, Attachment, Policy
+from core0.networks.model import Attachment, Policy
 from core0.networks.subnets import parse_subnet
+from core0.wire.network import CONTAINER_LINK_PREFIX
 from core0.wire.networks import INTERNET, EgressRule
 from core0.wire.types import PublishedPort
 

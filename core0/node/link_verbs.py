@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 async def _links(state: "NodeState", _: Call) -> Links:
-    return Links(await asyncio.to_thread(take_inventory, dict(state.links.conversations)))
+    talks, wanted = dict(state.links.conversations), state.links.wanted
+    return Links(await asyncio.to_thread(take_inventory, talks, wanted))
 
 
 async def _link(state: "NodeState", call: Call) -> Link:

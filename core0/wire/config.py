@@ -37,6 +37,7 @@ class ConfigStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         why: one plain sentence.
         config: what is in force, without secrets.
         trial: of one that is on trial the seconds until the node goes back to the earlier one by itself.
+        trials: how many were tried since the node daemon began: who lost an answer sees whether the node was asked.
     """
 
     state: ConfigState
@@ -44,6 +45,7 @@ class ConfigStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: str
     config: NodeConfig
     trial: float | None = None
+    trials: int = 0
 
 
 class ConfigCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -121,6 +121,11 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     up: bool = True
 
     @property
+    def kind(self) -> Literal["", "vlan", "bond", "bridge"]:
+        """What it is made as; "" is a card."""
+        return "vlan" if self.vlan else "bond" if self.bond else "bridge" if self.bridge else ""
+
+    @property
     def members(self) -> tuple[str, ...]:
         """The links that are its own: of a bond or a bridge."""
         joined = self.bond or self.bridge

@@ -9,6 +9,8 @@ LinkName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:@-]{1,32}$(?!\n)"
 
 LinkState = Literal["up", "waiting", "no-carrier", "down", "no-link", "no-driver"]
 
+LinkKind = Literal["card", "vlan", "bond", "bridge"]
+
 DhcpState = Literal["asking", "bound", "renewing", "unanswered", "refused", "failed", "no-carrier"]
 
 
@@ -40,8 +42,8 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: of the network device; the bus address of a controller without one.
-        state: `up` with an address, `waiting` for one, without a carrier, `down`; or what a controller lacks: a
-            network device, or a driver.
+        state: `up` with all that it shall have, `waiting` for an address, without a carrier, `down`; or what a
+            controller lacks: a network device, or a driver.
         why: one plain sentence on the state, with the remedy.
         mac: its hardware address in hexadecimal pairs.
         pci: its bus address, if it is on PCI.
@@ -51,6 +53,11 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         mtu: the largest packet in bytes.
         speed_mbps: of its carrier, in Mbit/s, if the driver tells it.
         carrier: whether it has one.
+        kind: `card`, or what the config had made: `vlan`, `bond`, `bridge`.
+        vlan: of a VLAN its number.
+        parent: of a VLAN the link that it is on.
+        members: of a bond or a bridge the links that are its own.
+        master: the bond or the bridge that it is a member of.
         addresses: IPv4 and IPv6, as `address/prefix length`.
         dhcp: how its talk with DHCP servers stands.
     """
@@ -66,6 +73,11 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mtu: int | None = None
     speed_mbps: int | None = None
     carrier: bool = False
+    kind: LinkKind = "card"
+    vlan: int | None = None
+    parent: str | None = None
+    members: tuple[str, ...] = ()
+    master: str | None = None
     addresses: tuple[str, ...] = ()
     dhcp: Dhcp | None = None
 

@@ -4,6 +4,8 @@ import socket
 
 # Numbers of containers' links begin here, far above what the kernel gives out itself: nobody has to ask for them.
 CONTAINER_LINKS = 1 << 20
+# What the names of the node's ends of them begin with.
+CONTAINER_LINK_PREFIX = "zc"
 
 # The router of every container, as routes name it: links are routed, no container sees another's frames.
 GATEWAY = "169.254.1.1"

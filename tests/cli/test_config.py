@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core0.wire.config import parse_signature
+from core0.client.client import NodeClient, UnreachableError
+from core0.wire.config import ConfigStatus, NodeConfig, parse_signature
 from tests.cli.conftest import Zn
 from tests.host_node import HostNode
 
@@ -95,6 +96,29 @@ def test_a_person_is_asked_whether_to_keep_a_config_that_is_tried(
     monkeypatch.setattr("sys.stdin", Person("y\n"))
     assert zn("config", "apply", str(file), "--try", "5m").code == 0
     assert "trying" not in zn("config", "show").out
+
+
+@pytest.mark.parametrize(
+    ("reached", "code", "said"),
+    [
+        pytest.param(False, 1, "it was lost before the node had it", id="the call is lost"),
+        pytest.param(True, 0, "No answer yet", id="the answer is lost"),
+    ],
+)
+def test_whether_the_node_had_the_config_is_told_apart(
+    served: HostNode, zn: Zn, file: Path, monkeypatch: pytest.MonkeyPatch, reached: bool, code: int, said: str
+) -> None:
+    put_config = NodeClient.put_config
+
+    async def lose(client: NodeClient, config: NodeConfig, trial: float | None = None) -> ConfigStatus:
+        if reached:
+            await put_config(client, config, trial)
+        raise UnreachableError("cannot reach the node: the connection was reset")
+
+    monkeypatch.setattr(NodeClient, "put_config", lose)
+    file.write_text(LINKS)
+    found = zn("config", "apply", str(file), "--try", "60s")
+    assert (found.code, said in found.err) == (code, True), found.err
 
 
 def test_links_that_cannot_be_are_refused_with_field_and_remedy(served: HostNode, zn: Zn, file: Path) -> None:

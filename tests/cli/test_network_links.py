@@ -7,7 +7,8 @@ import pytest
 
 from core0.links import inventory
 from core0.links.hardware import Controller, Hardware
-from core0.links.model import Conversation, Lease
+from core0.links.model import Conversation, Lease, WantedLink
+from core0.links.wanted import Wanted
 from core0.linux.netlink import IFF_UP, Address
 from core0.linux.netlink import Link as Device
 from core0.wire.links import Link
@@ -19,13 +20,18 @@ DEVICES = [
     Device(3, "eth1", "52:54:00:00:00:03", 1500, IFF_UP, True),
     Device(4, "eth2", "52:54:00:00:00:04", 1500, IFF_UP, False),
     Device(5, "zc1", "52:54:00:00:00:05", 1500, IFF_UP, True, "veth"),
+    Device(6, "eth3", "52:54:00:00:00:06", 1500, IFF_UP, True, master=7),
+    Device(7, "bond0", "52:54:00:00:00:06", 1500, IFF_UP, True, "bond", alias="zeronode"),
+    Device(8, "v20", "52:54:00:00:00:06", 1500, IFF_UP, True, "vlan", parent=7, alias="zeronode", vlan=20),
 ]
-ADDRESSES = [Address(2, "fe80::2/64"), Address(2, "10.0.2.15/24")]
+ADDRESSES = [Address(2, "fe80::2/64"), Address(2, "10.0.2.15/24"), Address(8, "192.0.2.7/24")]
 HARDWARE = {
     "eth0": Hardware("0000:00:06.0", "1af4:1041", "virtio_net"),
     "eth1": Hardware("0000:00:07.0", "1af4:1041", "virtio_net", speed_mbps=10000),
     "eth2": Hardware("0000:00:08.0", "1af4:1041", "virtio_net"),
+    "eth3": Hardware("0000:00:0a.0", "1af4:1041", "virtio_net"),
 }
+CONFIGURED = ("eth3", "bond0", "v20")
 TALKS = {
     2: Conversation("bound", 0.0, Lease("10.0.2.15/24", None, (), "10.0.2.2", 86400)),
     3: Conversation("unanswered", 0.0, cause="no DHCP server answered on eth1"),
@@ -55,7 +61,9 @@ def written(served: HostNode, monkeypatch: pytest.MonkeyPatch) -> HostNode:
     monkeypatch.setattr(inventory, "read_devices", lambda: HARDWARE)
     monkeypatch.setattr(inventory, "read_controllers", lambda _: (Controller("0000:00:09.0", "8086:10d3"),))
     assert served.state
-    served.state.links._conversations.update(TALKS)
+    served.state.links._leases._conversations.update(TALKS)
+    wanted = tuple(map(WantedLink, CONFIGURED))
+    monkeypatch.setattr(served.state.links, "_wanted", Wanted(wanted, frozenset(), {}, {}))
     return served
 
 
@@ -82,12 +90,27 @@ def test_one_link_is_shown_by_its_name_or_place(written: HostNode, zn: Zn) -> No
     assert "8086:10d3 has no driver" in zn("network", "link", "0000:00:09.0").out
 
 
+def test_what_a_config_had_made_is_shown_with_what_it_is_made_of(written: HostNode, zn: Zn) -> None:
+    found = msgspec.json.decode(zn("network", "links", "--json").out, type=tuple[Link, ...])
+    card, bond, vlan = (one for one in found if one.name in CONFIGURED)
+    assert (card.kind, card.master, card.dhcp) == ("card", "bond0", None)
+    assert (bond.kind, bond.members, bond.dhcp) == ("bond", ("eth3",), None)
+    assert (vlan.kind, vlan.vlan, vlan.parent, vlan.dhcp) == ("vlan", 20, "bond0", None)
+    rows = [line.split() for line in zn("network", "link", "bond0").out.splitlines()]
+    assert ["members", "eth3"] in rows
+    assert "member of         bond0" in zn("network", "link", "eth3").out
+    assert "vlan              20 of bond0" in zn("network", "link", "v20").out
+
+
 def test_programs_get_the_links_in_the_apis_own_types(written: HostNode, zn: Zn) -> None:
     found = msgspec.json.decode(zn("network", "links", "--json").out, type=tuple[Link, ...])
     assert [(one.name, one.state) for one in found] == [
         ("eth0", "up"),
         ("eth1", "waiting"),
         ("eth2", "no-carrier"),
+        ("eth3", "up"),
+        ("bond0", "up"),
+        ("v20", "up"),
         ("0000:00:09.0", "no-driver"),
     ]
     assert found[0].addresses == ("10.0.2.15/24", "fe80::2/64")

@@ -101,13 +101,19 @@ class Links:
 
     def __init__(self) -> None:
         self.taken: list[NetworkConfig] = []
+        self.prepared: list[NetworkConfig] = []
+
+    async def prepare(self, config: NetworkConfig) -> None:
+        self.prepared.append(config)
 
     def change(self, config: NetworkConfig) -> None:
+        assert config in self.prepared, "no change waits for drivers"
+        self.adopt(config)
+
+    def adopt(self, config: NetworkConfig) -> None:
         if "never" in config.links:
             raise conflict("cannot use the config: never", "never", "/network/links/never")
         self.taken.append(config)
-
-    adopt = change
 
 
 class Node:
@@ -248,7 +254,7 @@ async def test_a_trial_that_nobody_confirms_goes_back_and_says_so() -> None:
         while node.configs.status().state == "trying":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     status = node.configs.status()
-    assert (status.state, status.config) == ("applied", bridged("br0"))
+    assert (status.state, status.config, status.trials) == ("applied", bridged("br0"), 2)
     assert "not confirmed in time, and the node went back" in status.why
     assert node.links.taken[-1] == bridged("br0").network
     assert node.said[-1].startswith("Went back")

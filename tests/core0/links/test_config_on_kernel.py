@@ -200,7 +200,7 @@ async def follow():
     assert [line for line in said if 'Failed: ' in line] == failed and len(failed) == 1, said
     assert not running.done()
     running.cancel()
-    for client in links._clients.values():
+    for client in links._leases._clients.values():
         client.cancel()
 asyncio.run(follow())
 """,

@@ -1,6 +1,5 @@
 """Duplicate addresses: packets, and what a neighbour's kernel says when it is asked."""
 
-import shutil
 import struct
 
 import pytest
@@ -8,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core0.links.conflict import Packet, decode, encode_probe, is_claim
+from tests.core0 import dnsmasq
 
-OWN, OTHER = b"\x52\x54\0\0\0\7", b"\x52\x54\0\0\0\x08"
+OWN, OWN_TOO, OTHER = b"\x52\x54\0\0\0\7", b"\x52\x54\0\0\0\6", b"\x52\x54\0\0\0\x08"
 FIVE, SIX, NONE = b"\x0a\0\0\5", b"\x0a\0\0\6", bytes(4)
 
 
@@ -29,10 +29,11 @@ def test_a_probe_asks_for_the_address_and_claims_none() -> None:
         pytest.param(Packet(1, OTHER, NONE, SIX), False, id="somebody probes for another one"),
         pytest.param(Packet(1, OWN, NONE, FIVE), False, id="our own probe"),
         pytest.param(Packet(2, OWN, FIVE, NONE), False, id="our own answer"),
+        pytest.param(Packet(2, OWN_TOO, FIVE, NONE), False, id="the answer of our other card on the segment"),
     ],
 )
 def test_who_claims_an_address(packet: Packet, claims: bool) -> None:
-    assert is_claim(packet, OWN, FIVE) == claims
+    assert is_claim(packet, {OWN, OWN_TOO}, FIVE) == claims
 
 
 @pytest.mark.parametrize(
@@ -88,15 +89,33 @@ def test_a_neighbour_that_has_the_address_is_found(
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+def test_another_card_of_this_machine_on_the_segment_is_nobody_else(in_fresh_network) -> None:
+    in_fresh_network("""
+import asyncio
+from core0.links.conflict import find_other
+from tests.core0.dnsmasq import run
+run('ip', 'link', 'add', 'lan', 'type', 'bridge')
+for card in ('one', 'two'):
+    run('ip', 'link', 'add', card, 'type', 'veth', 'peer', 'name', card + '-port')
+    run('ip', 'link', 'set', card + '-port', 'master', 'lan', 'up')
+    run('ip', 'link', 'set', card, 'up')
+run('ip', 'link', 'set', 'lan', 'up')
+run('ip', 'address', 'add', '10.0.0.5/24', 'dev', 'one')
+run('ip', 'address', 'add', '10.0.0.6/24', 'dev', 'two')
+assert asyncio.run(find_other('one', '10.0.0.5', pause=0.3)) is None
+""")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not dnsmasq.IS_THERE, reason=dnsmasq.REASON)
 def test_an_address_that_a_neighbour_has_is_declined_and_another_one_used(in_fresh_network, tmp_path) -> None:
     """The server gives the neighbour's address first: it does not look, and knows no lease of it."""
     name = f"zn-test-{tmp_path.name}"[-40:]
     in_fresh_network(f"""
-import asyncio, subprocess
-from core0.links import manager
+import asyncio
+from core0.links import leases
 from core0.links.manager import Links
-def run(*words): subprocess.run(words, check=True)
+from tests.core0.dnsmasq import run, serving
 run('ip', 'link', 'add', 'lan', 'type', 'bridge')
 run('ip', 'addr', 'add', '10.9.0.1/24', 'dev', 'lan')
 run('ip', 'netns', 'add', {name!r})
@@ -108,22 +127,21 @@ try:
     run('ip', '-n', {name!r}, 'addr', 'add', '10.9.0.50/24', 'dev', 'far')
     run('ip', '-n', {name!r}, 'link', 'set', 'far', 'up')
     for link in ('lan', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
-    server = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--user=root',
-        '--interface=lan', '--bind-interfaces', '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300', '--no-ping',
-        '--dhcp-sequential-ip', '--dhcp-leasefile={tmp_path}/leases', '--pid-file='])
-    manager._BREATH, manager._DECLINED, manager._FIRST_DELAY, manager._LONGEST_DELAY = 0, 0.01, 0.01, 0.01
+    leases._BREATH, leases._DECLINED, leases._FIRST_DELAY, leases._LONGEST_DELAY = 0, 0.01, 0.01, 0.01
     told = []
     links = Links(lambda *words: told.append(': '.join(words)), told.append, '{tmp_path}/kept', '{tmp_path}/links')
     async def until_leased():
         link = next(link for link in links._rtnetlink.links() if link.name == 'cli')
-        seen = manager.SeenLink(link.index, 'cli', link.address, True, True, frozenset())
-        keeping = asyncio.create_task(links._keep_lease(seen))
+        seen = leases.SeenLink(link.index, 'cli', link.address, True, True, frozenset())
+        keeping = asyncio.create_task(links._leases._keep_lease(seen))
         async with asyncio.timeout(50):
-            while links._leases.get(link.index, manager.Lease('', None, (), '', 0)).address != '10.9.0.51/24':
+            while links._leases.held.get(link.index, leases.Lease('', None, (), '', 0)).address != '10.9.0.51/24':
                 await asyncio.sleep(0.05)
         keeping.cancel()
+    range_ = '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300'
     try:
-        asyncio.run(until_leased())
+        with serving({str(tmp_path)!r}, range_, '--dhcp-sequential-ip', link='lan'):
+            asyncio.run(until_leased())
     except TimeoutError:
         raise AssertionError(told[:9]) from None
     links.close()
@@ -131,5 +149,4 @@ try:
     assert 'the server gave 10.9.0.50/24, which machine' in refusals[0], told
 finally:
     run('ip', 'netns', 'del', {name!r})
-    server.terminate(); server.wait()
 """)

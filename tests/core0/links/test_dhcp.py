@@ -1,6 +1,5 @@
 """DHCP messages: round trips, hostile packets, and a whole exchange with dnsmasq as the independent server."""
 
-import shutil
 import struct
 
 import pytest
@@ -9,6 +8,9 @@ from hypothesis import strategies as st
 
 from core0.links import dhcp
 from core0.links.model import Lease
+from tests.core0 import dnsmasq
+
+needs_dnsmasq = pytest.mark.skipif(not dnsmasq.IS_THERE, reason=dnsmasq.REASON)
 
 
 def server_message(kind: int, options: dict[int, bytes]) -> bytes:
@@ -76,55 +78,41 @@ def test_a_client_packet_has_right_checksum_and_ports():
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+@needs_dnsmasq
 def test_a_lease_from_dnsmasq_is_acquired_and_renewed(in_fresh_network, tmp_path):
     in_fresh_network(f"""
-import asyncio, subprocess, time
-def run(*words): subprocess.run(words, check=True)
-run('ip', 'link', 'add', 'srv', 'type', 'veth', 'peer', 'name', 'cli')
-run('ip', 'addr', 'add', '10.9.0.1/24', 'dev', 'srv')
-run('ip', 'link', 'set', 'srv', 'up'); run('ip', 'link', 'set', 'cli', 'up'); run('ip', 'link', 'set', 'lo', 'up')
-server = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--interface=srv',
-    '--bind-interfaces', '--dhcp-range=10.9.0.50,10.9.0.50,255.255.255.0,300', '--dhcp-option=6,10.9.0.9',
-    '--dhcp-leasefile={tmp_path}/leases', '--pid-file=', '--user=root', '--no-ping'])
-try:
-    from core0.links.dhcp import Client
-    async def exchange():
-        with Client('cli') as client:
-            lease = await client.acquire(attempts=6)
-            again = await client.request(lease)
-            return lease, again
+import asyncio
+from core0.links.dhcp import Client
+from tests.core0.dnsmasq import make_cable, serving
+make_cable('10.9.0.1/24')
+async def exchange():
+    with Client('cli') as client:
+        lease = await client.acquire(attempts=6)
+        return lease, await client.request(lease)
+options = ('--dhcp-range=10.9.0.50,10.9.0.50,255.255.255.0,300', '--dhcp-option=6,10.9.0.9')
+with serving('{tmp_path}', *options):
     lease, again = asyncio.run(exchange())
-    assert lease.address == again.address == '10.9.0.50/24', lease
-    assert lease.gateway == '10.9.0.1' and lease.nameservers == ('10.9.0.9',) and lease.seconds == 300
-finally:
-    server.terminate(); server.wait()
+assert lease.address == again.address == '10.9.0.50/24', lease
+assert lease.gateway == '10.9.0.1' and lease.nameservers == ('10.9.0.9',) and lease.seconds == 300
 """)
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+@needs_dnsmasq
 def test_a_declined_address_is_not_given_again(in_fresh_network, tmp_path):
     in_fresh_network(f"""
-import asyncio, subprocess
-def run(*words): subprocess.run(words, check=True)
-run('ip', 'link', 'add', 'srv', 'type', 'veth', 'peer', 'name', 'cli')
-run('ip', 'addr', 'add', '10.9.0.1/24', 'dev', 'srv')
-for link in ('srv', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
-server = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--interface=srv',
-    '--bind-interfaces', '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300', '--pid-file=', '--user=root',
-    '--dhcp-leasefile={tmp_path}/leases', '--no-ping'])
-try:
-    from core0.links.dhcp import Client
-    async def exchange():
-        with Client('cli') as client:
-            first = await client.acquire(attempts=6)
-            client.decline(first)
-            return first, await client.acquire(attempts=6)
+import asyncio
+from core0.links.dhcp import Client
+from tests.core0.dnsmasq import make_cable, serving
+make_cable('10.9.0.1/24')
+async def exchange():
+    with Client('cli') as client:
+        first = await client.acquire(attempts=6)
+        client.decline(first)
+        return first, await client.acquire(attempts=6)
+with serving('{tmp_path}', '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300'):
     first, second = asyncio.run(exchange())
-    assert {{first.address, second.address}} == {{'10.9.0.50/24', '10.9.0.51/24'}}, (first, second)
-finally:
-    server.terminate(); server.wait()
+assert {{first.address, second.address}} == {{'10.9.0.50/24', '10.9.0.51/24'}}, (first, second)
 """)
 
 

@@ -1,6 +1,5 @@
 """DHCPv6 messages: round trips, hostile packets, and whole exchanges with dnsmasq as the independent server."""
 
-import shutil
 import socket
 import struct
 
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from core0.links import dhcp6
 from core0.links.dhcp6 import Message, decode, encode, lease_of
 from core0.links.model import Lease6
+from tests.core0 import dnsmasq
 
 DUID = bytes.fromhex("000300015254000000ff")
 FIVE = "2001:db8::5"
@@ -92,28 +92,18 @@ def test_any_association_gives_an_address_or_not_but_never_raises(data: bytes) -
 
 
 _NETWORK = """
-import asyncio, contextlib, subprocess
-def run(*words): subprocess.run(words, check=True)
-run('ip', 'link', 'add', 'srv', 'type', 'veth', 'peer', 'name', 'cli', 'address', '52:54:00:00:00:07')
-run('ip', 'addr', 'add', '2001:db8::1/64', 'dev', 'srv', 'nodad')
-for link in ('srv', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
-hardware = bytes.fromhex('525400000007')
+import asyncio
 from core0.links.dhcp import NoAnswerError
 from core0.links.dhcp6 import Client
-@contextlib.contextmanager
-def server(range_, leases):
-    words = ['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--interface=srv',
-        '--bind-interfaces', '--enable-ra', '--dhcp-range=' + range_,
-        '--dhcp-option=option6:dns-server,[2001:db8::53]',
-        '--dhcp-leasefile=' + leases, '--pid-file=', '--user=root']
-    process = subprocess.Popen(words)
-    try:
-        yield
-    finally:
-        process.terminate(); process.wait()
+from tests.core0.dnsmasq import make_cable, serving
+make_cable('2001:db8::1/64')
+hardware = bytes.fromhex('525400000007')
+def server(range_, folder):
+    names = '--dhcp-option=option6:dns-server,[2001:db8::53]'
+    return serving(folder, '--enable-ra', '--dhcp-range=' + range_, names)
 """
 
-needs_dnsmasq = pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+needs_dnsmasq = pytest.mark.skipif(not dnsmasq.IS_THERE, reason=dnsmasq.REASON)
 
 
 @pytest.mark.root
@@ -124,7 +114,7 @@ async def exchange():
     with Client('cli', hardware) as client:
         lease = await client.acquire(attempts=6)
         return lease, await client.renew(lease)
-with server('2001:db8::50,2001:db8::50,64,300', '{tmp_path}/leases'):
+with server('2001:db8::50,2001:db8::50,64,300', '{tmp_path}'):
     lease, again = asyncio.run(exchange())
 assert lease.address == again.address == '2001:db8::50/128', lease
 assert lease.nameservers == ('2001:db8::53',) and lease.seconds == 300 and 0 < lease.renew < 300, lease
@@ -138,7 +128,7 @@ def test_what_goes_with_other_addresses_is_told_without_one(in_fresh_network, tm
 async def exchange():
     with Client('cli', hardware) as client:
         return await client.inform(attempts=6)
-with server('2001:db8::,ra-stateless', '{tmp_path}/leases'):
+with server('2001:db8::,ra-stateless', '{tmp_path}'):
     told = asyncio.run(exchange())
 assert told.address is None and told.nameservers == ('2001:db8::53',), told
 """)

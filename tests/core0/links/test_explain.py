@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from core0.links.explain import describe_controller, describe_device
+from core0.links.explain import Role, describe_controller, describe_device
 from core0.links.hardware import Controller, Hardware
 from core0.links.model import Conversation, Lease
 from core0.linux.netlink import IFF_UP
@@ -119,6 +119,109 @@ def test_a_device(
 ) -> None:
     found = describe_device(device, addresses, Hardware(), talk, NOW)
     assert (found.state, found.why) == (state, why)
+
+
+MEMBER = Role(master="bond0", asks=False)
+VLAN = replace(DEVICE, name="v20", kind="vlan", vlan=20)
+BOND = replace(DEVICE, name="bond0", kind="bond")
+BRIDGE = replace(DEVICE, name="br0", kind="bridge")
+DARK = {"carrier": False}
+UNPLUGGED_TEXT = "it has no carrier: plug in its cable, or look at the other end's port"
+
+
+@pytest.mark.parametrize(
+    ("device", "addresses", "role", "state", "why"),
+    [
+        pytest.param(
+            DEVICE, (), MEMBER, "up", "it is a member of bond0, which has the addresses", id="a member"
+        ),
+        pytest.param(
+            UNPLUGGED, (), MEMBER, "no-carrier", f"{UNPLUGGED_TEXT}; it is a member of bond0", id="dark"
+        ),
+        pytest.param(
+            DEVICE,
+            LOCAL,
+            Role(asks=False),
+            "up",
+            "it has no address: its config gives it none, and lets it ask for none by DHCP",
+            id="no address is wanted",
+        ),
+        pytest.param(
+            DEVICE, ("192.0.2.7/24",), Role(asks=False), "up", "it has 192.0.2.7/24", id="static address"
+        ),
+        pytest.param(
+            replace(DEVICE, flags=0),
+            (),
+            Role(up=False),
+            "down",
+            "it is down, as the config says of it",
+            id="down",
+        ),
+        pytest.param(
+            replace(VLAN, flags=0),
+            (),
+            Role("eth0", up=False),
+            "down",
+            "VLAN 20 of eth0: it is down, as the config says of it or of eth0",
+            id="a VLAN of a link that is down",
+        ),
+        pytest.param(
+            replace(VLAN, flags=0),
+            (),
+            Role("eth0"),
+            "down",
+            "VLAN 20 of eth0: it is down: the kernel did not set it up; 'zn node events' tells why",
+            id="a VLAN that did not come up",
+        ),
+        pytest.param(
+            VLAN,
+            ("192.0.2.7/24",),
+            Role("eth0", asks=False),
+            "up",
+            "VLAN 20 of eth0: it has 192.0.2.7/24",
+            id="VLAN",
+        ),
+        pytest.param(
+            replace(VLAN, **DARK),
+            (),
+            Role("eth0"),
+            "no-carrier",
+            "VLAN 20 of eth0: it has no carrier: see to eth0",
+            id="a dark VLAN",
+        ),
+        pytest.param(
+            replace(BOND, **DARK),
+            (),
+            Role(members=("eth0", "eth1")),
+            "no-carrier",
+            "bond of eth0, eth1: it has no carrier: none of its members has one",
+            id="a dark bond",
+        ),
+        pytest.param(
+            replace(BOND, **DARK),
+            (),
+            Role(),
+            "no-carrier",
+            "bond: it has no members: none of their cards is there; 'zn node events' tells which wait",
+            id="a bond of nothing",
+        ),
+        pytest.param(
+            replace(BRIDGE, **DARK),
+            ("192.0.2.7/24",),
+            Role(),
+            "no-carrier",
+            "bridge: it has 192.0.2.7/24; without members it reaches this node alone",
+            id="a bridge of nothing",
+        ),
+    ],
+)
+def test_a_device_among_others(
+    device: Device, addresses: tuple[str, ...], role: Role, state: str, why: str
+) -> None:
+    found = describe_device(device, addresses, Hardware(), None, NOW, role)
+    assert (found.state, found.why) == (state, why)
+    assert (found.kind, found.master or "") == (device.kind or "card", role.master)
+    assert (found.dhcp is None) == (device.carrier or not role.asks)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """The link manager when the kernel refuses: told, tried again, and the node daemon goes on."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from core0.links import dhcp, manager
+from core0.links import dhcp, leases, manager
+from core0.links.leases import Leases
 from core0.links.manager import Links
 from core0.links.model import Action, AddAddress, Conversation, Lease, SeenLink
+from core0.wire.config import parse
 from core0.wire.network import CONTAINER_LINKS
 
 LINK = SeenLink(7, "eth0", "52:54:00:00:00:07", True, True, frozenset())
@@ -52,6 +55,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SeenLink]:
     monkeypatch.setattr(manager, "observe", lambda _: tuple(links))
     monkeypatch.setattr(manager, "apply", apply)
     monkeypatch.setattr(manager, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(leases, "_FIRST_DELAY", 0.01)
     return links
 
 
@@ -59,7 +63,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SeenLink]:
 async def links(told: Told, leased: list[str], seen: list[SeenLink], tmp_path: Path) -> AsyncIterator[Links]:
     links = Links(told, leased.append, tmp_path / "leases.json", tmp_path / "links.json")
     yield links
-    for task in (*links._clients.values(),):
+    for task in (*links._leases._clients.values(),):
         task.cancel()
     links.close()
 
@@ -72,7 +76,7 @@ async def test_an_address_that_the_kernel_refuses_is_told_and_asked_for_again(
     async def acquire(_: object) -> Lease:
         return next(answers)
 
-    monkeypatch.setattr(links, "_lease", acquire)
+    monkeypatch.setattr(links._leases, "_lease", acquire)
     running = asyncio.create_task(links.run())
     await told.of("No lease: [Errno 22] cannot add address 127.0.0.1/8: invalid argument; trying again")
     async with asyncio.timeout(10):
@@ -94,7 +98,7 @@ async def test_a_defect_in_a_client_ends_the_manager_instead_of_the_client_alone
     async def broken(_: object) -> Lease:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(links, "_lease", broken)
+    monkeypatch.setattr(links._leases, "_lease", broken)
     with pytest.raises(ZeroDivisionError):
         async with asyncio.timeout(10):
             await links.run()
@@ -115,7 +119,7 @@ async def test_a_link_without_a_server_is_tried_again(
     async def silence(_: object) -> Lease:
         raise dhcp.NoAnswerError("no DHCP server answered on eth0")
 
-    monkeypatch.setattr(links, "_lease", silence)
+    monkeypatch.setattr(links._leases, "_lease", silence)
     running = asyncio.create_task(links.run())
     await told.of("No lease: no DHCP server answered on eth0; trying again")
     assert not running.done()
@@ -127,7 +131,7 @@ async def test_a_link_without_a_server_is_tried_again(
 async def test_a_new_daemon_keeps_the_address_and_renews_its_lease(
     links: Links, told: Told, leased: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    links._set_lease(LINK, GOOD)
+    links._leases._set_lease(LINK, GOOD)
     again = Links(told, leased.append, tmp_path / "leases.json", tmp_path / "links.json")
     asked = []
 
@@ -135,11 +139,11 @@ async def test_a_new_daemon_keeps_the_address_and_renews_its_lease(
         asked.append(lease)
         return lease
 
-    monkeypatch.setattr(manager.dhcp.Client, "request", renew)
-    monkeypatch.setattr(manager.dhcp.Client, "__init__", lambda *_: None)
-    monkeypatch.setattr(manager.dhcp.Client, "__exit__", lambda *_: None)
+    monkeypatch.setattr(dhcp.Client, "request", renew)
+    monkeypatch.setattr(dhcp.Client, "__init__", lambda *_: None)
+    monkeypatch.setattr(dhcp.Client, "__exit__", lambda *_: None)
     try:
-        assert await again._lease(LINK) == GOOD
+        assert await again._leases._lease(LINK) == GOOD
     finally:
         again.close()
     assert asked == [GOOD]
@@ -155,8 +159,8 @@ async def test_while_a_server_is_asked_for_the_first_time_it_is_told_so(
         await silence.wait()
         raise dhcp.RefusedError("the DHCP server's offer has no usable address")
 
-    monkeypatch.setattr(links, "_lease", wait)
-    monkeypatch.setattr(manager, "_FIRST_DELAY", 600.0)
+    monkeypatch.setattr(links._leases, "_lease", wait)
+    monkeypatch.setattr(leases, "_FIRST_DELAY", 600.0)
     links._reconcile()
     await asked.wait()
     assert links.conversations[LINK.index].state == "asking"
@@ -173,31 +177,31 @@ async def test_a_try_after_silence_still_tells_of_the_silence_and_since_when(
     links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(manager, "now", lambda: clock[-1])
+    monkeypatch.setattr(leases, "now", lambda: clock[-1])
     nobody = dhcp.NoAnswerError("no DHCP server answered on eth0")
     for moment in (100.0, 116.0, 133.0):
         clock.append(moment)
-        links._note_asking(LINK)
+        links._leases._note_asking(LINK)
         assert links.conversations[LINK.index].next_try is None
-        links._note_failure(LINK, nobody, 2.0)
+        links._leases._note_failure(LINK, nobody, 2.0)
     talk = links.conversations[LINK.index]
     assert (talk.state, talk.since, talk.next_try) == ("unanswered", 100.0, 135.0)
 
 
 async def test_what_the_kernel_refuses_is_told_in_its_words(links: Links) -> None:
-    links._note_asking(LINK)
-    links._note_failure(LINK, OSError(22, "cannot add address 127.0.0.1/8: invalid argument"), 1.0)
+    links._leases._note_asking(LINK)
+    links._leases._note_failure(LINK, OSError(22, "cannot add address 127.0.0.1/8: invalid argument"), 1.0)
     talk = links.conversations[LINK.index]
     assert (talk.state, talk.cause) == ("failed", "cannot add address 127.0.0.1/8: invalid argument")
 
 
 async def test_a_lease_that_is_renewed_stays_told(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
     moment = 100.0
-    monkeypatch.setattr(manager, "now", lambda: moment)
-    links._set_lease(LINK, GOOD)
-    links._note_lease(LINK, GOOD, 1800.0)
+    monkeypatch.setattr(leases, "now", lambda: moment)
+    links._leases._set_lease(LINK, GOOD)
+    links._leases._note_lease(LINK, GOOD, 1800.0)
     moment = 1900.0
-    links._note_asking(LINK)
+    links._leases._note_asking(LINK)
     talk = links.conversations[LINK.index]
     assert (talk.state, talk.since, talk.lease, talk.until) == ("renewing", 1900.0, GOOD, 3700.0)
 
@@ -205,9 +209,9 @@ async def test_a_lease_that_is_renewed_stays_told(links: Links, monkeypatch: pyt
 async def test_of_a_link_that_is_gone_nothing_is_told(
     links: Links, seen: list[SeenLink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    links._set_lease(LINK, GOOD)
-    links._note_lease(LINK, GOOD, 1800.0)
-    monkeypatch.setitem(links._clients, LINK.index, asyncio.create_task(asyncio.Event().wait()))
+    links._leases._set_lease(LINK, GOOD)
+    links._leases._note_lease(LINK, GOOD, 1800.0)
+    monkeypatch.setitem(links._leases._clients, LINK.index, asyncio.create_task(asyncio.Event().wait()))
     seen.clear()
     links._reconcile()
     assert links.conversations == {}
@@ -230,6 +234,21 @@ async def test_addresses_of_routers_are_told_once_and_so_are_those_that_another_
     seen[:] = [replace(LINK, routed=own)]
     links._reconcile()
     assert leased == ["2001:db8::7/64 on eth0"], "the first address is told, and no other"
+
+
+async def test_the_drivers_of_links_that_are_made_are_loaded_beside_the_loop(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[tuple[frozenset[str], bool]] = []
+
+    def load(kinds: frozenset[str]) -> None:
+        loaded.append((kinds, threading.current_thread() is threading.main_thread()))
+        raise OSError(2, "cannot load module bridge: there is none")
+
+    monkeypatch.setattr(manager, "load", load)
+    await links.prepare(parse("[network.links.br0]\nbridge = {}").network)
+    await links.prepare(parse("").network)
+    assert loaded == [({"bridge"}, False)]
 
 
 async def forever() -> None:
@@ -257,7 +276,7 @@ class Server:
         monkeypatch.setattr(dhcp.Client, "__exit__", lambda *_: None)
         monkeypatch.setattr(dhcp.Client, "request", request)
         monkeypatch.setattr(dhcp.Client, "acquire", acquire)
-        monkeypatch.setattr(Links, "_refuse_duplicate", lambda *_: asyncio.sleep(0))
+        monkeypatch.setattr(Leases, "_refuse_duplicate", lambda *_: asyncio.sleep(0))
 
 
 async def test_a_lease_that_nobody_renews_is_kept_until_it_ends(
@@ -275,12 +294,12 @@ async def test_a_lease_that_nobody_renews_is_kept_until_it_ends(
         if len(pauses) == 8:
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(manager, "now", lambda: clock)
-    links._clients[LINK.index] = asyncio.create_task(forever())  # so that no other one is begun
-    links._set_lease(LINK, GOOD)
-    links._conversations[LINK.index] = Conversation("bound", 100.0, GOOD, 3700.0)
-    monkeypatch.setattr(manager.asyncio, "sleep", sleep)
-    keeping = asyncio.ensure_future(links._keep_lease(LINK))
+    monkeypatch.setattr(leases, "now", lambda: clock)
+    links._leases._clients[LINK.index] = asyncio.create_task(forever())  # so that no other one is begun
+    links._leases._set_lease(LINK, GOOD)
+    links._leases._conversations[LINK.index] = Conversation("bound", 100.0, GOOD, 3700.0)
+    monkeypatch.setattr(leases.asyncio, "sleep", sleep)
+    keeping = asyncio.ensure_future(links._leases._keep_lease(LINK))
     while len(pauses) < 8:
         await real_sleep(0)
     keeping.cancel()
@@ -298,9 +317,9 @@ async def test_a_lease_that_its_server_refuses_to_renew_is_over(
 ) -> None:
     server = Server(monkeypatch)
     server.renewal = dhcp.RefusedError("the DHCP server 10.0.0.1 refused 10.0.0.2/24")
-    links._set_lease(LINK, GOOD)
-    links._note_lease(LINK, GOOD, 1800.0)
-    assert await links._lease(LINK) == GOOD
+    links._leases._set_lease(LINK, GOOD)
+    links._leases._note_lease(LINK, GOOD, 1800.0)
+    assert await links._leases._lease(LINK) == GOOD
     assert server.asked == ["renew 10.0.0.2/24", "new"]
 
 

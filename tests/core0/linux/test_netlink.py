@@ -1,8 +1,11 @@
 """Our rtnetlink encoding against the kernel and against pyroute2 as an independent reader."""
 
 import os
+import struct
 
 import pytest
+
+from core0.linux import netlink
 
 pytestmark = [
     pytest.mark.root,
@@ -11,6 +14,7 @@ pytestmark = [
 
 _PREAMBLE = """
 import os
+import struct
 from core0.linux import netlink
 from pyroute2 import IPRoute
 """
@@ -252,3 +256,25 @@ with netlink.Netlink() as rt:
 changes.close()
 """
     )
+
+
+def test_what_a_process_sends_is_no_notification(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
+import socket, struct
+changes = netlink.LinkChanges()
+other = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+body = struct.pack('=BxHiII', 0, 0, 9, 0, 0)
+other.sendto(struct.pack('=IHHII', 16 + len(body), 16, 0, 0, 0) + body, changes._socket.getsockname())
+with netlink.Netlink() as rt:
+    rt.apply([netlink.set_up(1)])
+assert changes.links() == {1}
+changes.close()
+"""
+    )
+
+
+@pytest.mark.parametrize("length", [0, 15])
+def test_a_message_shorter_than_its_header_ends_the_datagram(length):
+    assert list(netlink.messages(struct.pack("=IHHII", length, 16, 0, 0, 0) + bytes(16))) == []

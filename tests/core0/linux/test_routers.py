@@ -1,6 +1,5 @@
 """What routers advertise: hostile messages, and what the kernel passes on from dnsmasq as the independent router."""
 
-import shutil
 import struct
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core0.linux.routers import NameServers, parse
+from tests.core0 import dnsmasq
 
 ONE, TWO = bytes.fromhex("20010db8" + "00" * 11 + "53"), bytes.fromhex("fe80" + "00" * 13 + "01")
 
@@ -51,7 +51,7 @@ def test_any_options_never_raise(options: bytes) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="needs Debian's dnsmasq-base")
+@pytest.mark.skipif(not dnsmasq.IS_THERE, reason=dnsmasq.REASON)
 @pytest.mark.parametrize(
     ("range_", "flags"),
     [
@@ -66,19 +66,14 @@ def test_any_options_never_raise(options: bytes) -> None:
 )
 def test_the_kernel_tells_what_a_router_advertises(in_fresh_network, tmp_path, range_, flags) -> None:
     in_fresh_network(f"""
-import select, socket, subprocess
+import select, socket
 from core0.linux import netlink
 from core0.linux.routers import Advertisements
-def run(*words): subprocess.run(words, check=True)
-run('ip', 'link', 'add', 'srv', 'type', 'veth', 'peer', 'name', 'cli')
-run('ip', 'addr', 'add', '2001:db8::1/64', 'dev', 'srv', 'nodad')
+from tests.core0.dnsmasq import make_cable, serving
 heard = Advertisements()
-for link in ('srv', 'cli', 'lo'): run('ip', 'link', 'set', link, 'up')
-router = subprocess.Popen(['dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--interface=srv',
-    '--bind-interfaces', '--enable-ra', '--dhcp-range={range_}', '--ra-param=srv,4,60',
-    '--dhcp-option=option6:dns-server,[2001:db8::53]', '--dhcp-leasefile={tmp_path}/leases', '--pid-file=',
-    '--user=root'])
-try:
+make_cable('2001:db8::1/64')
+names = '--dhcp-option=option6:dns-server,[2001:db8::53]'
+with serving('{tmp_path}', '--enable-ra', '--dhcp-range={range_}', '--ra-param=srv,4,60', names):
     found = []
     while not found:
         assert select.select([heard], [], [], 30)[0], 'nothing was heard'
@@ -87,8 +82,6 @@ try:
     heard.close()
     with netlink.Netlink() as rt:
         assert rt.router_flags()[socket.if_nametoindex('cli')] == {flags}
-finally:
-    router.terminate(); router.wait()
 """)
 
 
