@@ -54,7 +54,7 @@ class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a node needs only when it has disks: one file system beside the root, mounted late.
+    """What a node needs a moment after its boot, or never: one file system beside the root, mounted late.
 
     `packages` are Debian packages of which only `files` (globs) are taken, and nothing into the root; `modules`
     are kernel modules, `before` those to load before some of them.

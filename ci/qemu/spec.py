@@ -100,6 +100,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
         preallocated: True takes all memory from the host before the start, for measuring.
         tpm: the socket of its TPM 2.0 (`ci.qemu.tpm`), if it has one.
         uuid: the machine's own (SMBIOS), if it has one; tells two machines apart.
+        clock: what its battery-backed clock says at the start, as 1970-01-01T00:00:00; the host's time without.
     """
 
     name: str
@@ -114,6 +115,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
     architecture: str = "amd64"
     preallocated: bool = False
     uuid: str = ""
+    clock: str = ""
     tpm: Path | None = None
 
 
@@ -148,6 +150,7 @@ def argv(spec: MachineSpec, acceleration: tuple[str, ...], wiring: Wiring) -> tu
         *("-m", str(spec.memory), "-smp", str(spec.cpus)),
         *(["-mem-prealloc"] if spec.preallocated else []),
         *(["-uuid", spec.uuid] if spec.uuid else []),
+        *(["-rtc", f"base={spec.clock}"] if spec.clock else []),
         *("-action", f"reboot={spec.on_reboot}"),
         *_wires(wiring),
         # trixie's OVMF offers no network boot without one, and guests wait for entropy

@@ -15,8 +15,8 @@ from core0.wire.operator import OPERATOR_NAME
 
 # Long enough for a command, or a day of a monitor's work; a lost certificate is worth little.
 VALID_FOR = datetime.timedelta(hours=24)
-# The node's clock may be behind.
-_BEFORE = datetime.timedelta(hours=24)
+# A node whose own clock is broken goes by the time at which its image was built until a time server answers.
+_SINCE = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
 
 class OperatorKeyError(Exception):
@@ -74,7 +74,7 @@ def issue_certificate(
     Args:
         key: the operator's.
         name: who holds it, for the node's log.
-        now: aware; validity starts a day before.
+        now: aware; validity starts years before.
         valid_for: from `now` on.
     """
     own = Ed25519PrivateKey.generate()
@@ -84,7 +84,7 @@ def issue_certificate(
         .issuer_name(_name(OPERATOR_NAME))
         .public_key(own.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BEFORE)
+        .not_valid_before(_SINCE)
         .not_valid_after(now + valid_for)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)

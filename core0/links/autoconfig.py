@@ -42,12 +42,20 @@ class Autoconfiguration:
         report: where to tell what happened.
         rtnetlink: the socket to the kernel.
         failed: takes the defect by which a client ended.
+        changed: told when a server gave something new.
     """
 
-    def __init__(self, report: Report, rtnetlink: Netlink, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        report: Report,
+        rtnetlink: Netlink,
+        failed: Callable[[BaseException], None],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._report = report
         self._rtnetlink = rtnetlink
         self._failed = failed
+        self._changed = changed
         self._heard = Advertisements()
         self._clients: dict[int, _Asking] = {}
         self._leases: dict[int, Lease6] = {}
@@ -72,6 +80,11 @@ class Autoconfiguration:
         advertised = [name for (_, name), until in self._advertised.items() if until > moment]
         told = [name for lease in self._leases.values() for name in lease.nameservers]
         return tuple(dict.fromkeys((*advertised, *told)))[:_MOST_NAMESERVERS]
+
+    @property
+    def timeservers(self) -> tuple[str, ...]:
+        """Those that DHCPv6 named."""
+        return tuple(one for lease in self._leases.values() for one in lease.timeservers)
 
     def ask(self, links: Sequence[SeenLink]) -> None:
         """Ask the routers of these links to advertise now: what they said before this began was not heard."""
@@ -178,6 +191,7 @@ class Autoconfiguration:
             self._rtnetlink.apply([netlink.add_address(link.index, lease.address, seconds=lease.seconds)])
             self._ends[link.index] = now() + lease.seconds
         self._leases[link.index] = lease
+        self._changed()
         if held is None or (held.address, held.nameservers) != (lease.address, lease.nameservers):
             told = ", ".join(lease.nameservers) or "none"
             said = f"Has {lease.address} by DHCPv6" if lease.address else "Asked DHCPv6"

@@ -24,7 +24,8 @@ _COOKIE = b"\x63\x82\x53\x63"
 _BROADCAST = b"\xff" * 6
 _ETH_P_IP, _UDP_PROTOCOL = 0x0800, 17
 _SERVER_PORT, _CLIENT_PORT = 67, 68
-_MASK, _ROUTER, _NAMESERVERS, _REQUESTED, _SECONDS, _KIND, _SERVER, _WANTED = 1, 3, 6, 50, 51, 53, 54, 55
+_MASK, _ROUTER, _NAMESERVERS, _TIMESERVERS = 1, 3, 6, 42
+_REQUESTED, _SECONDS, _KIND, _SERVER, _WANTED = 50, 51, 53, 54, 55
 _END, _PAD = 255, 0
 
 # Seconds to wait for an answer, doubling (RFC 2131 section 4.1 counts from 4; a first try on a quick link need not).
@@ -64,7 +65,10 @@ def _naming(lease: Lease) -> dict[int, bytes]:
 
 def encode(message: Message) -> bytes:
     """A client's message as a UDP payload; asks for a broadcast answer."""
-    options = {_KIND: bytes([message.kind]), _WANTED: bytes([_MASK, _ROUTER, _NAMESERVERS, _SECONDS])}
+    options = {
+        _KIND: bytes([message.kind]),
+        _WANTED: bytes([_MASK, _ROUTER, _NAMESERVERS, _TIMESERVERS, _SECONDS]),
+    }
     zero = bytes(4)
     fixed = _FIXED.pack(
         1,
@@ -133,6 +137,7 @@ def lease_of(message: Message) -> Lease | None:
         nameservers=tuple(_addresses(options.get(_NAMESERVERS, b""))),
         server=socket.inet_ntoa(server),
         seconds=struct.unpack("!I", seconds)[0] if len(seconds) == 4 else 3600,
+        timeservers=tuple(_addresses(options.get(_TIMESERVERS, b""))),
     )
 
 

@@ -17,6 +17,7 @@ from core0.links.model import Lease6
 SOLICIT, ADVERTISE, REQUEST, RENEW, REPLY, INFORMATION_REQUEST = 1, 2, 3, 5, 7, 11
 
 _CLIENT, _SERVER, _IA_NA, _IAADDR, _WANTED, _ELAPSED, _STATUS, _NAMESERVERS = 1, 2, 3, 5, 6, 8, 13, 23
+_SNTP, _NTP, _NTP_ADDRESS = 31, 56, 1
 _REFRESH = 32
 _OPTION = struct.Struct("!HH")
 _IA = struct.Struct("!III")
@@ -68,14 +69,16 @@ def _decode_options(data: bytes) -> dict[int, bytes] | None:
 def lease_of(message: Message) -> Lease6 | None:
     """What a server's message gives; None if it names no server, or nothing of it can be used."""
     server = message.options.get(_SERVER, b"")
-    nameservers = _nameservers(message.options.get(_NAMESERVERS, b""))
+    nameservers = _addresses(message.options.get(_NAMESERVERS, b""))
+    timeservers = _timeservers(message.options)
     if not 3 <= len(server) <= _LONGEST_DUID:
         return None
     address, renew, seconds = _address_of(message.options.get(_IA_NA, b""))
     if address is None:
         seconds = _refresh_of(message.options.get(_REFRESH, b""))
-        return Lease6(None, nameservers, server.hex(), seconds, seconds) if nameservers else None
-    return Lease6(f"{address}/128", nameservers, server.hex(), renew, seconds)
+        told = nameservers or timeservers
+        return Lease6(None, nameservers, server.hex(), seconds, seconds, timeservers) if told else None
+    return Lease6(f"{address}/128", nameservers, server.hex(), renew, seconds, timeservers)
 
 
 def _address_of(association: bytes) -> tuple[str | None, int, int]:
@@ -103,7 +106,13 @@ def _refresh_of(option: bytes) -> int:
     return max(int.from_bytes(option), _LEAST_REFRESH) if len(option) == 4 else _REFRESH_SECONDS
 
 
-def _nameservers(data: bytes) -> tuple[str, ...]:
+def _timeservers(options: dict[int, bytes]) -> tuple[str, ...]:
+    """Those given as addresses, in the option of NTP (RFC 5908) or in the older one of SNTP (RFC 4075)."""
+    named = _decode_options(options.get(_NTP, b"")) or {}
+    return _addresses(named.get(_NTP_ADDRESS, b"")[:16]) or _addresses(options.get(_SNTP, b""))
+
+
+def _addresses(data: bytes) -> tuple[str, ...]:
     whole = range(0, len(data) - len(data) % 16, 16)
     return tuple(socket.inet_ntop(socket.AF_INET6, data[at : at + 16]) for at in whole)
 
@@ -192,7 +201,7 @@ class Client:
         own = {
             _CLIENT: self._duid,
             _ELAPSED: struct.pack("!H", min(int(elapsed * 100), 0xFFFF)),
-            _WANTED: struct.pack("!HH", _NAMESERVERS, _REFRESH),
+            _WANTED: struct.pack("!HHHH", _NAMESERVERS, _REFRESH, _SNTP, _NTP),
         }
         payload = encode(Message(kind, transaction, {**own, **options}))
         try:

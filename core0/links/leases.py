@@ -58,6 +58,11 @@ class Leases:
         return self._held
 
     @property
+    def timeservers(self) -> tuple[str, ...]:
+        """Those of all leases."""
+        return tuple(server for lease in self._held.values() for server in lease.timeservers)
+
+    @property
     def nameservers(self) -> tuple[str, ...]:
         """Those of all leases, in their order."""
         return tuple(server for lease in self._held.values() for server in lease.nameservers)

@@ -5,6 +5,7 @@ It never stops the boot: what the kernel refuses of one link is tried again whil
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from core0.links.observe import observe, own
 from core0.links.plan import plan
 from core0.links.settings import Settings
 from core0.links.wanted import Wanted
+from core0.linux import files
 from core0.linux.files import StrPath
 from core0.linux.netlink import LinkChanges, Netlink
 from core0.wire import paths
@@ -35,7 +37,7 @@ class Links:
     Args:
         report: where to tell what happens.
         on_address: told of the first address that comes, and where from.
-        kept: the file of the leases.
+        kept: the file of the leases; beside it is the resolv.conf(5) of the node's own programs.
         settings: the file of what the config says.
     """
 
@@ -61,6 +63,8 @@ class Links:
         self._is_reached = bool(self._leases.held)
         self._told: frozenset[tuple[int, str]] = frozenset()
         self._routers: Autoconfiguration | None = None
+        self._resolver_file = f"{os.path.dirname(kept)}/resolv.conf"
+        self._resolver: tuple[str, ...] | None = None
         self._defect: BaseException | None = None
 
     @property
@@ -68,6 +72,12 @@ class Links:
         """Those of the config, then those of all leases and routers, each once."""
         advertised = self._routers.nameservers if self._routers else ()
         return tuple(dict.fromkeys((*self._settings.nameservers, *self._leases.nameservers, *advertised)))
+
+    @property
+    def timeservers(self) -> tuple[str, ...]:
+        """The NTP servers of all leases, each once."""
+        advertised = self._routers.timeservers if self._routers else ()
+        return tuple(dict.fromkeys((*self._leases.timeservers, *advertised)))
 
     @property
     def conversations(self) -> Mapping[int, Conversation]:
@@ -160,13 +170,14 @@ class Links:
         """Do for ever as routers say; the addresses that a boot waits for the kernel takes from them by itself."""
         from core0.links.autoconfig import Autoconfiguration
 
-        self._routers = Autoconfiguration(self._report, self._rtnetlink, self._fail)
+        self._routers = Autoconfiguration(self._report, self._rtnetlink, self._fail, self._keep_resolver)
         self._routers.ask(self.seen())
         heard = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._routers.fileno(), heard.set)
         while True:
             heard.clear()
             self._routers.follow(self.seen())
+            self._keep_resolver()
             await heard.wait()
 
     def _reconcile(self) -> dict[str, OSError]:
@@ -179,7 +190,15 @@ class Links:
         if self._routers:
             self._routers.follow(links)
         self._leases.keep(links, wanted.dhcp)
+        self._keep_resolver()
         return refused
+
+    def _keep_resolver(self) -> None:
+        """Have the node's own programs ask whom the node knows now."""
+        known = self.nameservers
+        if known != self._resolver:
+            self._resolver = known
+            files.replace(self._resolver_file, _resolver(known).encode())
 
     def _bring_to_settings(self) -> dict[str, OSError]:
         """The same for the links alone: who changed the settings hears what the kernel says of it."""
@@ -241,3 +260,8 @@ class Links:
         if not self._is_reached:
             self._is_reached = True
             self._on_address(said)
+
+
+def _resolver(nameservers: Sequence[str]) -> str:
+    """The text of resolv.conf(5), of which programs read three servers."""
+    return "".join(f"nameserver {address}\n" for address in nameservers[:3]) + "options timeout:2\n"

@@ -14,6 +14,7 @@ class Lease(msgspec.Struct, frozen=True):
         nameservers: by preference.
         server: who gave it.
         seconds: how long it holds.
+        timeservers: by preference (RFC 2132, section 8.3).
     """
 
     address: str
@@ -21,6 +22,7 @@ class Lease(msgspec.Struct, frozen=True):
     nameservers: tuple[str, ...]
     server: str
     seconds: int
+    timeservers: tuple[str, ...] = ()
 
 
 class Lease6(msgspec.Struct, frozen=True):
@@ -32,6 +34,7 @@ class Lease6(msgspec.Struct, frozen=True):
         server: its unique identifier (DUID), hexadecimal.
         renew: seconds until it is to be asked again.
         seconds: how long the address is valid.
+        timeservers: by preference (RFC 5908; RFC 4075).
     """
 
     address: str | None
@@ -39,6 +42,7 @@ class Lease6(msgspec.Struct, frozen=True):
     server: str
     renew: int
     seconds: int
+    timeservers: tuple[str, ...] = ()
 
 
 class Route(msgspec.Struct, frozen=True, order=True):

@@ -5,14 +5,13 @@ fingerprint, and the node trusts what the operator's key has signed.
 """
 
 import os
+import time
 from contextlib import AbstractContextManager
 
 from core0.node import openssl
 from core0.wire.operator import OPERATOR_NAME
 
 _YEARS = 10 * 365 * 86400
-# Clients' clocks may be behind the node's.
-_BEFORE = -86400
 
 
 def make_certificate(name: str) -> tuple[str, str, str]:
@@ -49,7 +48,8 @@ def trust_anchor(public_key: bytes) -> str:
 
 
 def _certificate(name: str, key: int, signer: int, extensions: dict[int, str]) -> AbstractContextManager[int]:
+    """Valid since 1970: a time server may set this clock back by years, and others' may be behind."""
     serial = int.from_bytes(os.urandom(8), "big") >> 1
     return openssl.new_certificate(
-        name, key, signer, serial=serial, since=_BEFORE, until=_YEARS, extensions=extensions
+        name, key, signer, serial=serial, since=-int(time.time()), until=_YEARS, extensions=extensions
     )

@@ -112,6 +112,7 @@ async def _keep_later(state: NodeState) -> None:
         managers.create_task(state.configs.run())
         managers.create_task(state.volumes.run())
         managers.create_task(state.links.follow_routers())
+        managers.create_task(state.clock.run())
         managers.create_task(_tell_unused(state))
 
 
@@ -164,6 +165,7 @@ def _configs(state: NodeState) -> "Configs":
 
     def apply(config: "NodeConfig") -> None:
         state.disks.configure(config.storage)
+        state.clock.configure(config.clock)
 
     keep = state.remembered.store
     return Configs(keep, state.events, state.links, apply, verify, fetch, line.config, line.operator)

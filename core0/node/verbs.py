@@ -19,6 +19,7 @@ from core0.wire.types import Check, Container, ContainerSpec, Events, PowerReque
 from core0.wire.types import Containers as ContainerList
 
 if TYPE_CHECKING:
+    from core0.clock.manager import Clock
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
@@ -101,6 +102,13 @@ class NodeState(msgspec.Struct, dict=True):
         return OperationTable(self.events)
 
     @cached_property
+    def clock(self) -> "Clock":
+        """The clock's manager, which comes after the boot."""
+        from core0.clock.manager import Clock
+
+        return Clock(self.events, lambda: self.links.timeservers)
+
+    @cached_property
     def configs(self) -> "Configs":
         """The keeper of the config."""
         return self.make_configs(self)
@@ -156,7 +164,8 @@ async def _node(state: NodeState, _: Call) -> Any:
 
 async def _health(state: NodeState, _: Call) -> Any:
     storage = state.disks.book.checks() if "disks" in vars(state) else ()
-    return facts.describe_health(state.links.seen(), (_remembers(state), *storage))
+    clock = (state.clock.check(),) if "clock" in vars(state) else ()
+    return facts.describe_health(state.links.seen(), (_remembers(state), *clock, *storage))
 
 
 def _remembers(state: NodeState) -> Check:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from core0.wire.clock import ClockConfig
 from core0.wire.link_config import NetworkConfig
 from core0.wire.storage import StorageConfig
 
@@ -22,10 +23,12 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         storage: its disks and pools.
         network: its own links.
+        clock: whom it asks for the time.
     """
 
     storage: StorageConfig = StorageConfig()
     network: NetworkConfig = NetworkConfig()
+    clock: ClockConfig = ClockConfig()
 
 
 class ConfigStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,6 +24,11 @@ CONTAINERS = "/run/zn/containers"
 POOLS = "/run/zn/pools"
 MEMORY_VOLUMES = "/run/zn/volumes"
 LEASES = "/run/zn/leases.json"
+# Where /etc/resolv.conf leads: whom the node's own programs ask for names.
+RESOLVER = "/run/zn/resolv.conf"
+# chronyd's folder, and what it is told.
+CLOCK = "/run/zn/clock"
+CLOCK_CONFIG = "/run/zn/chrony.conf"
 # What the config in force says of the links, for a node daemon that starts again.
 LINKS = "/run/zn/links.json"
 # A ramfs: EROFS mounts a plain file from it, which it does not from a tmpfs.
@@ -35,3 +40,4 @@ CGROUP_CONTAINERS = "/sys/fs/cgroup/containers"
 
 API_USER = 900
 PULL_USER = 901
+CLOCK_USER, CLOCK_USER_NAME = 903, "core0-clock"

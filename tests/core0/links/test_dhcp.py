@@ -25,6 +25,7 @@ FULL = {
     1: bytes([255, 255, 255, 0]),
     3: bytes([10, 0, 2, 2]),
     6: bytes([10, 0, 2, 3, 1, 1, 1, 1]),
+    42: bytes([10, 0, 2, 123]),
     51: struct.pack("!I", 7200),
     54: bytes([10, 0, 2, 2]),
 }
@@ -33,7 +34,7 @@ FULL = {
 def test_an_offer_becomes_a_lease():
     message = dhcp.decode(server_message(dhcp.OFFER, FULL))
     assert dhcp.lease_of(message) == Lease(
-        "10.0.2.15/24", "10.0.2.2", ("10.0.2.3", "1.1.1.1"), "10.0.2.2", 7200
+        "10.0.2.15/24", "10.0.2.2", ("10.0.2.3", "1.1.1.1"), "10.0.2.2", 7200, ("10.0.2.123",)
     )
 
 

@@ -27,7 +27,7 @@ def association(address: str = FIVE, preferred: int = 300, valid: int = 600, ren
 
 
 def reply(**options: bytes) -> Message:
-    numbers = {"server": 2, "ia": 3, "names": 23, "refresh": 32}
+    numbers = {"server": 2, "ia": 3, "names": 23, "sntp": 31, "refresh": 32, "ntp": 56}
     return Message(dhcp6.REPLY, b"abc", {numbers[name]: value for name, value in options.items()})
 
 
@@ -35,6 +35,21 @@ def test_a_reply_becomes_a_lease() -> None:
     message = decode(encode(reply(server=DUID, ia=association(), names=NAMES)))
     assert message
     assert lease_of(message) == Lease6(f"{FIVE}/128", ("2001:db8::53", "fe80::1"), DUID.hex(), 150, 600)
+
+
+@pytest.mark.parametrize(
+    ("options", "servers"),
+    [
+        pytest.param({"sntp": NAMES}, ("2001:db8::53", "fe80::1"), id="the older option"),
+        pytest.param({"ntp": option(1, NAMES[:16]), "sntp": NAMES}, ("2001:db8::53",), id="the newer one"),
+        pytest.param({"ntp": option(3, b"name"), "sntp": NAMES[:16]}, ("2001:db8::53",), id="only a name"),
+        pytest.param({"ntp": b"xyz", "sntp": b"short"}, (), id="nonsense"),
+    ],
+)
+def test_a_reply_names_time_servers(options: dict[str, bytes], servers: tuple[str, ...]) -> None:
+    lease = lease_of(reply(server=DUID, ia=association(), **options))
+    assert lease
+    assert lease.timeservers == servers
 
 
 def test_the_server_says_when_to_renew() -> None:

@@ -1,0 +1,1 @@
+"""The node's clock: whom it asks for the time, and chronyd, which keeps it."""
