@@ -43,7 +43,7 @@ class Segment:
     def __init__(self, folder: Path) -> None:
         """Make the segment; `frames` counts what each card has sent and the segment has passed on.
 
-        `quality` may be changed at any time, and `lost` counts what it cost; which frames suffer is the same each time.
+        `quality` may be changed at any time, and `lost` counts the frames that it cost.
 
         Args:
             folder: a folder for the sockets, with a short path (unix(7) allows 107 bytes in all).
@@ -54,7 +54,7 @@ class Segment:
         self.frames: Counter[str] = Counter()
         self.quality = Quality()
         self.lost = 0
-        self._chance = random.Random(1)  # noqa: S311 — the same frames in each run, no secret
+        self._chance = random.Random(1)  # noqa: S311 — no secret: in each run the same frames suffer
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:

@@ -165,6 +165,7 @@ async def test_a_vlan_of_a_trunk_gets_its_lease_through_a_segment_of_small_packe
                 link for link in await ask(machine, connect, way, ipv4_of(found)) if link.name == "eth1"
             )
             assert (trunk.state, trunk.dhcp) == ("up", None)
+            assert lan.lost, "else this segment was none that loses"
             assert (
                 trunk.why == "it has no address: its config gives it none, and lets it ask for none by DHCP"
             )
