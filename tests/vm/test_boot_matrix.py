@@ -32,12 +32,12 @@ SMALL_FRAME = 1400 + 14 + 4
 
 
 async def link_when(node: NodeClient, machine: Machine, name: str, fits: Callable[[Link], bool]) -> Link:
-    """A link as soon as it fits."""
+    """A link, by its name or hardware address, as soon as it fits."""
     found: Link | None = None
     try:
         async with asyncio.timeout(machine.acceleration.seconds(LEASE_SECONDS)):
             while found is None or not fits(found):
-                found = next((link for link in await node.links() if link.name == name), None)
+                found = next((link for link in await node.links() if name in (link.name, link.mac)), None)
     except TimeoutError:
         pytest.fail(f"link {name} does not become so: {found}")
     return found
@@ -86,7 +86,7 @@ async def test_four_cards_on_one_segment_are_served_late_then_by_another_server_
         machine = await machines.start(MachineSpec("four", direct_boot, nics=cards))
         await machine.wait_for_phase("ready", READY_SECONDS)
         assert "network" not in {phase.name for phase in machine.console.phases}
-        late = "No lease: no DHCP server answered on eth0; trying again in 1 s"
+        late = r"No lease: no DHCP server answered on enp\S+; trying again in 1 s"
         await machine.wait_for_line(late, LEASE_SECONDS)
         with serve(way, tmp_path, "10.9.0.50", "10.9.0.59"):
             phase = await machine.wait_for_phase("network", LEASE_SECONDS)
@@ -107,7 +107,7 @@ async def test_four_cards_on_one_segment_are_served_late_then_by_another_server_
             await machine.give_carrier("a")
             refused = f"Lease of {ipv4_of(moved)} not renewed: the DHCP server 10.8.0.1 refused"
             await machine.wait_for_line(f"{moved.name}: {refused}", LEASE_SECONDS)
-            said = await machine.wait_for_line("zn: network eth.: Has 2001:db8::5.* by DHCPv6", LEASE_SECONDS)
+            said = await machine.wait_for_line("zn: network en.*: Has 2001:db8::5.* by DHCPv6", LEASE_SECONDS)
             async with await at(machine, connect, way, said.partition("Has ")[2].split()[0]) as node:
                 own = await link_when(node, machine, moved.name, lambda link: link.state == "up")
                 assert ipv4_of(own).startswith("10.8.0.5")
@@ -124,8 +124,9 @@ async def test_an_address_that_another_machine_has_is_declined_and_another_one_u
         with serve(way, tmp_path, "10.9.0.50", "10.9.0.51", "--dhcp-sequential-ip"):
             await machine.plug_nic(lan.nic("a0"))
             said = "No lease: the server gave 10.9.0.50/24, which machine .* has; take the address from one of them"
-            await machine.wait_for_line(f"zn: network eth1: {said}", LEASE_SECONDS)
-            found = await link_when(node, machine, "eth1", lambda link: "10.9.0.51/24" in link.addresses)
+            await machine.wait_for_line(f"zn: network en.*: {said}", LEASE_SECONDS)
+            mac = mac_address("node1", "a0")
+            found = await link_when(node, machine, mac, lambda link: "10.9.0.51/24" in link.addresses)
             assert ipv4_of(found) == "10.9.0.51/24"
             assert await ask(machine, connect, way, "10.9.0.51")
         await machine.pull("a0", READY_SECONDS)
@@ -159,10 +160,10 @@ async def test_a_vlan_of_a_trunk_gets_its_lease_through_a_segment_of_small_packe
             await machine.plug_nic(lan.nic("a0"))
             await node.put_config(parse(TRUNK))
             found = await link_when(node, machine, "v10", lambda link: link.state == "up")
-            assert found.why == f"VLAN 10 of eth1: it has {ipv4_of(found)} by DHCP from 10.10.0.1"
+            assert found.why == f"VLAN 10 of {found.parent}: it has {ipv4_of(found)} by DHCP from 10.10.0.1"
             assert ipv4_of(found).startswith("10.10.0.5")
             (trunk,) = (
-                link for link in await ask(machine, connect, way, ipv4_of(found)) if link.name == "eth1"
+                link for link in await ask(machine, connect, way, ipv4_of(found)) if link.name == found.parent
             )
             assert (trunk.state, trunk.dhcp) == ("up", None)
             assert lan.lost, "else this segment was none that loses"
@@ -203,8 +204,9 @@ async def test_traffic_of_a_bond_goes_on_while_the_member_that_serves_is_pulled(
                 async with asyncio.timeout(machine.acceleration.seconds(LEASE_SECONDS)):
                     while echoes["came"] < start + 10:  # noqa: ASYNC110 — nothing tells of an echo
                         await asyncio.sleep(0.1)
-            assert (left["bond0"].state, left["bond0"].members) == ("up", ("eth2",))
-            assert left["eth2"].why == "it is a member of bond0, which has the addresses"
+            (member,) = left["bond0"].members
+            assert (left["bond0"].state, left[member].mac) == ("up", mac_address("node1", "b1"))
+            assert left[member].why == "it is a member of bond0, which has the addresses"
             assert echoes["sent"] - echoes["came"] <= 10, echoes
         await node.put_config(parse(""))
         await machine.pull("b1", READY_SECONDS)
