@@ -45,6 +45,7 @@ def _rows(link: Link) -> list[tuple[str, object]]:
     speed = f"{link.speed_mbps} Mbit/s" if link.speed_mbps else "not told"
     return [
         ("name", link.name),
+        *([("also", ", ".join(link.other_names))] if link.other_names else []),
         ("state", link.state),
         ("why", link.why),
         ("hardware address", link.mac or "-"),

@@ -43,7 +43,7 @@ class Segment:
     def __init__(self, folder: Path) -> None:
         """Make the segment; `frames` counts what each card has sent and the segment has passed on.
 
-        `quality` may be changed at any time; which frames suffer is the same each time.
+        `quality` may be changed at any time, and `lost` counts the frames that it cost.
 
         Args:
             folder: a folder for the sockets, with a short path (unix(7) allows 107 bytes in all).
@@ -53,7 +53,8 @@ class Segment:
         self._cut: set[str] = set()
         self.frames: Counter[str] = Counter()
         self.quality = Quality()
-        self._chance = random.Random(1)  # noqa: S311 — the same frames in each run, no secret
+        self.lost = 0
+        self._chance = random.Random(1)  # noqa: S311 — no secret: in each run the same frames suffer
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -105,7 +106,10 @@ class Segment:
     def _repeat(self, sender: str) -> None:
         frame = self._ports[sender].recv(_LARGEST_FRAME)
         quality = self.quality
-        if sender in self._cut or len(frame) > quality.largest or self._chance.random() < quality.loss:
+        if sender in self._cut:
+            return
+        if len(frame) > quality.largest or self._chance.random() < quality.loss:
+            self.lost += 1
             return
         self.frames[sender] += 1
         self._news.set()

@@ -33,7 +33,7 @@ _OF_DISKS = ("virtio_blk", "nvme")
 # Of each process, containers' included (the kernel's own hard limit for PID 1 is 4,096).
 _OPEN_FILES = 65536
 
-_SYSCTLS = {
+SYSCTLS = {
     "kernel/core_pattern": "|/dev/null",
     "kernel/dmesg_restrict": "1",
     "kernel/kptr_restrict": "2",
@@ -47,7 +47,11 @@ _SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     "net/ipv4/conf/all/accept_redirects": "0",
     "net/ipv4/conf/all/send_redirects": "0",
-    "net/ipv4/conf/all/rp_filter": "1",
+    # Several cards may be on one network: each takes what comes in by it though answers leave by another (RFC 3704
+    # section 2.4), and answers for its own addresses only (core0.links.apply has more of it).
+    "net/ipv4/conf/all/rp_filter": "2",
+    "net/ipv4/conf/all/arp_ignore": "1",
+    "net/ipv4/conf/all/arp_announce": "2",
     "net/ipv6/conf/all/accept_redirects": "0",
     "net/ipv6/conf/all/forwarding": "1",
 }
@@ -200,7 +204,7 @@ def load_late_drivers(boot: Boot) -> str:
 
 def tune_kernel(boot: Boot) -> str:
     """Sysctls, host name, loopback, limits. What this kernel does not have is named."""
-    absent = [name for name, value in _SYSCTLS.items() if not _write_sysctl(name, value)]
+    absent = [name for name, value in SYSCTLS.items() if not _write_sysctl(name, value)]
     _obey_routers()
     socket.sethostname(boot.command_line.hostname or "zeronode")
     _set_loopback_up()

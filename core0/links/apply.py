@@ -1,5 +1,6 @@
 """Carries out the plan's actions; the only module here that changes the kernel's links."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -28,6 +29,7 @@ from core0.linux.netlink import Netlink, Request
 if TYPE_CHECKING:
     from core0.linux.modules import Modules
 
+_DARK = "/proc/sys/net/{}/conf/{}/ignore_routes_with_linkdown"
 _IPV6 = "/proc/sys/net/ipv6/conf/{}/disable_ipv6"
 # What the kernel took along with something else, an address with an earlier one of its network, is gone as wanted.
 _GONE = {DeleteAddress: (errno.EADDRNOTAVAIL,), DeleteRoute: (errno.ESRCH,)}
@@ -37,6 +39,8 @@ _MODULES = {"vlan": "8021q", "bond": "bonding", "bridge": "bridge"}
 def apply(action: Action, rtnetlink: Netlink) -> None:
     """Carry out one action. Raises OSError with what was tried."""
     match action:
+        case SetUp(link):
+            _pass_over_without_carrier(link)
         case SetIpv6(link, on):
             _write_ipv6(link, on, action)
         case Create(_, wanted):
@@ -108,6 +112,16 @@ def _creation(wanted: WantedLink) -> Request:
     if wanted.bond:
         return links.add_bond(wanted.name, wanted.bond.mode, wanted.bond.miimon)
     return links.add_bridge(wanted.name)
+
+
+def _pass_over_without_carrier(link: str) -> None:
+    """Let routes out of a link be none while it has no carrier: another card may be on the same network.
+
+    Not set for all: the kernel notices the carrier of a container's new link only after a while.
+    """
+    for family in ("ipv4", "ipv6"):
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6, an MTU too small for it
+            files.write(_DARK.format(family, link), "1")
 
 
 def _write_ipv6(link: str, on: bool, action: Action) -> None:

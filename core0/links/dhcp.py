@@ -223,18 +223,26 @@ class Client:
         chosen = lease_of(offer)
         if not chosen:
             raise RefusedError("the DHCP server's offer has no usable address")
-        return await self.request(chosen, attempts)
+        return await self._request(chosen, _naming(chosen), attempts)
 
-    async def request(self, lease: Lease, attempts: int = 4) -> Lease:
-        """Request an offered or held lease.
+    async def renew(self, lease: Lease, attempts: int = 4) -> Lease:
+        """Request a held lease of whoever serves here: its server is not named, it may be another network by now.
+
+        That is the request of a client that starts again (INIT-REBOOT, RFC 2131 section 4.3.2), which is good for a
+        renewal, too, and which a server of another network refuses.
 
         Raises:
-            NoAnswerError: if no server answers, or the server refuses.
+            NoAnswerError: no server answers.
+            RefusedError: one refuses.
         """
-        answer = await self._exchange(REQUEST, _naming(lease), (ACK, NAK), attempts)
+        return await self._request(lease, {_REQUESTED: _naming(lease)[_REQUESTED]}, attempts)
+
+    async def _request(self, lease: Lease, naming: dict[int, bytes], attempts: int) -> Lease:
+        answer = await self._exchange(REQUEST, naming, (ACK, NAK), attempts)
         granted = lease_of(answer)
         if answer.kind == NAK or not granted:
-            raise RefusedError(f"the DHCP server {lease.server} refused {lease.address}")
+            said = _addresses(answer.options.get(_SERVER, b""))
+            raise RefusedError(f"the DHCP server {said[0] if said else lease.server} refused {lease.address}")
         return granted
 
     def decline(self, lease: Lease) -> None:

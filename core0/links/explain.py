@@ -71,6 +71,7 @@ def describe_device(
         parent=role.parent or None,
         members=role.members,
         master=role.master or None,
+        other_names=device.other_names,
         addresses=tuple(addresses),
         dhcp=_dhcp(talk, device.carrier, now) if role.asks else None,
     )

@@ -92,9 +92,10 @@ class Leases:
     def _begin_client(self, link: SeenLink) -> None:
         """Ask for a lease; anew if the carrier was away: behind it may be another network."""
         self._dark.discard(link.index)
-        if link.index in self._clients:
+        moved = link.index in self._clients
+        if moved:
             self._clients[link.index].cancel()
-        self._clients[link.index] = asyncio.create_task(self._keep_lease(link))
+        self._clients[link.index] = asyncio.create_task(self._keep_lease(link, moved=moved))
         self._clients[link.index].add_done_callback(self._ended)
 
     def _ended(self, client: asyncio.Task[None]) -> None:
@@ -102,8 +103,8 @@ class Leases:
         if not client.cancelled() and (error := client.exception()):
             self._failed(error)
 
-    async def _keep_lease(self, link: SeenLink) -> None:
-        """Get a lease, keep it, and start over when it is lost."""
+    async def _keep_lease(self, link: SeenLink, *, moved: bool = False) -> None:
+        """Get a lease, keep it, and start over when it is lost; `moved` if the carrier was away just now."""
         delay = _FIRST_DELAY
         while True:
             self._note_asking(link)
@@ -111,7 +112,7 @@ class Leases:
                 self._drop_lease(link)
             held = self._held.get(link.index)
             try:
-                lease = await self._lease(link)
+                lease = await self._lease(link, moved=moved)
                 self._set_lease(link, lease)
                 # T1, RFC 2131 section 4.4.5; a lease of seconds would otherwise be renewed without a pause.
                 pause = max(lease.seconds / 2, 10.0)
@@ -119,7 +120,7 @@ class Leases:
                 if held is None or held.address != lease.address:
                     await self._refuse_duplicate(link, lease)
             except (dhcp.NoAnswerError, OSError) as error:
-                left = self._time_left(link)
+                held, left = self._held.get(link.index), self._time_left(link)
                 if held and left and not isinstance(error, dhcp.RefusedError):
                     await self._wait_unrenewed(link, held, error, left)
                     continue
@@ -131,7 +132,7 @@ class Leases:
                 await asyncio.sleep(pause)
                 delay = min(delay * 2, _LONGEST_DELAY)
                 continue
-            delay = _FIRST_DELAY
+            delay, moved = _FIRST_DELAY, False
             await asyncio.sleep(pause)
 
     def _time_left(self, link: SeenLink) -> float | None:
@@ -192,16 +193,20 @@ class Leases:
             cause = f"the server gave {lease.address}, which machine {other} has"
             raise dhcp.DeclinedError(f"{cause}; take the address from one of them")
 
-    async def _lease(self, link: SeenLink) -> Lease:
+    async def _lease(self, link: SeenLink, *, moved: bool = False) -> Lease:
+        """Renew the lease that is held, or get one; who moved takes another server's if nobody renews it."""
         held = self._held.get(link.index)
         with dhcp.Client(link.name) as client:
             if held:
                 try:
-                    return await client.request(held)
+                    return await client.renew(held)
                 except dhcp.NoAnswerError as error:
-                    if self._time_left(link) and not isinstance(error, dhcp.RefusedError):
+                    is_refused = isinstance(error, dhcp.RefusedError)
+                    if self._time_left(link) and not is_refused and not moved:
                         raise
                     self._report("network", link.name, f"Lease of {held.address} not renewed: {error}")
+                    if is_refused:  # it may not be used any more, whoever answers next
+                        self._drop_lease(link)
             return await client.acquire()
 
     def _set_lease(self, link: SeenLink, lease: Lease) -> None:

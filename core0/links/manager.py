@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from core0.links.apply import apply, load, missing
 from core0.links.leases import Leases
 from core0.links.model import Action, Conversation, SeenLink
+from core0.links.names import Names
 from core0.links.observe import observe, own
 from core0.links.plan import plan
 from core0.links.settings import Settings
@@ -51,6 +52,7 @@ class Links:
         self._report = report
         self._on_address = on_address
         self._leases = Leases(report, self._reconcile, self._reached, self._fail, kept)
+        self._names = Names(report)
         self._settings = Settings(report, settings)
         self._wanted = Wanted((), frozenset(), {}, {})
         self._failing: dict[str, str] = {}
@@ -180,9 +182,14 @@ class Links:
             self._keep_resolver()
             await heard.wait()
 
+    def _look(self) -> tuple[SeenLink, ...]:
+        """Every link of the node; cards that came are called by their names first."""
+        landscape = observe(self._rtnetlink)
+        return observe(self._rtnetlink) if self._names.give(landscape, self._rtnetlink) else landscape
+
     def _reconcile(self) -> dict[str, OSError]:
         """Bring the links to what config and leases want; returns what the kernel refused, by link, and tells it."""
-        landscape = observe(self._rtnetlink)
+        landscape = self._look()
         wanted = self._settings.want(self._leases.held, landscape)
         refused = self._settle(wanted, landscape)
         links = own(landscape)
@@ -202,7 +209,7 @@ class Links:
 
     def _bring_to_settings(self) -> dict[str, OSError]:
         """The same for the links alone: who changed the settings hears what the kernel says of it."""
-        landscape = observe(self._rtnetlink)
+        landscape = self._look()
         return self._settle(self._settings.want(self._leases.held, landscape), landscape)
 
     def _settle(self, wanted: Wanted, landscape: Sequence[SeenLink]) -> dict[str, OSError]:

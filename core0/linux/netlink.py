@@ -20,9 +20,10 @@ import msgspec
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
-_NEWNEIGH = 28
+_NEWNEIGH, _NEWLINKPROP = 28, 108
 _ERROR, _DONE = 2, 3
 _REQUEST, _MULTI, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 1, 2, 4, 0x300, 0x400, 0x200, 0x100
+_APPEND = 0x800
 _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
@@ -37,6 +38,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_C
 _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_IFALIAS, _IFLA_PERM_ADDRESS = 5, 10, 12, 20, 54
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
 _VLAN_ID, _BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY, _SLAVE_PERM_ADDRESS = 1, 1, 3, 11, 4
+_IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 52, 53
 _INET6_FLAGS = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
@@ -74,6 +76,7 @@ class Link(msgspec.Struct, frozen=True):
         permanent: its own hardware address, which it keeps as a member of a bond, if it has one.
         vlan: of a VLAN its tag.
         bond: of a bond its mode, milliseconds between looks at carriers, and the number of its primary member.
+        other_names: more names by which it is found.
     """
 
     index: int
@@ -89,6 +92,7 @@ class Link(msgspec.Struct, frozen=True):
     permanent: str = ""
     vlan: int = 0
     bond: tuple[int, int, int] | None = None
+    other_names: tuple[str, ...] = ()
 
     @property
     def is_up(self) -> bool:
@@ -168,6 +172,18 @@ def set_up(index: int) -> Request:
     """Set a link up."""
     body = _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP)
     return Request(_NEWLINK, 0, body, f"cannot set link {index} up")
+
+
+def set_name(index: int, name: str) -> Request:
+    """Call a link, which is down, by another name."""
+    body = link_body(index) + text(_IFLA_IFNAME, name)
+    return Request(_NEWLINK, 0, body, f"cannot call link {index} {name}")
+
+
+def add_other_name(index: int, name: str) -> Request:
+    """Let a link be found by one more name."""
+    body = link_body(index) + attribute(_IFLA_PROP_LIST | _NESTED, text(_IFLA_ALT_IFNAME, name))
+    return Request(_NEWLINKPROP, _CREATE | _EXCL | _APPEND, body, f"cannot call link {index} also {name}")
 
 
 def set_mtu(index: int, mtu: int) -> Request:
@@ -453,14 +469,16 @@ def _failure(body: bytes, request: Request) -> list[OSError]:
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:
-    found = {}
+    return dict(_each_attribute(data))
+
+
+def _each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
     while len(data) >= 4:
         length, kind = struct.unpack_from("=HH", data)
         if length < 4:
-            break
-        found[kind & 0x3FFF] = data[4:length]
+            return
+        yield kind & 0x3FFF, data[4:length]
         data = data[(length + 3) & ~3 :]
-    return found
 
 
 def _parse_link(body: bytes) -> Link:
@@ -479,6 +497,11 @@ def _parse_link(body: bytes) -> Link:
         parent=_word(found.get(_IFLA_LINK)),
         alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
         permanent=_permanent(found, info),
+        other_names=tuple(
+            value.rstrip(b"\0").decode()
+            for kind, value in _each_attribute(found.get(_IFLA_PROP_LIST, b""))
+            if kind == _IFLA_ALT_IFNAME
+        ),
         **_parse_kind(info),
     )
 

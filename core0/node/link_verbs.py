@@ -22,7 +22,7 @@ async def _links(state: "NodeState", _: Call) -> Links:
 async def _link(state: "NodeState", call: Call) -> Link:
     name = msgspec.json.decode(call.body, type=LinkQuery).name
     for link in (await _links(state, call)).links:
-        if name in (link.name, link.pci):
+        if name in (link.name, link.pci, *link.other_names):
             return link
     raise absent(
         f"cannot show link {name}: there is none of that name or bus address", "see 'zn network links'"

@@ -42,6 +42,7 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: of the network device; the bus address of a controller without one.
+        other_names: more names by which it is found: the kernel's own.
         state: `up` with all that it shall have, `waiting` for an address, without a carrier, `down`; or what a
             controller lacks: a network device, or a driver.
         why: one plain sentence on the state, with the remedy.
@@ -78,6 +79,7 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parent: str | None = None
     members: tuple[str, ...] = ()
     master: str | None = None
+    other_names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     dhcp: Dhcp | None = None
 

@@ -16,25 +16,25 @@ from tests.cli.conftest import Zn
 from tests.host_node import HostNode
 
 DEVICES = [
-    Device(2, "eth0", "52:54:00:00:00:02", 1500, IFF_UP, True),
-    Device(3, "eth1", "52:54:00:00:00:03", 1500, IFF_UP, True),
-    Device(4, "eth2", "52:54:00:00:00:04", 1500, IFF_UP, False),
+    Device(2, "enp0s6", "52:54:00:00:00:02", 1500, IFF_UP, True, other_names=("eth0",)),
+    Device(3, "enp0s7", "52:54:00:00:00:03", 1500, IFF_UP, True),
+    Device(4, "enp0s8", "52:54:00:00:00:04", 1500, IFF_UP, False),
     Device(5, "zc1", "52:54:00:00:00:05", 1500, IFF_UP, True, "veth"),
-    Device(6, "eth3", "52:54:00:00:00:06", 1500, IFF_UP, True, master=7),
+    Device(6, "enp0s10", "52:54:00:00:00:06", 1500, IFF_UP, True, master=7),
     Device(7, "bond0", "52:54:00:00:00:06", 1500, IFF_UP, True, "bond", alias="zeronode"),
     Device(8, "v20", "52:54:00:00:00:06", 1500, IFF_UP, True, "vlan", parent=7, alias="zeronode", vlan=20),
 ]
 ADDRESSES = [Address(2, "fe80::2/64"), Address(2, "10.0.2.15/24"), Address(8, "192.0.2.7/24")]
 HARDWARE = {
-    "eth0": Hardware("0000:00:06.0", "1af4:1041", "virtio_net"),
-    "eth1": Hardware("0000:00:07.0", "1af4:1041", "virtio_net", speed_mbps=10000),
-    "eth2": Hardware("0000:00:08.0", "1af4:1041", "virtio_net"),
-    "eth3": Hardware("0000:00:0a.0", "1af4:1041", "virtio_net"),
+    "enp0s6": Hardware("0000:00:06.0", "1af4:1041", "virtio_net"),
+    "enp0s7": Hardware("0000:00:07.0", "1af4:1041", "virtio_net", speed_mbps=10000),
+    "enp0s8": Hardware("0000:00:08.0", "1af4:1041", "virtio_net"),
+    "enp0s10": Hardware("0000:00:0a.0", "1af4:1041", "virtio_net"),
 }
-CONFIGURED = ("eth3", "bond0", "v20")
+CONFIGURED = ("enp0s10", "bond0", "v20")
 TALKS = {
     2: Conversation("bound", 0.0, Lease("10.0.2.15/24", None, (), "10.0.2.2", 86400)),
-    3: Conversation("unanswered", 0.0, cause="no DHCP server answered on eth1"),
+    3: Conversation("unanswered", 0.0, cause="no DHCP server answered on enp0s7"),
 }
 
 
@@ -76,7 +76,7 @@ def test_the_documentation_shows_what_is_printed(written: HostNode, zn: Zn) -> N
 
 
 def test_one_link_is_shown_by_its_name_or_place(written: HostNode, zn: Zn) -> None:
-    said = zn("network", "link", "eth1")
+    said = zn("network", "link", "enp0s7")
     assert said.code == 0, said.err
     for text in (
         "0000:00:07.0 (1af4:1041)",
@@ -94,27 +94,33 @@ def test_what_a_config_had_made_is_shown_with_what_it_is_made_of(written: HostNo
     found = msgspec.json.decode(zn("network", "links", "--json").out, type=tuple[Link, ...])
     card, bond, vlan = (one for one in found if one.name in CONFIGURED)
     assert (card.kind, card.master, card.dhcp) == ("card", "bond0", None)
-    assert (bond.kind, bond.members, bond.dhcp) == ("bond", ("eth3",), None)
+    assert (bond.kind, bond.members, bond.dhcp) == ("bond", ("enp0s10",), None)
     assert (vlan.kind, vlan.vlan, vlan.parent, vlan.dhcp) == ("vlan", 20, "bond0", None)
     rows = [line.split() for line in zn("network", "link", "bond0").out.splitlines()]
-    assert ["members", "eth3"] in rows
-    assert "member of         bond0" in zn("network", "link", "eth3").out
+    assert ["members", "enp0s10"] in rows
+    assert "member of         bond0" in zn("network", "link", "enp0s10").out
     assert "vlan              20 of bond0" in zn("network", "link", "v20").out
 
 
 def test_programs_get_the_links_in_the_apis_own_types(written: HostNode, zn: Zn) -> None:
     found = msgspec.json.decode(zn("network", "links", "--json").out, type=tuple[Link, ...])
     assert [(one.name, one.state) for one in found] == [
-        ("eth0", "up"),
-        ("eth1", "waiting"),
-        ("eth2", "no-carrier"),
-        ("eth3", "up"),
+        ("enp0s6", "up"),
+        ("enp0s7", "waiting"),
+        ("enp0s8", "no-carrier"),
+        ("enp0s10", "up"),
         ("bond0", "up"),
         ("v20", "up"),
         ("0000:00:09.0", "no-driver"),
     ]
     assert found[0].addresses == ("10.0.2.15/24", "fe80::2/64")
-    assert msgspec.json.decode(zn("network", "link", "eth0", "--json").out, type=Link).name == "eth0"
+    assert msgspec.json.decode(zn("network", "link", "enp0s6", "--json").out, type=Link).name == "enp0s6"
+
+
+def test_a_card_is_found_by_the_kernels_name_too(written: HostNode, zn: Zn) -> None:
+    said = zn("network", "link", "eth0")
+    assert (said.code, "also              eth0" in said.out) == (0, True), said.err
+    assert said.out == zn("network", "link", "enp0s6").out
 
 
 def test_a_link_that_is_not_there_is_told_with_the_remedy(written: HostNode, zn: Zn) -> None:

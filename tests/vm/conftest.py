@@ -130,14 +130,15 @@ async def server(image: Path, oci: Path, boot_arguments: tuple[str, ...]) -> Asy
 
 
 @pytest.fixture(scope="session")
-def connect(operator_key: Ed25519PrivateKey) -> Callable[[Machine], Awaitable[NodeClient]]:
+def connect(operator_key: Ed25519PrivateKey) -> Callable[..., Awaitable[NodeClient]]:
     """Makes an authenticated client of the node in a machine that is ready; use it with `async with`."""
 
-    async def make(machine: Machine) -> NodeClient:
+    async def make(machine: Machine, address: str = "") -> NodeClient:
+        """By this address, or by the machine's card on QEMU's own network."""
         identity = await machine.wait_for_phase("identity", READY_SECONDS)
         now = datetime.datetime.now(datetime.UTC)
         tls = client_context(issue_certificate(operator_key, "tests", now=now))
-        address = f"127.0.0.1:{await machine.forward(API)}"
+        address = address or f"127.0.0.1:{await machine.forward(API)}"
         return NodeClient(address, identity.detail.removeprefix("sha256:"), tls)
 
     return make

@@ -89,7 +89,7 @@ make_cable('10.9.0.1/24')
 async def exchange():
     with Client('cli') as client:
         lease = await client.acquire(attempts=6)
-        return lease, await client.request(lease)
+        return lease, await client.renew(lease)
 options = ('--dhcp-range=10.9.0.50,10.9.0.50,255.255.255.0,300', '--dhcp-option=6,10.9.0.9')
 with serving('{tmp_path}', *options):
     lease, again = asyncio.run(exchange())
@@ -114,6 +114,28 @@ async def exchange():
 with serving('{tmp_path}', '--dhcp-range=10.9.0.50,10.9.0.51,255.255.255.0,300'):
     first, second = asyncio.run(exchange())
 assert {{first.address, second.address}} == {{'10.9.0.50/24', '10.9.0.51/24'}}, (first, second)
+""")
+
+
+@pytest.mark.root
+@needs_dnsmasq
+def test_a_server_of_another_network_refuses_to_renew_what_it_never_gave(in_fresh_network, tmp_path):
+    in_fresh_network(f"""
+import asyncio
+from core0.links.dhcp import Client, RefusedError
+from core0.links.model import Lease
+from tests.core0.dnsmasq import make_cable, serving
+make_cable('10.9.0.1/24')
+async def exchange():
+    with Client('cli') as client:
+        await client.renew(Lease('192.0.2.7/24', None, (), '192.0.2.1', 3600), attempts=6)
+with serving('{tmp_path}', '--dhcp-range=10.9.0.50,10.9.0.50,255.255.255.0,300', '--dhcp-authoritative'):
+    try:
+        asyncio.run(exchange())
+    except RefusedError as error:
+        assert str(error) == 'the DHCP server 10.9.0.1 refused 192.0.2.7/24'
+    else:
+        raise AssertionError
 """)
 
 

@@ -73,7 +73,7 @@ async def test_an_address_that_the_kernel_refuses_is_told_and_asked_for_again(
 ) -> None:
     answers = iter((BAD, GOOD))
 
-    async def acquire(_: object) -> Lease:
+    async def acquire(_: object, *, moved: bool) -> Lease:
         return next(answers)
 
     monkeypatch.setattr(links._leases, "_lease", acquire)
@@ -95,7 +95,7 @@ async def test_an_address_that_the_kernel_refuses_is_told_and_asked_for_again(
 async def test_a_defect_in_a_client_ends_the_manager_instead_of_the_client_alone(
     links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(_: object) -> Lease:
+    async def broken(_: object, *, moved: bool) -> Lease:
         raise ZeroDivisionError
 
     monkeypatch.setattr(links._leases, "_lease", broken)
@@ -116,7 +116,7 @@ async def test_a_machine_without_a_link_says_so_once(links: Links, told: Told, s
 async def test_a_link_without_a_server_is_tried_again(
     links: Links, told: Told, leased: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def silence(_: object) -> Lease:
+    async def silence(_: object, *, moved: bool) -> Lease:
         raise dhcp.NoAnswerError("no DHCP server answered on eth0")
 
     monkeypatch.setattr(links._leases, "_lease", silence)
@@ -139,7 +139,7 @@ async def test_a_new_daemon_keeps_the_address_and_renews_its_lease(
         asked.append(lease)
         return lease
 
-    monkeypatch.setattr(dhcp.Client, "request", renew)
+    monkeypatch.setattr(dhcp.Client, "renew", renew)
     monkeypatch.setattr(dhcp.Client, "__init__", lambda *_: None)
     monkeypatch.setattr(dhcp.Client, "__exit__", lambda *_: None)
     try:
@@ -154,7 +154,7 @@ async def test_while_a_server_is_asked_for_the_first_time_it_is_told_so(
 ) -> None:
     asked, silence = asyncio.Event(), asyncio.Event()
 
-    async def wait(_: object) -> Lease:
+    async def wait(_: object, *, moved: bool) -> Lease:
         asked.set()
         await silence.wait()
         raise dhcp.RefusedError("the DHCP server's offer has no usable address")
@@ -261,8 +261,9 @@ class Server:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.renewal: Lease | Exception = GOOD
+        self.offer: Lease | Exception = GOOD
 
-        async def request(_: object, lease: Lease) -> Lease:
+        async def renew(_: object, lease: Lease) -> Lease:
             self.asked.append(f"renew {lease.address}")
             if isinstance(self.renewal, Exception):
                 raise self.renewal
@@ -270,11 +271,13 @@ class Server:
 
         async def acquire(_: object) -> Lease:
             self.asked.append("new")
-            return GOOD
+            if isinstance(self.offer, Exception):
+                raise self.offer
+            return self.offer
 
         monkeypatch.setattr(dhcp.Client, "__init__", lambda *_: None)
         monkeypatch.setattr(dhcp.Client, "__exit__", lambda *_: None)
-        monkeypatch.setattr(dhcp.Client, "request", request)
+        monkeypatch.setattr(dhcp.Client, "renew", renew)
         monkeypatch.setattr(dhcp.Client, "acquire", acquire)
         monkeypatch.setattr(Leases, "_refuse_duplicate", lambda *_: asyncio.sleep(0))
 
@@ -321,6 +324,45 @@ async def test_a_lease_that_its_server_refuses_to_renew_is_over(
     links._leases._note_lease(LINK, GOOD, 1800.0)
     assert await links._leases._lease(LINK) == GOOD
     assert server.asked == ["renew 10.0.0.2/24", "new"]
+
+
+NOBODY = dhcp.NoAnswerError("no DHCP server answered on eth0")
+OTHER = Lease("192.0.2.7/24", None, (), "192.0.2.1", 3600)
+
+
+async def test_an_address_that_was_refused_is_not_used_any_more_though_nobody_gives_another(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch)
+    server.renewal, server.offer = dhcp.RefusedError("the DHCP server 10.0.0.1 refused 10.0.0.2/24"), NOBODY
+    links._leases._clients[LINK.index] = asyncio.create_task(forever())
+    links._leases._set_lease(LINK, GOOD)
+    links._leases._note_lease(LINK, GOOD, 1800.0)
+    keeping = asyncio.create_task(links._leases._keep_lease(LINK))
+    await until(lambda: "new" in server.asked)
+    assert links._leases.held == {}
+    keeping.cancel()
+
+
+@pytest.mark.parametrize(
+    ("offer", "held"),
+    [
+        pytest.param(OTHER, OTHER, id="another network's server gives another one"),
+        pytest.param(NOBODY, GOOD, id="nobody is there at all"),
+    ],
+)
+async def test_who_was_moved_takes_another_servers_lease_where_nobody_renews(
+    links: Links, monkeypatch: pytest.MonkeyPatch, offer: Lease | Exception, held: Lease
+) -> None:
+    server = Server(monkeypatch)
+    server.renewal, server.offer = NOBODY, offer
+    links._leases._clients[LINK.index] = asyncio.create_task(forever())
+    links._leases._set_lease(LINK, GOOD)
+    links._leases._note_lease(LINK, GOOD, 1800.0)
+    keeping = asyncio.create_task(links._leases._keep_lease(LINK, moved=True))
+    await until(lambda: server.asked == ["renew 10.0.0.2/24", "new"])
+    await until(lambda: links._leases.held == {LINK.index: held})
+    keeping.cancel()
 
 
 async def test_a_lease_is_asked_for_again_when_the_carrier_comes_back(

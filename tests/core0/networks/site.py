@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from core0.init.phases import SYSCTLS
 from core0.linux import namespaces, netlink
 from core0.linux.netlink import End, Netlink
 from core0.networks.manager import Networks
@@ -54,8 +55,9 @@ class Site:
             )
         with self.inside("node"):
             self._route("internet0", ("0.0.0.0/0", "::/0"), _ROUTER)
-            for name in ("ipv4/ip_forward", "ipv4/conf/all/rp_filter", "ipv6/conf/all/forwarding"):
-                Path("/proc/sys/net", name).write_text("1")  # as a node has it (core0.init.phases)
+            for name, value in SYSCTLS.items():
+                if name.startswith("net/"):
+                    Path("/proc/sys", name).write_text(value)
             self.networks = self._manage()
         return self
 

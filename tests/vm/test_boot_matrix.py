@@ -1,0 +1,212 @@
+"""Booted nodes on segments as they are in the field: served late or not any more, shared, tagged, small, bad.
+
+Rows that are elsewhere: no card, and cards that come later (test_faults); one card, and cards without a server or a
+driver (test_links); no IPv4 (test_ipv6); static addresses, VLANs and bonds by config (test_link_config).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from ci.pytest_machines import Machines
+from ci.qemu.machine import Machine
+from ci.qemu.segment import Quality, Segment
+from ci.qemu.spec import DirectBoot, MachineSpec, mac_address
+from core0.client.client import NodeClient
+from core0.wire.config import parse
+from core0.wire.links import Link
+from core0.wire.ports import API
+from tests.vm import router
+from tests.vm.router import Router
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(not router.IS_POSSIBLE, reason=router.REASON)]
+
+Connect = Callable[..., Awaitable[NodeClient]]
+READY_SECONDS = 10.0
+# Until a lease is there, or gone, as people on the segment see it.
+LEASE_SECONDS = 10.0
+# A frame with a VLAN's tag and packets of 1,400 bytes.
+SMALL_FRAME = 1400 + 14 + 4
+
+
+async def link_when(node: NodeClient, machine: Machine, name: str, fits: Callable[[Link], bool]) -> Link:
+    """A link, by its name or hardware address, as soon as it fits."""
+    found: Link | None = None
+    try:
+        async with asyncio.timeout(machine.acceleration.seconds(LEASE_SECONDS)):
+            while found is None or not fits(found):
+                found = next((link for link in await node.links() if name in (link.name, link.mac)), None)
+    except TimeoutError:
+        pytest.fail(f"link {name} does not become so: {found}")
+    return found
+
+
+async def at(machine: Machine, connect: Connect, way: Router, address: str) -> NodeClient:
+    """A client that comes over the segment to one of the node's addresses."""
+    return await connect(machine, await way.forward(address.partition("/")[0], API))
+
+
+async def ask(machine: Machine, connect: Connect, way: Router, address: str) -> tuple[Link, ...]:
+    """What the node says of its links to who comes over the segment to one of its addresses."""
+    async with await at(machine, connect, way, address) as node:
+        return await node.links()
+
+
+async def serving_links(machine: Machine, connect: Connect, way: Router, address: str) -> dict[str, Link]:
+    """The links of cards that have a driver, by their hardware address, once all of them serve."""
+    async with await at(machine, connect, way, address) as node:
+        names = [link.name for link in await node.links() if link.driver]
+        found = [await link_when(node, machine, name, lambda link: link.state == "up") for name in names]
+    return {link.mac: link for link in found}
+
+
+def ipv4_of(link: Link) -> str:
+    """The link's only IPv4 address."""
+    (address,) = (one for one in link.addresses if ":" not in one)
+    return address
+
+
+def serve(way: Router, folder: Path, first: str, last: str, *options: str):  # type: ignore[no-untyped-def]
+    """A DHCP server for a range, whose name server is a machine that answers nothing: DNS is down everywhere here."""
+    given = (
+        f"--dhcp-range={first},{last},255.255.255.0,300",
+        "--dhcp-option=6,10.9.0.99",
+        "--dhcp-authoritative",
+    )
+    return way.serving(folder, *given, *options)
+
+
+async def test_four_cards_on_one_segment_are_served_late_then_by_another_server_and_at_last_by_ipv6_too(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+) -> None:
+    async with Segment(tmp_path) as lan, Router(lan.nic("router"), "10.9.0.1/24") as way:
+        cards = (lan.nic("a"), lan.nic("b", "vmxnet3"), lan.nic("c", "e1000e"), lan.nic("d", "rtl8139"))
+        machine = await machines.start(MachineSpec("four", direct_boot, nics=cards))
+        await machine.wait_for_phase("ready", READY_SECONDS)
+        assert "network" not in {phase.name for phase in machine.console.phases}
+        late = r"No lease: no DHCP server answered on enp\S+; trying again in 1 s"
+        await machine.wait_for_line(late, LEASE_SECONDS)
+        with serve(way, tmp_path, "10.9.0.50", "10.9.0.59"):
+            phase = await machine.wait_for_phase("network", LEASE_SECONDS)
+            leased, _, server = phase.detail.partition(" from ")
+            assert server == "10.9.0.1"
+            served = await serving_links(machine, connect, way, leased)
+            assert len(served) >= 2
+            for link in served.values():
+                assert (link.dhcp and link.dhcp.server) == "10.9.0.1", link
+                assert await ask(machine, connect, way, ipv4_of(link))
+            moved, *others = (served.pop(mac_address("four", "a")), *served.values())
+            await machine.take_carrier("a")
+            async with await at(machine, connect, way, ipv4_of(others[0])) as node:
+                await link_when(node, machine, moved.name, lambda link: link.state == "no-carrier")
+        way.set_addresses("10.8.0.1/24", "2001:db8::1/64")
+        six = ("--enable-ra", "--dhcp-range=2001:db8::50,2001:db8::59,64,300", "--ra-param=lan,4,60")
+        with serve(way, tmp_path, "10.8.0.50", "10.8.0.59", *six):
+            await machine.give_carrier("a")
+            refused = f"Lease of {ipv4_of(moved)} not renewed: the DHCP server 10.8.0.1 refused"
+            await machine.wait_for_line(f"{moved.name}: {refused}", LEASE_SECONDS)
+            said = await machine.wait_for_line("zn: network en.*: Has 2001:db8::5.* by DHCPv6", LEASE_SECONDS)
+            async with await at(machine, connect, way, said.partition("Has ")[2].split()[0]) as node:
+                own = await link_when(node, machine, moved.name, lambda link: link.state == "up")
+                assert ipv4_of(own).startswith("10.8.0.5")
+
+
+async def test_an_address_that_another_machine_has_is_declined_and_another_one_used(
+    machine: Machine, node: NodeClient, connect: Connect, tmp_path: Path
+) -> None:
+    async with (
+        Segment(tmp_path) as lan,
+        Router(lan.nic("router"), "10.9.0.1/24") as way,
+        Router(lan.nic("squatter"), "10.9.0.50/24"),
+    ):
+        with serve(way, tmp_path, "10.9.0.50", "10.9.0.51", "--dhcp-sequential-ip"):
+            await machine.plug_nic(lan.nic("a0"))
+            said = "No lease: the server gave 10.9.0.50/24, which machine .* has; take the address from one of them"
+            await machine.wait_for_line(f"zn: network en.*: {said}", LEASE_SECONDS)
+            mac = mac_address("node1", "a0")
+            found = await link_when(node, machine, mac, lambda link: "10.9.0.51/24" in link.addresses)
+            assert ipv4_of(found) == "10.9.0.51/24"
+            assert await ask(machine, connect, way, "10.9.0.51")
+        await machine.pull("a0", READY_SECONDS)
+
+
+TRUNK = f"""
+[network.links.trunk]
+select = {{ mac = "{mac_address("node1", "a0")}" }}
+dhcp4 = false
+[network.links.v10]
+vlan = {{ link = "trunk", id = 10 }}
+"""
+
+
+async def test_a_vlan_of_a_trunk_gets_its_lease_through_a_segment_of_small_packets_that_loses_and_reorders(
+    machine: Machine, node: NodeClient, connect: Connect, tmp_path: Path
+) -> None:
+    async with (
+        Segment(tmp_path) as lan,
+        Router(lan.nic("untagged"), "10.9.0.1/24") as other,
+        Router(lan.nic("router"), "10.10.0.1/24", vlan=10, mtu=1400) as way,
+    ):
+        lan.quality = Quality(loss=0.2, late=0.1, largest=SMALL_FRAME)
+        untagged, tagged = tmp_path / "untagged", tmp_path / "tagged"
+        untagged.mkdir()
+        tagged.mkdir()
+        with (
+            serve(other, untagged, "10.9.0.50", "10.9.0.59"),
+            serve(way, tagged, "10.10.0.50", "10.10.0.59", "--dhcp-option=26,1400"),
+        ):
+            await machine.plug_nic(lan.nic("a0"))
+            await node.put_config(parse(TRUNK))
+            found = await link_when(node, machine, "v10", lambda link: link.state == "up")
+            assert found.why == f"VLAN 10 of {found.parent}: it has {ipv4_of(found)} by DHCP from 10.10.0.1"
+            assert ipv4_of(found).startswith("10.10.0.5")
+            (trunk,) = (
+                link for link in await ask(machine, connect, way, ipv4_of(found)) if link.name == found.parent
+            )
+            assert (trunk.state, trunk.dhcp) == ("up", None)
+            assert lan.lost, "else this segment was none that loses"
+            assert (
+                trunk.why == "it has no address: its config gives it none, and lets it ask for none by DHCP"
+            )
+        await node.put_config(parse(""))
+        await machine.pull("a0", READY_SECONDS)
+
+
+BOND = f"""
+[network.links.left]
+select = {{ mac = "{mac_address("node1", "b0")}" }}
+[network.links.right]
+select = {{ mac = "{mac_address("node1", "b1")}" }}
+[network.links.bond0]
+bond = {{ members = ["left", "right"], primary = "left" }}
+"""
+
+
+async def test_traffic_of_a_bond_goes_on_while_the_member_that_serves_is_pulled(
+    machine: Machine, node: NodeClient, connect: Connect, tmp_path: Path
+) -> None:
+    async with Segment(tmp_path) as lan, Router(lan.nic("router"), "10.9.0.1/24") as way:
+        with serve(way, tmp_path, "10.9.0.50", "10.9.0.59"):
+            await machine.plug_nic(lan.nic("b0"))
+            await machine.plug_nic(lan.nic("b1"))
+            await node.put_config(parse(BOND))
+            leased = ipv4_of(await link_when(node, machine, "bond0", lambda link: link.state == "up"))
+            async with (
+                way.pinging(leased.partition("/")[0]) as echoes,
+                await at(machine, connect, way, leased) as beside,
+            ):
+                await beside.links()
+                await machine.pull("b0", READY_SECONDS)
+                left = {link.name: link for link in await beside.links()}
+                start = echoes["came"]
+                async with asyncio.timeout(machine.acceleration.seconds(LEASE_SECONDS)):
+                    while echoes["came"] < start + 10:  # noqa: ASYNC110 — nothing tells of an echo
+                        await asyncio.sleep(0.1)
+            (member,) = left["bond0"].members
+            assert (left["bond0"].state, left[member].mac) == ("up", mac_address("node1", "b1"))
+            assert left[member].why == "it is a member of bond0, which has the addresses"
+            assert echoes["sent"] - echoes["came"] <= 10, echoes
+        await node.put_config(parse(""))
+        await machine.pull("b1", READY_SECONDS)
