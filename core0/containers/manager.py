@@ -100,7 +100,9 @@ class Containers:
             if record and is_alive(record):
                 # the packet filter is a new one, too
                 addresses = (record.address, record.address6)
-                self._world.network.resume(record.number, addresses, record.spec.ports)
+                self._world.network.resume(
+                    record.number, name, record.spec.network, addresses, record.spec.ports
+                )
             self._begin(name, _Life(wanted, spec, number))
 
     def _wishes(self) -> Iterator[tuple[str, Wanted]]:

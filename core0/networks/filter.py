@@ -17,6 +17,7 @@ MODULES = (
     "nft_nat",
     "nft_masq",
     "nft_fib_inet",
+    "nft_limit",
 )
 
 
@@ -77,10 +78,6 @@ class Filter:
     def set_lan(self, interfaces: Sequence[str]) -> None:
         """Say which addresses the node has, with their prefix lengths: those subnets are not the Internet."""
         self._replace("lan", sorted({str(parse_interface(one)[0]) for one in interfaces}))
-
-    def set_resolvers(self, addresses: Sequence[str]) -> None:
-        """Say which name servers containers may ask."""
-        self._replace("resolvers", addresses)
 
     def _replace(self, name: str, values: Sequence[str]) -> None:
         wanted = tuple(dict.fromkeys(values))

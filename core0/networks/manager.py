@@ -6,7 +6,7 @@ filter. From then on one table has it all, and each change is a transaction.
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,10 +32,12 @@ from core0.networks.model import (
     hardware_of,
     link_of,
     policy_of,
+    zone_of,
 )
 from core0.networks.subnets import Subnet, parse_interface
 from core0.wire.control import RefusedError, Report, absent, conflict, taken
-from core0.wire.network import CONTAINER_LINKS, GATEWAY, GATEWAY_HARDWARE, packed
+from core0.wire.names import Host, Zone
+from core0.wire.network import CONTAINER_LINKS, GATEWAY, GATEWAY_HARDWARE
 from core0.wire.networks import DEFAULT, Network, NetworkMember, NetworkSpec
 from core0.wire.state import NEWER_IMAGE
 from core0.wire.types import NetworkName, PublishedPort
@@ -65,13 +67,29 @@ class Keep(Protocol):
         """Take a section away; returns when no copy has it."""
 
 
+class Names(Protocol):
+    """Who answers containers' questions for names."""
+
+    def begin(self) -> None:
+        """Answer from now on."""
+
+    def set_zones(self, zones: Iterable[Zone]) -> None:
+        """Say which networks there are."""
+
+    def add(self, host: Host) -> None:
+        """Say that a container is linked."""
+
+    def remove(self, ipv4: str) -> None:
+        """Say that the container with an address is gone; one that is not known is fine."""
+
+
 class Networks:
     """All networks of containers.
 
     Args:
         keep: the node's state.
         report: where to tell what happened.
-        nameservers: the name servers that the node knows now.
+        names: who answers containers' questions for names.
         users: the containers that are wanted in a network, or still there, and their numbers in it.
     """
 
@@ -79,21 +97,24 @@ class Networks:
         self,
         keep: Keep,
         report: Report,
-        nameservers: Callable[[], tuple[str, ...]],
+        names: Names,
         users: Callable[[str], Mapping[str, int]],
     ) -> None:
         self._keep = keep
         self._report = report
-        self._nameservers = nameservers
+        self._names = names
         self._users = users
         self._rtnetlink = Netlink()
         self._filter: packet_filter.Filter | None = None
         self._resumed: dict[int, tuple[Attachment, tuple[PublishedPort, ...]]] = {}
+        self._hosts: dict[int, Host] = {}
+        self._resolvers: dict[str, tuple[str, ...]] = {}
         self._changes: AddressChanges | None = None
         self._changing = asyncio.Lock()
         self._networks = dict(self._kept())
         if DEFAULT not in self._networks:
             self._networks[DEFAULT] = self._chosen_default()
+        self._tell_zones()
 
     def _kept(self) -> Iterator[tuple[str, Kept]]:
         for section in self._keep.names(_SECTION):
@@ -111,11 +132,6 @@ class Networks:
     def _chosen_default(self) -> Kept:
         used = [subnet for kept in self._networks.values() for subnet in kept.subnets]
         return self._with_subnets(DEFAULT, NetworkSpec(), used)
-
-    @property
-    def nameservers(self) -> tuple[str, ...]:
-        """Whom containers ask for names: those that the node asks."""
-        return tuple(one for one in self._nameservers() if packed(one))
 
     def close(self) -> None:
         """Close the sockets to the kernel."""
@@ -181,6 +197,7 @@ class Networks:
             self._networks[name] = kept
             if self._filter:
                 self._filter.set_network(policy_of(name, kept))
+            self._tell_zones()
             self._report("network", name, f"{'Changed' if old else 'Created'}: {kept.ipv4} and {kept.ipv6}")
             return self.get(name)
 
@@ -232,6 +249,7 @@ class Networks:
                 raise
             if self._filter:
                 self._filter.forget_network(name)
+            self._tell_zones()
             self._report("network", name, "Deleted")
 
     # what containers need
@@ -251,11 +269,20 @@ class Networks:
             raise conflict(detail, "remove one, or use another network", "/network")
         return host
 
-    def attach(self, number: int, network: str, host: int, namespace: int) -> tuple[str, str]:
+    def set_resolvers(self, network: str, addresses: Sequence[str]) -> None:
+        """Say which resolvers of other nodes know names of a network, too: IPv4 addresses within it.
+
+        They are asked for names that this node does not have, and may ask for those that it has.
+        """
+        self._resolvers[network] = tuple(addresses)
+        self._tell_zones()
+
+    def attach(self, number: int, name: str, network: str, host: int, namespace: int) -> tuple[str, str]:
         """Make the link of a container: `eth0` in its network namespace, routed.
 
         Args:
             number: the container's, which names the link.
+            name: its name, which the others of the network may ask for.
             network: its network.
             host: its number there.
             namespace: a descriptor of its network namespace.
@@ -271,13 +298,13 @@ class Networks:
             raise FileNotFoundError(errno.ENOENT, f"cannot link it: {self.trouble(network)}")
         attachment = _attachment(number, kept, host)
         rules = self._need_filter()
-        self._look_around(only_resolvers=True)
         try:
             self._rtnetlink.apply(_link_requests(number, attachment, kept.spec.mtu, namespace))
             rules.attach(attachment)
         except OSError:
             self.detach(number)
             raise
+        self._name(number, Host(network, name, attachment.ipv4, attachment.ipv6))
         return attachment.ipv4, attachment.ipv6
 
     def publish(self, number: int, ports: Sequence[PublishedPort]) -> None:
@@ -285,9 +312,17 @@ class Networks:
         if ports:
             self._need_filter().publish(link_of(number), ports)
 
-    def resume(self, number: int, addresses: tuple[str, str], ports: Sequence[PublishedPort]) -> None:
+    def resume(
+        self,
+        number: int,
+        name: str,
+        network: str,
+        addresses: tuple[str, str],
+        ports: Sequence[PublishedPort],
+    ) -> None:
         """Go on with a container that an earlier daemon linked; see `enforce`."""
         self._resumed[number] = (Attachment(link_of(number), hardware_of(number), *addresses), tuple(ports))
+        self._name(number, Host(network, name, *addresses))
 
     def enforce(self) -> None:
         """Have a packet filter of our own in force for the containers that were resumed.
@@ -307,8 +342,15 @@ class Networks:
         self._forget(number)
         await asyncio.to_thread(_delete_link, number)
 
+    def _name(self, number: int, host: Host) -> None:
+        self._hosts[number] = host
+        self._names.add(host)
+
     def _forget(self, number: int) -> None:
         self._resumed.pop(number, None)
+        host = self._hosts.pop(number, None)
+        if host:
+            self._names.remove(host.ipv4)
         if self._filter:
             self._filter.detach(link_of(number))
 
@@ -327,6 +369,7 @@ class Networks:
             self._rtnetlink.apply(self._own_addresses())
             self._watch()
             self._look_around()
+            self._names.begin()
         return self._filter
 
     def _own_addresses(self) -> Sequence[netlink.Request]:
@@ -347,12 +390,15 @@ class Networks:
         if self._changes and any(index < CONTAINER_LINKS for index in self._changes.links()):
             self._look_around()
 
-    def _look_around(self, *, only_resolvers: bool = False) -> None:
-        """Tell the packet filter which subnets the node is on, and whom containers ask for names."""
+    def _tell_zones(self) -> None:
+        self._names.set_zones(
+            zone_of(name, kept, self._resolvers.get(name, ())) for name, kept in self._networks.items()
+        )
+
+    def _look_around(self) -> None:
+        """Tell the packet filter which subnets the node is on."""
         if self._filter:
-            if not only_resolvers:
-                self._filter.set_lan([text for texts in self._around().values() for text in texts])
-            self._filter.set_resolvers(self.nameservers)
+            self._filter.set_lan([text for texts in self._around().values() for text in texts])
 
     def _around(self) -> Around:
         """The addresses of the node's own links."""

@@ -6,13 +6,16 @@ containers may reach outside, and elements by its subnets.
 
 The way of a packet (docs/networks.md has the picture): `origin` drops what a container sends with another's address;
 `published` turns ports of the node into those of containers; `forward` lets pass what answers, what stays within a
-network, what was published, and what the network's own chain accepts; `input` lets nothing of containers in.
+network, what was published, and what the network's own chain accepts; `input` lets nothing of containers in but
+questions for names.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from core0.networks.model import CONTAINER_LINK_PREFIX, Attachment, Policy
 from core0.networks.subnets import parse_subnet
+from core0.wire.names import PORT
+from core0.wire.network import GATEWAY
 from core0.wire.networks import INTERNET, EgressRule
 from core0.wire.types import PublishedPort
 
@@ -23,6 +26,10 @@ _PRIVATE4 = (
     "192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3"
 )
 
+# Where containers ask for names, and how often each may: a flood ends here, and takes nobody's place in a socket.
+_TO_NAMES = f"ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport {PORT}"
+_QUESTIONS = "500/second burst 1000 packets"
+
 # Names of sets and maps with their types, for a family: 4 or 6.
 _SETS = """
     set origins{n} {{ type ifname . ether_addr . ipv{n}_addr; }}
@@ -30,7 +37,6 @@ _SETS = """
     set hidden{n} {{ type ipv{n}_addr; flags interval; }}
     set routed{n} {{ type ipv{n}_addr; flags interval; }}
     set open{n} {{ type ipv{n}_addr . inet_proto . inet_service; }}
-    set resolvers{n} {{ type ipv{n}_addr; }}
     set lan{n} {{ type ipv{n}_addr; flags interval; auto-merge; }}
     map published{n} {{ type inet_proto . inet_service : ipv{n}_addr . inet_service; }}
     map published_at{n} {{ type ipv{n}_addr . inet_proto . inet_service : ipv{n}_addr . inet_service; }}
@@ -38,6 +44,7 @@ _SETS = """
 """
 
 _CHAINS = f"""
+    set askers {{ type ipv4_addr; size 65536; flags dynamic,timeout; timeout 1m; }}
     chain origin {{
         type filter hook prerouting priority raw; policy accept
         iifname != {_ANY_LINK} fib saddr oifname {_ANY_LINK} drop
@@ -83,8 +90,11 @@ _CHAINS = f"""
     }}
     chain input {{
         type filter hook input priority filter; policy accept
-        iifname {_ANY_LINK} ct state established,related accept
-        iifname {_ANY_LINK} drop
+        iifname != {_ANY_LINK} accept
+        {_TO_NAMES} update @askers {{ ip saddr limit rate over {_QUESTIONS} }} drop
+        ct state established,related accept
+        {_TO_NAMES} accept
+        drop
     }}
 """
 
@@ -95,10 +105,6 @@ delete table inet zeronode
 table inet zeronode {{{_SETS.format(n=4)}{_SETS.format(n=6)}{_CHAINS}}}
 """
 
-_ASK_NAMES = (
-    "ip daddr @resolvers4 meta l4proto { tcp, udp } th dport 53 accept",
-    "ip6 daddr @resolvers6 meta l4proto { tcp, udp } th dport 53 accept",
-)
 _PROTOCOLS = {
     None: "",
     "tcp": "meta l4proto tcp",
@@ -133,7 +139,6 @@ def rules_of(network: Policy) -> list[str]:
         # a published port is what the whole outside reaches
         *(["ct status dnat accept"] if public else []),
         f"oifname {_ANY_LINK} drop",
-        *(_ASK_NAMES if network.allow else ()),
         *map(_rule, network.allow),
     ]
 

@@ -35,3 +35,4 @@ CGROUP_CONTAINERS = "/sys/fs/cgroup/containers"
 
 API_USER = 900
 PULL_USER = 901
+NAMES_USER = 902

@@ -46,6 +46,16 @@ async def reached(machine: Machine, source: Container, probes: list[Probe]) -> s
     return set(done.stdout.data.splitlines())
 
 
+async def addresses(machine: Machine, source: Container, names: list[str]) -> dict[str, str]:
+    """What a container's resolver has of names: the first address, or how it failed."""
+    script = 'for name; do echo "$name" $(nslookup -type=a "$name" 2>&1 | tail -n +3); done'
+    async with inside(machine, source) as corex:
+        command = ("/bin/sh", "-c", script, "sh", *names)
+        done = await corex.execute(ExecRequest(command, env={"PATH": "/bin"}))
+    told = dict(line.split(" ", 1) for line in done.stdout.data.splitlines())
+    return {name: said.split()[-1] for name, said in told.items()}
+
+
 def probes_of(target: Container) -> Iterator[Probe]:
     for address in (target.address, target.address6):
         assert address
@@ -68,7 +78,7 @@ async def test_who_reaches_whom_is_what_is_declared(
 
     published, lan = Probe("tcp", NODE, PUBLISHED), Probe("tcp", LAN, server.port)
     outside = [Probe("tcp", NODE, 8443), Probe("tcp", "169.254.1.1", 9001), published, lan]
-    outside += [Probe("udp", address) for address in (NODE, "169.254.1.1", "fe80::1%eth0", LAN)]
+    outside += [Probe("udp", address) for address in (NODE, "fe80::1%eth0", LAN)]
     for name, network in CONTAINERS.items():
         expected = {
             str(probe)
@@ -81,6 +91,31 @@ async def test_who_reaches_whom_is_what_is_declared(
         others = [probe for other in CONTAINERS if other != name for probe in probes_of(there[other])]
         assert await reached(machine, there[name], [*others, *outside]) == expected, name
     await machine.wait_for_port(PUBLISHED, SECONDS)
+
+
+async def test_containers_know_each_other_by_name_within_their_network(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    await node.put_network("walled", NetworkSpec(egress="none"))
+    await node.put_network("blue", NetworkSpec())
+    there = {
+        name: await running(node, name, spec(network=network))
+        for name, network in (("a", "default"), ("b", "default"), ("c", "blue"), ("w", "walled"))
+    }
+    names = ["b.default.internal", "c.blue.internal", "www.example.org"]
+    found = await addresses(machine, there["a"], names)
+    assert found["b.default.internal"] == there["b"].address
+    assert found["c.blue.internal"] == "NXDOMAIN"
+    assert (await addresses(machine, there["w"], names)) == {
+        "b.default.internal": "NXDOMAIN",
+        "c.blue.internal": "NXDOMAIN",
+        "www.example.org": "REFUSED",
+    }
+    assert await reached(machine, there["a"], [Probe("tcp", "b", WEB), Probe("tcp", "c", WEB)]) == {
+        "tcp b 80"
+    }
+    (names_process,) = [one for one in (await node.health()).processes if one.name == "names"]
+    assert names_process.proportional_bytes < 16 << 20
 
 
 async def test_a_network_that_changes_is_in_force_for_what_runs(

@@ -13,7 +13,7 @@ from core0.networks.manager import Networks
 from core0.wire.control import RefusedError
 from core0.wire.networks import NetworkSpec
 from tests.core0.networks.kept import KeptInMemory
-from tests.core0.networks.site import Site
+from tests.core0.networks.site import Site, unasked_names
 
 pytestmark = [
     pytest.mark.root,
@@ -63,9 +63,9 @@ async def test_an_attachment_that_fails_leaves_nothing_and_can_be_tried_again(si
     reader, writer = os.pipe()
     with site.inside("node"):
         with pytest.raises(OSError, match="cannot create link zc1"):
-            site.networks.attach(1, "default", 2, reader)  # no namespace
+            site.networks.attach(1, "a", "default", 2, reader)  # no namespace
         with pytest.raises(OSError, match="there is no network gone"):
-            site.networks.attach(1, "gone", 2, reader)
+            site.networks.attach(1, "a", "gone", 2, reader)
     os.close(reader)
     os.close(writer)
     with site.inside("node"), Netlink() as rt:
@@ -98,12 +98,12 @@ async def test_links_end_while_the_loop_goes_on(site: Site) -> None:
 
 async def test_what_a_newer_image_wrote_is_reported_and_the_others_are_there() -> None:
     keep = KeptInMemory()
-    first = Networks(keep, keep.report, tuple, lambda _: {})
+    first = Networks(keep, keep.report, unasked_names(), lambda _: {})
     await first.put("web", NetworkSpec("10.210.0.0/16"))
     first.close()
     keep.sections["network/new"] = b'{"spec": {}, "ipv4": "10.9.0.0/16", "ipv6": "fd09::/64", "more": 1}'
     keep.sections["network/bad"] = b'{"spec": {}, "ipv4": "10.9.0.0/16 }", "ipv6": "fd09::/64"}'
-    second = Networks(keep, keep.report, tuple, lambda _: {})
+    second = Networks(keep, keep.report, unasked_names(), lambda _: {})
     assert [one.name for one in second.list()] == ["default", "web"]
     assert {subject for kind, subject, told in keep.told if told.startswith("Warning")} == {"new", "bad"}
     second.close()
