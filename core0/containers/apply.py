@@ -23,7 +23,7 @@ from core0.template.request import ask
 from core0.wire import paths
 from core0.wire.names import DOMAIN
 from core0.wire.network import GATEWAY
-from core0.wire.types import ContainerSpec, CoreX, PublishedPort, VolumeMount
+from core0.wire.types import ContainerSpec, CoreX, Limits, PublishedPort, Traffic, VolumeMount
 from corex.wire.boot import Boot
 from corex.wire.process import ProcessSpec
 
@@ -48,8 +48,13 @@ class Network(Protocol):
     def choose_host(self, name: str, used: Sequence[int]) -> int:
         """A free number in a network. Raises RefusedError: there is no such network, or it is full."""
 
-    def attach(self, number: int, name: str, network: str, host: int, namespace: int) -> tuple[str, str]:
+    def attach(
+        self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits
+    ) -> tuple[str, str]:
         """Link a container's network namespace to a network; returns its IPv4 and IPv6 address."""
+
+    def traffic(self, number: int) -> Traffic | None:
+        """What went over a container's link; None if it has none."""
 
     def detach(self, number: int) -> None:
         """Take the link and published ports away."""
@@ -232,11 +237,11 @@ async def _create(
     )
     undo.callback(world.network.detach, slot.number)
     namespace = _own(opened, namespaces.open_namespace(pid, "net"))
-    addresses = world.network.attach(slot.number, slot.name, spec.network, slot.host, namespace)
+    addresses = world.network.attach(slot.number, slot.name, spec.network, slot.host, namespace, spec.limits)
     for volume in volumes:
         mounts.set_attributes(volume, mounts.ATTR_IDMAP, user_namespace=users)
     targets = tuple(mount.target for mount in spec.mounts)
-    go = Go(slot.name, *addresses, GATEWAY, f"{spec.network}.{DOMAIN}", targets)
+    go = Go(slot.name, *addresses, GATEWAY, f"{spec.network}.{DOMAIN}", targets, spec.limits.send_bps or 0)
     socket.send_fds(ours, [msgspec.json.encode(go)], [root, *volumes])
     await _ready(ours)
     world.network.publish(slot.number, spec.ports)

@@ -75,6 +75,13 @@ class Filter:
         if known:
             self._nftables.run(ruleset.delete(*known))
 
+    def refused(self, link: str = "") -> dict[str, int]:
+        """How many packets of containers were refused, by their links; of one link, or of all."""
+        what = (
+            f'get element inet zeronode refused {{ "{link}" }}' if link else "list set inet zeronode refused"
+        )
+        return ruleset.counted(self._nftables.ask(what))
+
     def set_lan(self, interfaces: Sequence[str]) -> None:
         """Say which addresses the node has, with their prefix lengths: those subnets are not the Internet."""
         self._replace("lan", sorted({str(parse_interface(one)[0]) for one in interfaces}))

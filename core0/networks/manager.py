@@ -7,7 +7,7 @@ filter. From then on one table has it all, and each change is a transaction.
 import asyncio
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -40,10 +40,14 @@ from core0.wire.names import Host, Zone
 from core0.wire.network import CONTAINER_LINKS, GATEWAY, GATEWAY_HARDWARE
 from core0.wire.networks import DEFAULT, Network, NetworkMember, NetworkSpec
 from core0.wire.state import NEWER_IMAGE
-from core0.wire.types import NetworkName, PublishedPort
+from core0.wire.types import Limits, NetworkName, PublishedPort, Traffic
+
+if TYPE_CHECKING:
+    from core0.linux.netlink_traffic import Counters
 
 _SECTION = "network/"
 _LOOPBACK = 1
+_NO_LIMITS = Limits()
 _LINK_LOCAL = ("169.254.", "fe80:")
 
 
@@ -150,7 +154,12 @@ class Networks:
     def get(self, name: str) -> Network:
         """One network. Raises RefusedError (404) if there is none."""
         self._network(name)
-        return self._shown(name, self._around())
+        shown, traffic = self._shown(name, self._around()), self._traffic_by_host()
+        members = tuple(
+            msgspec.structs.replace(one, traffic=traffic.get((name, one.container)))
+            for one in shown.containers
+        )
+        return msgspec.structs.replace(shown, containers=members)
 
     def _shown(self, name: str, around: Around) -> Network:
         kept = self._networks[name]
@@ -277,7 +286,9 @@ class Networks:
         self._resolvers[network] = tuple(addresses)
         self._tell_zones()
 
-    def attach(self, number: int, name: str, network: str, host: int, namespace: int) -> tuple[str, str]:
+    def attach(
+        self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits = _NO_LIMITS
+    ) -> tuple[str, str]:
         """Make the link of a container: `eth0` in its network namespace, routed.
 
         Args:
@@ -286,6 +297,7 @@ class Networks:
             network: its network.
             host: its number there.
             namespace: a descriptor of its network namespace.
+            limits: how much it may receive; how much it sends is limited in there (core0/template/link.py).
 
         Returns:
             Its addresses.
@@ -298,8 +310,9 @@ class Networks:
             raise FileNotFoundError(errno.ENOENT, f"cannot link it: {self.trouble(network)}")
         attachment = _attachment(number, kept, host)
         rules = self._need_filter()
+        requests = _link_requests(number, attachment, kept.spec.mtu, namespace)
         try:
-            self._rtnetlink.apply(_link_requests(number, attachment, kept.spec.mtu, namespace))
+            self._rtnetlink.apply([*requests, *_limit_requests(number, kept.spec.mtu, limits)])
             rules.attach(attachment)
         except OSError:
             self.detach(number)
@@ -331,6 +344,34 @@ class Networks:
         """
         if self._resumed:
             self._need_filter()
+
+    def traffic(self, number: int) -> Traffic | None:
+        """What went over a container's link; None if it has none."""
+        from core0.linux.netlink_traffic import counters_of
+
+        if number not in self._hosts or not self._filter:
+            return None
+        try:
+            counted = counters_of(self._rtnetlink, CONTAINER_LINKS + number)
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # the namespace has ended at this moment, and the link with it
+                raise
+            return None
+        return _seen_inside(counted, self._filter.refused(link_of(number)).get(link_of(number), 0))
+
+    def _traffic_by_host(self) -> dict[tuple[str, str], Traffic]:
+        """The traffic of all containers, by their network and name: one look for all of them."""
+        from core0.linux.netlink_traffic import all_counters
+
+        if not self._filter:
+            return {}
+        refused = self._filter.refused()
+        counted = {one.index - CONTAINER_LINKS: one for one in all_counters(self._rtnetlink)}
+        return {
+            (host.network, host.name): _seen_inside(counted[number], refused.get(link_of(number), 0))
+            for number, host in self._hosts.items()
+            if number in counted
+        }
 
     def detach(self, number: int) -> None:
         """Take a container's ports and link away; the kernel deletes the link with the namespace, too."""
@@ -445,6 +486,32 @@ def _link_requests(number: int, attachment: Attachment, mtu: int, namespace: int
         netlink.add_neighbour(index, attachment.ipv4, attachment.hardware),
         netlink.add_neighbour(index, attachment.ipv6, attachment.hardware),
     ]
+
+
+def _limit_requests(number: int, mtu: int, limits: Limits) -> list[netlink.Request]:
+    """The queue of the node's end, for containers that have a limit."""
+    if not (limits.receive_bps or limits.send_bps):
+        return []
+    from core0.linux import netlink_traffic
+
+    # also for the container's end, which cannot load any
+    Modules.of_running_kernel().load(netlink_traffic.MODULE)
+    if not limits.receive_bps:
+        return []
+    return netlink_traffic.limit_rate(CONTAINER_LINKS + number, limits.receive_bps, mtu)
+
+
+def _seen_inside(counted: "Counters", refused: int) -> Traffic:
+    """The counters of the node's end of a link, as its other end sees them."""
+    return Traffic(
+        received_bytes=counted.sent_bytes,
+        received_packets=counted.sent_packets,
+        received_dropped=counted.sent_dropped,
+        sent_bytes=counted.received_bytes,
+        sent_packets=counted.received_packets,
+        sent_dropped=counted.received_dropped,
+        sent_refused=refused,
+    )
 
 
 def _in_words(spec: NetworkSpec) -> str:

@@ -44,14 +44,20 @@ _SETS = """
 """
 
 _CHAINS = f"""
+    set refused {{ type ifname; counter; }}
     set askers {{ type ipv4_addr; size 65536; flags dynamic,timeout; timeout 1m; }}
+    chain refuse {{
+        iifname @refused drop
+        drop
+    }}
     chain origin {{
         type filter hook prerouting priority raw; policy accept
         iifname != {_ANY_LINK} fib saddr oifname {_ANY_LINK} drop
         iifname != {_ANY_LINK} accept
         iifname . ether saddr . ip saddr @origins4 accept
         iifname . ether saddr . ip6 saddr @origins6 accept
-        meta protocol {{ ip, ip6 }} drop
+        ip6 daddr ff02::/16 drop
+        meta protocol {{ ip, ip6 }} goto refuse
     }}
     chain published {{
         type nat hook prerouting priority dstnat; policy accept
@@ -78,6 +84,7 @@ _CHAINS = f"""
         ip6 saddr . ip6 daddr @members6 accept
         ip saddr vmap @egress4
         ip6 saddr vmap @egress6
+        goto refuse
     }}
     chain forward {{
         type filter hook forward priority filter; policy drop
@@ -94,7 +101,7 @@ _CHAINS = f"""
         {_TO_NAMES} update @askers {{ ip saddr limit rate over {_QUESTIONS} }} drop
         ct state established,related accept
         {_TO_NAMES} accept
-        drop
+        goto refuse
     }}
 """
 
@@ -138,7 +145,7 @@ def rules_of(network: Policy) -> list[str]:
     return [
         # a published port is what the whole outside reaches
         *(["ct status dnat accept"] if public else []),
-        f"oifname {_ANY_LINK} drop",
+        f"oifname {_ANY_LINK} return",
         *map(_rule, network.allow),
     ]
 
@@ -172,7 +179,11 @@ def elements_of_network(network: Policy) -> Elements:
 def elements_of_container(attachment: Attachment) -> Elements:
     """What a container puts into the sets."""
     start = f'"{attachment.link}" . {attachment.hardware}'
-    return {"origins4": [f"{start} . {attachment.ipv4}"], "origins6": [f"{start} . {attachment.ipv6}"]}
+    return {
+        "origins4": [f"{start} . {attachment.ipv4}"],
+        "origins6": [f"{start} . {attachment.ipv6}"],
+        "refused": [f'"{attachment.link}"'],
+    }
 
 
 def elements_of_ports(attachment: Attachment, ports: Iterable[PublishedPort]) -> Elements:
@@ -214,6 +225,12 @@ def difference(one: Elements, other: Elements) -> Elements:
 def replace(name: str, values: Sequence[str]) -> str:
     """Commands that give a set other elements."""
     return f"flush set inet zeronode {name}\n{add({name: values})}"
+
+
+def counted(listed: str) -> dict[str, int]:
+    """The packets that nft says a set's elements were found for, by the name of the link."""
+    words = (part.split() for part in listed.replace("{", ",").replace("}", ",").split(","))
+    return {word[0].strip('"'): int(word[3]) for word in words if word[1:3] == ["counter", "packets"]}
 
 
 def _commands(verb: str, several: Iterable[Elements]) -> str:

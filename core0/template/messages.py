@@ -23,6 +23,7 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         nameserver: for its resolv.conf.
         search: the domain in which it looks for names without a dot.
         targets: where the volumes are seen, whose mounts come behind the root's.
+        send_bps: bytes per second that it may send; 0 for as many as it likes.
         open_files: RLIMIT_NOFILE.
     """
 
@@ -32,6 +33,7 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nameserver: str
     search: str
     targets: tuple[str, ...] = ()
+    send_bps: int = 0
     open_files: int = 65536
 
 

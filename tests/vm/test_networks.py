@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import pytest
+
 from ci.qemu.machine import Machine
 from core0.client.client import NodeClient
 from core0.wire.networks import EgressRule, NetworkSpec
-from core0.wire.types import Container, ContainerSpec, PublishedPort
+from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort
 from corex.wire.api import ExecRequest
 from image.server import Running
 from tests.vm.inside import inside, running
@@ -116,6 +118,46 @@ async def test_containers_know_each_other_by_name_within_their_network(
     }
     (names_process,) = [one for one in (await node.health()).processes if one.name == "names"]
     assert names_process.proportional_bytes < 16 << 20
+
+
+# Sends so much to a container, which sends it back, and says how long that took by the guest's clock.
+ECHO = """
+now() { cut -d" " -f1 /proc/uptime | tr -d .; }
+begun=$(now)
+head -c $1 /dev/zero | nc $2 7000 | wc -c
+echo $(($(now) - begun))
+ip link set eth0 mtu 1400 2>&1
+"""
+SIZE, RATE = 384 << 10, 256 << 10
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(send_bps=RATE), Limits(receive_bps=RATE)], ids=["sends", "receives"]
+)
+async def test_a_container_is_no_faster_than_it_may_be_and_what_it_moves_is_counted(
+    machine: Machine, node: NodeClient, spec: Spec, limits: Limits
+) -> None:
+    echo = ("/bin/nc", "-ll", "-p", "7000", "-e", "/bin/busybox", "head", "-c", str(SIZE))
+    quick = await running(node, "quick", spec(argv=echo))
+    slow = await running(node, "slow", spec(limits=limits))
+    assert quick.address
+    async with inside(machine, slow) as corex:
+        command = ("/bin/sh", "-c", ECHO, "sh", str(SIZE), quick.address)
+        done = await corex.execute(ExecRequest(command, env={"PATH": "/bin"}))
+    back, hundredths, *refused = done.stdout.data.splitlines()
+    assert int(back) == SIZE
+    # all but what may pass at once, twice as much at most as the kernel's clock is coarse
+    assert int(hundredths) >= 100 * (SIZE - RATE / 20) / RATE
+    assert "Operation not permitted" in refused[-1], "it cannot change its own link"
+    traffic = (await node.container("slow")).traffic
+    assert traffic
+    assert traffic.sent_bytes > SIZE
+    assert traffic.received_bytes > SIZE
+    members = (await node.network("default")).containers
+    assert {one.container for one in members if one.traffic and one.traffic.sent_bytes > SIZE} == {
+        "quick",
+        "slow",
+    }
 
 
 async def test_a_network_that_changes_is_in_force_for_what_runs(
