@@ -197,7 +197,7 @@ class Networks:
         async with self._changing:
             old = self._networks.get(name)
             if old and old.spec == spec:
-                return self.get(name)
+                return self._shown(name, self._around())
             if new and old:
                 raise taken("network", name)
             check_spec(spec)
@@ -208,7 +208,7 @@ class Networks:
                 self._filter.set_network(policy_of(name, kept))
             self._tell_zones()
             self._report("network", name, f"{'Changed' if old else 'Created'}: {kept.ipv4} and {kept.ipv6}")
-            return self.get(name)
+            return self._shown(name, self._around())
 
     def _made(self, name: str, spec: NetworkSpec, old: Kept | None) -> Kept:
         """A network with its subnets, none of which anything else has."""
