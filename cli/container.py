@@ -14,6 +14,7 @@ from cli.connect import call, reach
 from cli.frame import Settings
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_table
+from cli.sizes import bytes_of, traffic_text
 from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort, VolumeMount
 
 app = typer.Typer(no_args_is_help=True)
@@ -77,6 +78,10 @@ def create(
     restart: Annotated[str, typer.Option(help="always, on-failure or never.")] = "always",
     memory: Annotated[int, typer.Option(help="MiB of memory at most.")] = Limits().memory_mib,
     cpus: Annotated[float, typer.Option(help="Processors at most.")] = Limits().cpus,
+    receive_bps: Annotated[
+        str | None, typer.Option(help="Bytes per second from the network, as 10M.")
+    ] = None,
+    send_bps: Annotated[str | None, typer.Option(help="Bytes per second to the network.")] = None,
     wait: Wait = 60.0,
     update: Annotated[bool, typer.Option("--update", help="Make it anew as told, if there is one.")] = False,
     as_json: Json = False,
@@ -95,7 +100,12 @@ def create(
         restart=restart,
         ports=[_port(text) for text in port or ()],
         mounts=[_mount(text) for text in volume or ()],
-        limits={"memory_mib": memory, "cpus": cpus},
+        limits={
+            "memory_mib": memory,
+            "cpus": cpus,
+            "receive_bps": bytes_of(receive_bps) if receive_bps else None,
+            "send_bps": bytes_of(send_bps) if send_bps else None,
+        },
         network=network,
     )
     made = call(ctx.obj, lambda client: client.put_container(name, spec, wait, new=not update))
@@ -149,6 +159,7 @@ def _print(container: Container, as_json: bool) -> None:
         ("digest", container.image_digest or "-"),
         ("network", container.spec.network),
         ("addresses", ", ".join(filter(None, (container.address, container.address6))) or "-"),
+        ("traffic", traffic_text(container.traffic)),
         ("volumes", ", ".join(_mount_text(one) for one in container.spec.mounts) or "-"),
         ("ports", _ports(container)),
         ("Core-X", f"port {container.corex.port}" if container.corex else "-"),

@@ -9,6 +9,7 @@ from cli.connect import call
 from cli.network_links import link, links
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
+from cli.sizes import traffic_text
 from core0.wire.networks import INTERNET, EgressRule, Network, NetworkSpec
 
 app = typer.Typer(no_args_is_help=True)
@@ -130,8 +131,8 @@ def _print(network: Network, as_json: bool) -> None:
         ("mtu", str(spec.mtu)),
     ]
     print_table(("network", ""), rows)
-    members = [(one.container, one.ipv4, one.ipv6) for one in network.containers]
-    print_table(("container", "ipv4", "ipv6"), members, "no containers")
+    members = [(one.container, one.ipv4, one.ipv6, traffic_text(one.traffic)) for one in network.containers]
+    print_table(("container", "ipv4", "ipv6", "traffic"), members, "no containers")
 
 
 def _in_words(rule: EgressRule) -> str:

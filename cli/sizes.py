@@ -3,6 +3,7 @@
 import re
 
 from cli.outcome import ExitCode, Failure
+from core0.wire.types import Traffic
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SCALE = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -24,3 +25,15 @@ def size(count: int) -> str:
             break
         scaled /= 1024
     return f"{count} B" if unit == "B" else f"{scaled:.1f} {unit}"
+
+
+def traffic_text(traffic: Traffic | None) -> str:
+    """What went over a container's link, in a few words."""
+    if traffic is None:
+        return "-"
+    ways = f"{size(traffic.received_bytes)} in, {size(traffic.sent_bytes)} out"
+    counts = (
+        (traffic.received_dropped + traffic.sent_dropped, "dropped"),
+        (traffic.sent_refused, "refused"),
+    )
+    return ", ".join((ways, *(f"{count} {what}" for count, what in counts if count)))

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from core0.wire import paths, ports
 
+# What strangers in containers ask must not take the node's memory.
+_NAMES_LIMITS = {"memory.max": "64M", "pids.max": "8"}
+
 
 def main(arguments: Sequence[str]) -> None:
     """Run a program of the node.
@@ -50,6 +53,7 @@ def _template(_: socket.socket | None) -> None:
     template(
         node=Service("node", run=_node, listen=_node_listener),
         api=Service("api", run=_api, listen=_api_listener, user=paths.API_USER),
+        names=Service("names", run=_names, limits=_NAMES_LIMITS, user=paths.NAMES_USER),
     )
 
 
@@ -78,6 +82,13 @@ def _api(listener: socket.socket | None) -> None:
 
     assert listener is not None  # noqa: S101 — the table above gives it one
     api(listener)
+
+
+def _names(talk: socket.socket | None) -> None:
+    from core0.names.main import main as names
+
+    assert talk is not None  # noqa: S101
+    names(talk)
 
 
 def _node(listener: socket.socket | None) -> None:

@@ -1,8 +1,9 @@
 """The storage part: what a node runs only after its boot, as one compressed EROFS file in the base.
 
 Drivers of disks, file systems, ciphers, and the programs that make and look at them; what containers and the clock
-need: 35 MB that a boot must neither unpack nor keep in memory. The node mounts the file when it needs it (core0/linux/tools.py), at a folder that is
-empty until then. docs/decisions/0009-storage-in-one-erofs.md has the options in numbers.
+need: 35 MB that a boot must neither unpack nor keep in memory. The node mounts the file when it needs it
+(core0/linux/tools.py), at a folder that is empty until then. docs/decisions/0009-storage-in-one-erofs.md has the
+options in numbers.
 """
 
 import tempfile

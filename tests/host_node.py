@@ -36,6 +36,7 @@ from core0.disks.model import Facts, SeenPool
 from core0.images.store import Store
 from core0.links.manager import Links
 from core0.linux.worker import Worker
+from core0.names.manager import Names
 from core0.networks.manager import Networks
 from core0.node import identity, openssl
 from core0.node.events import EventRing
@@ -173,6 +174,7 @@ class HostNode:
             self.configs,
             self.volumes,
             self.networks,
+            self.names,
         )
         self.state.containers.resume()
         keeping = asyncio.create_task(self.state.volumes.run(), name="volumes")
@@ -206,7 +208,15 @@ class HostNode:
 
     def networks(self, state: NodeState) -> Networks:
         """The network manager; no container is ever linked, so it changes nothing of this machine."""
-        return Networks(state.remembered.store, state.events, lambda: (), state.hosts_of)
+        return Networks(state.remembered.store, state.events, state.names, state.hosts_of)
+
+    def names(self, state: NodeState) -> Names:
+        """Who would answer containers' questions for names: nobody has it run."""
+
+        async def fork(_: int) -> None:
+            raise OSError("no template is there")
+
+        return Names(state.events, tuple, fork)
 
     def containers(self, state: NodeState) -> Containers:
         """A container manager that has not taken over anything yet."""

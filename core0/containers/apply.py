@@ -18,9 +18,12 @@ from core0.containers.observe import is_alive, start_time
 from core0.images.model import Image
 from core0.images.store import Store
 from core0.linux import cgroups, files, mounts, namespaces
-from core0.template.messages import Forked, Go, Ready
+from core0.template.messages import FORK, Go, Ready
+from core0.template.request import ask
 from core0.wire import paths
-from core0.wire.types import ContainerSpec, CoreX, PublishedPort, VolumeMount
+from core0.wire.names import DOMAIN
+from core0.wire.network import GATEWAY
+from core0.wire.types import ContainerSpec, CoreX, Limits, PublishedPort, Traffic, VolumeMount
 from corex.wire.boot import Boot
 from corex.wire.process import ProcessSpec
 
@@ -28,7 +31,6 @@ from corex.wire.process import ProcessSpec
 _READY_DEADLINE = 30.0
 # Seconds from SIGTERM to Core-X until everything in the container is killed: Core-X stops its processes in it.
 _STOP_DEADLINE = 15.0
-_RETRY = 0.05
 _LAST_WORDS = 4096
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -40,18 +42,19 @@ class ContainerError(Exception):
 class Network(Protocol):
     """What containers need of the network."""
 
-    @property
-    def nameservers(self) -> tuple[str, ...]:
-        """Addresses of name servers."""
-
     def trouble(self, name: str) -> str:
         """Why no container can be in a network of that name; empty if one can."""
 
     def choose_host(self, name: str, used: Sequence[int]) -> int:
         """A free number in a network. Raises RefusedError: there is no such network, or it is full."""
 
-    def attach(self, number: int, network: str, host: int, namespace: int) -> tuple[str, str]:
-        """Link a network namespace to a network; returns the container's IPv4 and IPv6 address."""
+    def attach(
+        self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits
+    ) -> tuple[str, str]:
+        """Link a container's network namespace to a network; returns its IPv4 and IPv6 address."""
+
+    def traffic(self, number: int) -> Traffic | None:
+        """What went over a container's link; None if it has none."""
 
     def detach(self, number: int) -> None:
         """Take the link and published ports away."""
@@ -62,7 +65,14 @@ class Network(Protocol):
     def publish(self, number: int, ports: Sequence[PublishedPort]) -> None:
         """Lead ports of the node to a container."""
 
-    def resume(self, number: int, addresses: tuple[str, str], ports: Sequence[PublishedPort]) -> None:
+    def resume(
+        self,
+        number: int,
+        name: str,
+        network: str,
+        addresses: tuple[str, str],
+        ports: Sequence[PublishedPort],
+    ) -> None:
         """Go on with a container that is linked already."""
 
 
@@ -216,7 +226,7 @@ async def _create(
         _own(opened, _memory_file(msgspec.json.encode(boot))),
         log,
     ]
-    pid = await _fork(handed)
+    pid = await ask(FORK, handed)
     _unlink(Path(paths.EXITS, str(pid)))  # of an earlier process of that number
     started = start_time(pid)
     first = first_id(slot.number)
@@ -227,11 +237,11 @@ async def _create(
     )
     undo.callback(world.network.detach, slot.number)
     namespace = _own(opened, namespaces.open_namespace(pid, "net"))
-    addresses = world.network.attach(slot.number, spec.network, slot.host, namespace)
+    addresses = world.network.attach(slot.number, slot.name, spec.network, slot.host, namespace, spec.limits)
     for volume in volumes:
         mounts.set_attributes(volume, mounts.ATTR_IDMAP, user_namespace=users)
     targets = tuple(mount.target for mount in spec.mounts)
-    go = Go(slot.name, *addresses, world.network.nameservers, targets)
+    go = Go(slot.name, *addresses, GATEWAY, f"{spec.network}.{DOMAIN}", targets, spec.limits.send_bps or 0)
     socket.send_fds(ours, [msgspec.json.encode(go)], [root, *volumes])
     await _ready(ours)
     world.network.publish(slot.number, spec.ports)
@@ -274,33 +284,6 @@ def _memory_file(data: bytes) -> int:
     descriptor = os.memfd_create("boot", os.MFD_CLOEXEC)
     os.write(descriptor, data)
     return descriptor
-
-
-async def _fork(descriptors: list[int]) -> int:
-    """Ask the template for a fork. Raises ContainerError with its words, OSError if it is away."""
-    loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
-        connection.setblocking(False)
-        async with asyncio.timeout(_READY_DEADLINE):
-            await _connect(connection)
-            socket.send_fds(connection, [b"fork"], descriptors)
-            data = await loop.sock_recv(connection, 4096)
-    if not data:
-        raise ContainerError("the template process ended before it could fork; it starts again by itself")
-    answer = msgspec.json.decode(data, type=Forked)
-    if answer.error:
-        raise ContainerError(answer.error)
-    return answer.pid
-
-
-async def _connect(connection: socket.socket) -> None:
-    """Connect to the template, which may be starting at this moment; there is no telling when it listens."""
-    while True:
-        try:
-            return await asyncio.get_running_loop().sock_connect(connection, paths.TEMPLATE_SOCKET)
-        except (FileNotFoundError, ConnectionRefusedError):
-            pass
-        await asyncio.sleep(_RETRY)
 
 
 async def _ready(ours: socket.socket) -> None:

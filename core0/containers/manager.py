@@ -100,7 +100,9 @@ class Containers:
             if record and is_alive(record):
                 # the packet filter is a new one, too
                 addresses = (record.address, record.address6)
-                self._world.network.resume(record.number, addresses, record.spec.ports)
+                self._world.network.resume(
+                    record.number, name, record.spec.network, addresses, record.spec.ports
+                )
             self._begin(name, _Life(wanted, spec, number))
 
     def _wishes(self) -> Iterator[tuple[str, Wanted]]:
@@ -184,14 +186,16 @@ class Containers:
         return {mount.volume for mount in mounts}
 
     async def wait(self, name: str, seconds: float) -> Container:
-        """One container once it is running, stopped or failed, or as it is after so many seconds."""
+        """One container and its traffic, once it is running, stopped or failed, or after so many seconds."""
         try:
             async with asyncio.timeout(seconds):
                 while self._life(name).state not in _SETTLED:
                     await self._life(name).changed.wait()
         except TimeoutError:
             pass
-        return self.get(name)
+        found = self.get(name)
+        traffic = self._world.network.traffic(self._life(name).number) if found.pid else None
+        return msgspec.structs.replace(found, traffic=traffic)
 
     async def put(self, name: str, spec: ContainerSpec, *, new: bool = False) -> Container:
         """Want a container to be as the spec says and run. Idempotent; another spec makes it anew.

@@ -79,7 +79,7 @@ class Supervisor:
 
     def _start(self, one: Supervised, now: float) -> str | None:
         try:
-            _end_leftovers(one.service)
+            end_leftovers(one.service)
             if one.service.listen and not one.listener:
                 one.listener = one.service.listen()
             one.pid, one.started = start(one.service, one.listener), now
@@ -144,7 +144,7 @@ def _group(service: Service) -> str:
     return f"{paths.CGROUP_SYSTEM}/{service.name}"
 
 
-def _end_leftovers(service: Service) -> None:
+def end_leftovers(service: Service) -> None:
     """Kill what an earlier instance of a service left: a supervisor that died may have left its own."""
     group = _group(service)
     end = time.monotonic() + _LEFTOVERS

@@ -354,23 +354,23 @@ class Netlink:
     def links(self) -> list[Link]:
         """Every link of this network namespace."""
         request = Request(_GETLINK, _DUMP, _IFINFO.pack(0, 0, 0, 0, 0), "cannot list links")
-        return [_parse_link(body) for kind, body in self._dump(request) if kind == _NEWLINK]
+        return [_parse_link(body) for kind, body in self.dump(request) if kind == _NEWLINK]
 
     def addresses(self) -> list[Address]:
         """Every address of this network namespace."""
         request = Request(_GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0), "cannot list addresses")
-        return [_parse_address(body) for kind, body in self._dump(request) if kind == _NEWADDR]
+        return [_parse_address(body) for kind, body in self.dump(request) if kind == _NEWADDR]
 
     def router_flags(self) -> dict[int, int]:
         """What routers say of each link that speaks IPv6, by its index: `ROUTER_MANAGED`, `ROUTER_OTHER`."""
         family = bytes([socket.AF_INET6])
         request = Request(_GETLINK, _DUMP, family + _IFINFO.pack(0, 0, 0, 0, 0)[1:], "cannot list links")
-        return dict(_parse_router_flags(body) for kind, body in self._dump(request) if kind == _NEWLINK)
+        return dict(_parse_router_flags(body) for kind, body in self.dump(request) if kind == _NEWLINK)
 
     def routes(self) -> list[Route]:
         """The static routes of the main table, each out of one link."""
         request = Request(_GETROUTE, _DUMP, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "cannot list routes")
-        found = [_parse_route(body) for kind, body in self._dump(request) if kind == _NEWROUTE]
+        found = [_parse_route(body) for kind, body in self.dump(request) if kind == _NEWROUTE]
         return [route for route in found if route]
 
     def _next(self) -> int:
@@ -384,7 +384,22 @@ class Netlink:
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         yield from messages(self._socket.recv(1 << 18))
 
-    def _dump(self, request: Request) -> Iterator[tuple[int, bytes]]:
+    def get(self, request: Request) -> bytes:
+        """The kernel's answer to a request, if it is one message. Raises OSError in the request's words."""
+        number, found = self._next(), b""
+        self._socket.send(self._encode(number, request))
+        while True:
+            for answered, kind, body in self._receive():
+                if answered != number:
+                    continue
+                if kind == _ERROR:
+                    for failure in _failure(body, request):
+                        raise failure
+                    return found
+                found = body
+
+    def dump(self, request: Request) -> Iterator[tuple[int, bytes]]:
+        """The kernel's answers to a request, each with its kind. Raises OSError in the request's words."""
         number = self._next()
         self._socket.send(self._encode(number, request))
         while True:
@@ -468,7 +483,8 @@ def _failure(body: bytes, request: Request) -> list[OSError]:
     return [OSError(number, f"{request.doing}: {os.strerror(number)}")] if number else []
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes of a message, by their kind."""
     return dict(_each_attribute(data))
 
 
@@ -483,8 +499,8 @@ def _each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
-    found = _attributes(body[_IFINFO.size :])
-    info = _attributes(found.get(_IFLA_LINKINFO, b""))
+    found = attributes(body[_IFINFO.size :])
+    info = attributes(found.get(_IFLA_LINKINFO, b""))
     return Link(
         index=index,
         name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
@@ -508,7 +524,7 @@ def _parse_link(body: bytes) -> Link:
 
 def _parse_router_flags(body: bytes) -> tuple[int, int]:
     _, _, index, _, _ = _IFINFO.unpack_from(body)
-    own = _attributes(_attributes(body[_IFINFO.size :]).get(_IFLA_PROTINFO, b""))
+    own = attributes(attributes(body[_IFINFO.size :]).get(_IFLA_PROTINFO, b""))
     return index, _word(own.get(_INET6_FLAGS)) & (ROUTER_MANAGED | ROUTER_OTHER)
 
 
@@ -520,7 +536,7 @@ def _word(data: bytes | None) -> int:
 def _permanent(found: dict[int, bytes], info: dict[int, bytes]) -> str:
     """A link's own hardware address: a bond lends its members another, and remembers theirs."""
     if info.get(_INFO_SLAVE_KIND, b"").rstrip(b"\0") == b"bond":
-        kept = _attributes(info.get(_INFO_SLAVE_DATA, b"")).get(_SLAVE_PERM_ADDRESS)
+        kept = attributes(info.get(_INFO_SLAVE_DATA, b"")).get(_SLAVE_PERM_ADDRESS)
         if kept:
             return kept.hex(":")
     return found.get(_IFLA_PERM_ADDRESS, b"").hex(":")
@@ -530,16 +546,16 @@ def _parse_kind(info: dict[int, bytes]) -> dict[str, Any]:
     """What only a link of this kind has."""
     kind, data = info.get(_INFO_KIND, b"").rstrip(b"\0"), info.get(_INFO_DATA, b"")
     if kind == b"vlan":
-        return {"vlan": _word(_attributes(data).get(_VLAN_ID))}
+        return {"vlan": _word(attributes(data).get(_VLAN_ID))}
     if kind == b"bond":
-        bond = _attributes(data)
+        bond = attributes(data)
         return {"bond": tuple(_word(bond.get(field)) for field in (_BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY))}
     return {}
 
 
 def _parse_address(body: bytes) -> Address:
     family, length, flags, _, index = _IFADDR.unpack_from(body)
-    found = _attributes(body[_IFADDR.size :])
+    found = attributes(body[_IFADDR.size :])
     packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
     interface = f"{socket.inet_ntop(family, packed)}/{length}"
     duplicate = bool(flags & _IFA_F_DADFAILED)
@@ -550,7 +566,7 @@ def _parse_address(body: bytes) -> Address:
 def _parse_route(body: bytes) -> Route | None:
     """A route, if it is a static one of the main table out of one link."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
-    found = _attributes(body[_ROUTE.size :])
+    found = attributes(body[_ROUTE.size :])
     if (_word(found.get(_RTA_TABLE)) or table, protocol, kind) != (
         _RT_TABLE_MAIN,
         _RTPROT_STATIC,

@@ -18,10 +18,12 @@ class Nftables:
             raise OSError(f"cannot load {_LIBRARY}: {error}; the image lacks package libnftables1") from None
         library.nft_ctx_new.restype = ctypes.c_void_p
         library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
+        library.nft_ctx_get_output_buffer.restype = ctypes.c_char_p
         for function in (
             library.nft_ctx_buffer_error,
             library.nft_ctx_buffer_output,
             library.nft_ctx_get_error_buffer,
+            library.nft_ctx_get_output_buffer,
         ):
             function.argtypes = [ctypes.c_void_p]
         library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
@@ -37,5 +39,15 @@ class Nftables:
             OSError: with libnftables' message.
         """
         if self._library.nft_run_cmd_from_buffer(self._context, commands.encode()):
-            said = self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
-            raise OSError(f"cannot change packet filter: {' '.join(said.split())}")
+            raise OSError(f"cannot change packet filter: {self._error()}")
+
+    def ask(self, command: str) -> str:
+        """What nft would print for a command. Raises OSError with libnftables' message."""
+        if self._library.nft_run_cmd_from_buffer(self._context, command.encode()):
+            raise OSError(f"cannot read packet filter: {self._error()}")
+        said: bytes = self._library.nft_ctx_get_output_buffer(self._context)
+        return said.decode()
+
+    def _error(self) -> str:
+        said: bytes = self._library.nft_ctx_get_error_buffer(self._context)
+        return " ".join(said.decode(errors="replace").split())

@@ -15,6 +15,7 @@ from core0.linux.modules import ROOT, Modules
 from core0.wire import paths
 
 _FOLDERS = ("usr/sbin", "usr/bin")
+_loaded: set[str] = set()
 _ATTRIBUTES = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV
 
 
@@ -50,13 +51,18 @@ def all_modules() -> Modules:
 def load_modules(names: Iterable[str]) -> None:
     """Load modules of the image, the storage part's included, each after the ones it needs.
 
-    A machine without that part, which is none of ours, has its modules in its root.
+    What this process loaded already is not looked for again. A machine without that part, which is none of ours, has its
+    modules in its root.
     """
+    missing = [name for name in names if name not in _loaded]
+    if not missing:
+        return
     if os.path.exists(paths.STORAGE_FILE):
         mount_tools()
     modules = all_modules()
-    for name in names:
+    for name in missing:
         modules.load(name)
+        _loaded.add(name)
 
 
 def library(name: str, *needed: str) -> ctypes.CDLL:

@@ -17,6 +17,7 @@ MODULES = (
     "nft_nat",
     "nft_masq",
     "nft_fib_inet",
+    "nft_limit",
 )
 
 
@@ -74,13 +75,16 @@ class Filter:
         if known:
             self._nftables.run(ruleset.delete(*known))
 
+    def refused(self, link: str = "") -> dict[str, int]:
+        """How many packets of containers were refused, by their links; of one link, or of all."""
+        what = (
+            f'get element inet zeronode refused {{ "{link}" }}' if link else "list set inet zeronode refused"
+        )
+        return ruleset.counted(self._nftables.ask(what))
+
     def set_lan(self, interfaces: Sequence[str]) -> None:
         """Say which addresses the node has, with their prefix lengths: those subnets are not the Internet."""
         self._replace("lan", sorted({str(parse_interface(one)[0]) for one in interfaces}))
-
-    def set_resolvers(self, addresses: Sequence[str]) -> None:
-        """Say which name servers containers may ask."""
-        self._replace("resolvers", addresses)
 
     def _replace(self, name: str, values: Sequence[str]) -> None:
         wanted = tuple(dict.fromkeys(values))

@@ -6,8 +6,8 @@ filter. From then on one table has it all, and each change is a transaction.
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -30,16 +30,22 @@ from core0.networks.model import (
     hardware_of,
     link_of,
     policy_of,
+    zone_of,
 )
 from core0.networks.subnets import Subnet, parse_interface
 from core0.wire.control import RefusedError, Report, absent, conflict, taken
-from core0.wire.network import CONTAINER_LINK_PREFIX, CONTAINER_LINKS, GATEWAY, GATEWAY_HARDWARE, packed
+from core0.wire.names import Host, Zone
+from core0.wire.network import CONTAINER_LINK_PREFIX, CONTAINER_LINKS, GATEWAY, GATEWAY_HARDWARE
 from core0.wire.networks import DEFAULT, Network, NetworkMember, NetworkSpec
 from core0.wire.state import NEWER_IMAGE
-from core0.wire.types import NetworkName, PublishedPort
+from core0.wire.types import Limits, NetworkName, PublishedPort, Traffic
+
+if TYPE_CHECKING:
+    from core0.linux.netlink_traffic import Counters
 
 _SECTION = "network/"
 _LOOPBACK = 1
+_NO_LIMITS = Limits()
 _LINK_LOCAL = ("169.254.", "fe80:")
 
 
@@ -63,13 +69,29 @@ class Keep(Protocol):
         """Take a section away; returns when no copy has it."""
 
 
+class Names(Protocol):
+    """Who answers containers' questions for names."""
+
+    def begin(self) -> None:
+        """Answer from now on."""
+
+    def set_zones(self, zones: Iterable[Zone]) -> None:
+        """Say which networks there are."""
+
+    def add(self, host: Host) -> None:
+        """Say that a container is linked."""
+
+    def remove(self, ipv4: str) -> None:
+        """Say that the container with an address is gone; one that is not known is fine."""
+
+
 class Networks:
     """All networks of containers.
 
     Args:
         keep: the node's state.
         report: where to tell what happened.
-        nameservers: the name servers that the node knows now.
+        names: who answers containers' questions for names.
         users: the containers that are wanted in a network, or still there, and their numbers in it.
     """
 
@@ -77,21 +99,24 @@ class Networks:
         self,
         keep: Keep,
         report: Report,
-        nameservers: Callable[[], tuple[str, ...]],
+        names: Names,
         users: Callable[[str], Mapping[str, int]],
     ) -> None:
         self._keep = keep
         self._report = report
-        self._nameservers = nameservers
+        self._names = names
         self._users = users
         self._rtnetlink = Netlink()
         self._filter: packet_filter.Filter | None = None
         self._resumed: dict[int, tuple[Attachment, tuple[PublishedPort, ...]]] = {}
+        self._hosts: dict[int, Host] = {}
+        self._resolvers: dict[str, tuple[str, ...]] = {}
         self._changes: AddressChanges | None = None
         self._changing = asyncio.Lock()
         self._networks = dict(self._kept())
         if DEFAULT not in self._networks:
             self._networks[DEFAULT] = self._chosen_default()
+        self._tell_zones()
 
     def _kept(self) -> Iterator[tuple[str, Kept]]:
         for section in self._keep.names(_SECTION):
@@ -110,11 +135,6 @@ class Networks:
         used = [subnet for kept in self._networks.values() for subnet in kept.subnets]
         return self._with_subnets(DEFAULT, NetworkSpec(), used)
 
-    @property
-    def nameservers(self) -> tuple[str, ...]:
-        """Whom containers ask for names: those that the node asks."""
-        return tuple(one for one in self._nameservers() if packed(one))
-
     def close(self) -> None:
         """Close the sockets to the kernel."""
         self._rtnetlink.close()
@@ -132,7 +152,12 @@ class Networks:
     def get(self, name: str) -> Network:
         """One network. Raises RefusedError (404) if there is none."""
         self._network(name)
-        return self._shown(name, self._around())
+        shown, traffic = self._shown(name, self._around()), self._traffic_by_host()
+        members = tuple(
+            msgspec.structs.replace(one, traffic=traffic.get((name, one.container)))
+            for one in shown.containers
+        )
+        return msgspec.structs.replace(shown, containers=members)
 
     def _shown(self, name: str, around: Around) -> Network:
         kept = self._networks[name]
@@ -170,7 +195,7 @@ class Networks:
         async with self._changing:
             old = self._networks.get(name)
             if old and old.spec == spec:
-                return self.get(name)
+                return self._shown(name, self._around())
             if new and old:
                 raise taken("network", name)
             check_spec(spec)
@@ -179,8 +204,9 @@ class Networks:
             self._networks[name] = kept
             if self._filter:
                 self._filter.set_network(policy_of(name, kept))
+            self._tell_zones()
             self._report("network", name, f"{'Changed' if old else 'Created'}: {kept.ipv4} and {kept.ipv6}")
-            return self.get(name)
+            return self._shown(name, self._around())
 
     def _made(self, name: str, spec: NetworkSpec, old: Kept | None) -> Kept:
         """A network with its subnets, none of which anything else has."""
@@ -230,6 +256,7 @@ class Networks:
                 raise
             if self._filter:
                 self._filter.forget_network(name)
+            self._tell_zones()
             self._report("network", name, "Deleted")
 
     # what containers need
@@ -249,14 +276,26 @@ class Networks:
             raise conflict(detail, "remove one, or use another network", "/network")
         return host
 
-    def attach(self, number: int, network: str, host: int, namespace: int) -> tuple[str, str]:
+    def set_resolvers(self, network: str, addresses: Sequence[str]) -> None:
+        """Say which resolvers of other nodes know names of a network, too: IPv4 addresses within it.
+
+        They are asked for names that this node does not have, and may ask for those that it has.
+        """
+        self._resolvers[network] = tuple(addresses)
+        self._tell_zones()
+
+    def attach(
+        self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits = _NO_LIMITS
+    ) -> tuple[str, str]:
         """Make the link of a container: `eth0` in its network namespace, routed.
 
         Args:
             number: the container's, which names the link.
+            name: its name, which the others of the network may ask for.
             network: its network.
             host: its number there.
             namespace: a descriptor of its network namespace.
+            limits: how much it may receive; how much it sends is limited in there (core0/template/link.py).
 
         Returns:
             Its addresses.
@@ -269,13 +308,14 @@ class Networks:
             raise FileNotFoundError(errno.ENOENT, f"cannot link it: {self.trouble(network)}")
         attachment = _attachment(number, kept, host)
         rules = self._need_filter()
-        self._look_around(only_resolvers=True)
+        requests = _link_requests(number, attachment, kept.spec.mtu, namespace)
         try:
-            self._rtnetlink.apply(_link_requests(number, attachment, kept.spec.mtu, namespace))
+            self._rtnetlink.apply([*requests, *_limit_requests(number, kept.spec.mtu, limits)])
             rules.attach(attachment)
         except OSError:
             self.detach(number)
             raise
+        self._name(number, Host(network, name, attachment.ipv4, attachment.ipv6))
         return attachment.ipv4, attachment.ipv6
 
     def publish(self, number: int, ports: Sequence[PublishedPort]) -> None:
@@ -283,9 +323,17 @@ class Networks:
         if ports:
             self._need_filter().publish(link_of(number), ports)
 
-    def resume(self, number: int, addresses: tuple[str, str], ports: Sequence[PublishedPort]) -> None:
+    def resume(
+        self,
+        number: int,
+        name: str,
+        network: str,
+        addresses: tuple[str, str],
+        ports: Sequence[PublishedPort],
+    ) -> None:
         """Go on with a container that an earlier daemon linked; see `enforce`."""
         self._resumed[number] = (Attachment(link_of(number), hardware_of(number), *addresses), tuple(ports))
+        self._name(number, Host(network, name, *addresses))
 
     def enforce(self) -> None:
         """Have a packet filter of our own in force for the containers that were resumed.
@@ -294,6 +342,34 @@ class Networks:
         """
         if self._resumed:
             self._need_filter()
+
+    def traffic(self, number: int) -> Traffic | None:
+        """What went over a container's link; None if it has none."""
+        from core0.linux.netlink_traffic import counters_of
+
+        if number not in self._hosts or not self._filter:
+            return None
+        try:
+            counted = counters_of(self._rtnetlink, CONTAINER_LINKS + number)
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # the namespace has ended at this moment, and the link with it
+                raise
+            return None
+        return _seen_inside(counted, self._filter.refused(link_of(number)).get(link_of(number), 0))
+
+    def _traffic_by_host(self) -> dict[tuple[str, str], Traffic]:
+        """The traffic of all containers, by their network and name: one look for all of them."""
+        from core0.linux.netlink_traffic import all_counters
+
+        if not self._filter:
+            return {}
+        refused = self._filter.refused()
+        counted = {one.index - CONTAINER_LINKS: one for one in all_counters(self._rtnetlink)}
+        return {
+            (host.network, host.name): _seen_inside(counted[number], refused.get(link_of(number), 0))
+            for number, host in self._hosts.items()
+            if number in counted
+        }
 
     def detach(self, number: int) -> None:
         """Take a container's ports and link away; the kernel deletes the link with the namespace, too."""
@@ -305,8 +381,15 @@ class Networks:
         self._forget(number)
         await asyncio.to_thread(_delete_link, number)
 
+    def _name(self, number: int, host: Host) -> None:
+        self._hosts[number] = host
+        self._names.add(host)
+
     def _forget(self, number: int) -> None:
         self._resumed.pop(number, None)
+        host = self._hosts.pop(number, None)
+        if host:
+            self._names.remove(host.ipv4)
         if self._filter:
             self._filter.detach(link_of(number))
 
@@ -323,6 +406,7 @@ class Networks:
             self._rtnetlink.apply(self._own_addresses())
             self._watch()
             self._look_around()
+            self._names.begin()
         return self._filter
 
     def _own_addresses(self) -> Sequence[netlink.Request]:
@@ -343,12 +427,15 @@ class Networks:
         if self._changes and any(index < CONTAINER_LINKS for index in self._changes.links()):
             self._look_around()
 
-    def _look_around(self, *, only_resolvers: bool = False) -> None:
-        """Tell the packet filter which subnets the node is on, and whom containers ask for names."""
+    def _tell_zones(self) -> None:
+        self._names.set_zones(
+            zone_of(name, kept, self._resolvers.get(name, ())) for name, kept in self._networks.items()
+        )
+
+    def _look_around(self) -> None:
+        """Tell the packet filter which subnets the node is on."""
         if self._filter:
-            if not only_resolvers:
-                self._filter.set_lan([text for texts in self._around().values() for text in texts])
-            self._filter.set_resolvers(self.nameservers)
+            self._filter.set_lan([text for texts in self._around().values() for text in texts])
 
     def _around(self) -> Around:
         """The addresses of the node's own links."""
@@ -395,6 +482,32 @@ def _link_requests(number: int, attachment: Attachment, mtu: int, namespace: int
         netlink.add_neighbour(index, attachment.ipv4, attachment.hardware),
         netlink.add_neighbour(index, attachment.ipv6, attachment.hardware),
     ]
+
+
+def _limit_requests(number: int, mtu: int, limits: Limits) -> list[netlink.Request]:
+    """The queue of the node's end, for containers that have a limit."""
+    if not (limits.receive_bps or limits.send_bps):
+        return []
+    from core0.linux import netlink_traffic
+
+    # also for the container's end, which cannot load any
+    tools.load_modules((netlink_traffic.MODULE,))
+    if not limits.receive_bps:
+        return []
+    return netlink_traffic.limit_rate(CONTAINER_LINKS + number, limits.receive_bps, mtu)
+
+
+def _seen_inside(counted: "Counters", refused: int) -> Traffic:
+    """The counters of the node's end of a link, as its other end sees them."""
+    return Traffic(
+        received_bytes=counted.sent_bytes,
+        received_packets=counted.sent_packets,
+        received_dropped=counted.sent_dropped,
+        sent_bytes=counted.received_bytes,
+        sent_packets=counted.received_packets,
+        sent_dropped=counted.received_dropped,
+        sent_refused=refused,
+    )
 
 
 def _in_words(spec: NetworkSpec) -> str:

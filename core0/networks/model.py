@@ -3,6 +3,7 @@
 import msgspec
 
 from core0.networks.subnets import Subnet, parse_subnet
+from core0.wire.names import Zone
 from core0.wire.network import CONTAINER_LINK_PREFIX
 from core0.wire.networks import Egress, EgressRule, NetworkSpec
 
@@ -49,6 +50,12 @@ class Attachment(msgspec.Struct, frozen=True):
 def policy_of(name: str, kept: Kept) -> Policy:
     """What the packet filter does with a network."""
     return Policy(name, kept.ipv4, kept.ipv6, kept.spec.egress, kept.spec.egress_allow)
+
+
+def zone_of(name: str, kept: Kept, others: tuple[str, ...]) -> Zone:
+    """What containers of a network may ask for; where nothing outside may be reached, nothing of it is told."""
+    outside = kept.spec.egress != "none" and bool(kept.spec.egress_allow)
+    return Zone(name, kept.ipv4, kept.ipv6, outside, others)
 
 
 def link_of(number: int) -> str:

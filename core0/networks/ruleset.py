@@ -6,14 +6,16 @@ containers may reach outside, and elements by its subnets.
 
 The way of a packet (docs/networks.md has the picture): `origin` drops what a container sends with another's address;
 `published` turns ports of the node into those of containers; `forward` lets pass what answers, what stays within a
-network, what was published, and what the network's own chain accepts; `input` lets nothing of containers in.
+network, what was published, and what the network's own chain accepts; `input` lets nothing of containers in but
+questions for names.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from core0.networks.model import Attachment, Policy
 from core0.networks.subnets import parse_subnet
-from core0.wire.network import CONTAINER_LINK_PREFIX
+from core0.wire.names import PORT
+from core0.wire.network import CONTAINER_LINK_PREFIX, GATEWAY
 from core0.wire.networks import INTERNET, EgressRule
 from core0.wire.types import PublishedPort
 
@@ -24,6 +26,10 @@ _PRIVATE4 = (
     "192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3"
 )
 
+# Where containers ask for names, and how often each may: a flood ends here, and takes nobody's place in a socket.
+_TO_NAMES = f"ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport {PORT}"
+_QUESTIONS = "500/second burst 1000 packets"
+
 # Names of sets and maps with their types, for a family: 4 or 6.
 _SETS = """
     set origins{n} {{ type ifname . ether_addr . ipv{n}_addr; }}
@@ -31,7 +37,6 @@ _SETS = """
     set hidden{n} {{ type ipv{n}_addr; flags interval; }}
     set routed{n} {{ type ipv{n}_addr; flags interval; }}
     set open{n} {{ type ipv{n}_addr . inet_proto . inet_service; }}
-    set resolvers{n} {{ type ipv{n}_addr; }}
     set lan{n} {{ type ipv{n}_addr; flags interval; auto-merge; }}
     map published{n} {{ type inet_proto . inet_service : ipv{n}_addr . inet_service; }}
     map published_at{n} {{ type ipv{n}_addr . inet_proto . inet_service : ipv{n}_addr . inet_service; }}
@@ -39,13 +44,20 @@ _SETS = """
 """
 
 _CHAINS = f"""
+    set refused {{ type ifname; counter; }}
+    set askers {{ type ipv4_addr; size 65536; flags dynamic,timeout; timeout 1m; }}
+    chain refuse {{
+        iifname @refused drop
+        drop
+    }}
     chain origin {{
         type filter hook prerouting priority raw; policy accept
         iifname != {_ANY_LINK} fib saddr oifname {_ANY_LINK} drop
         iifname != {_ANY_LINK} accept
         iifname . ether saddr . ip saddr @origins4 accept
         iifname . ether saddr . ip6 saddr @origins6 accept
-        meta protocol {{ ip, ip6 }} drop
+        ip6 daddr ff02::/16 drop
+        meta protocol {{ ip, ip6 }} goto refuse
     }}
     chain published {{
         type nat hook prerouting priority dstnat; policy accept
@@ -72,6 +84,7 @@ _CHAINS = f"""
         ip6 saddr . ip6 daddr @members6 accept
         ip saddr vmap @egress4
         ip6 saddr vmap @egress6
+        goto refuse
     }}
     chain forward {{
         type filter hook forward priority filter; policy drop
@@ -84,8 +97,11 @@ _CHAINS = f"""
     }}
     chain input {{
         type filter hook input priority filter; policy accept
-        iifname {_ANY_LINK} ct state established,related accept
-        iifname {_ANY_LINK} drop
+        iifname != {_ANY_LINK} accept
+        {_TO_NAMES} update @askers {{ ip saddr limit rate over {_QUESTIONS} }} drop
+        ct state established,related accept
+        {_TO_NAMES} accept
+        goto refuse
     }}
 """
 
@@ -96,10 +112,6 @@ delete table inet zeronode
 table inet zeronode {{{_SETS.format(n=4)}{_SETS.format(n=6)}{_CHAINS}}}
 """
 
-_ASK_NAMES = (
-    "ip daddr @resolvers4 meta l4proto { tcp, udp } th dport 53 accept",
-    "ip6 daddr @resolvers6 meta l4proto { tcp, udp } th dport 53 accept",
-)
 _PROTOCOLS = {
     None: "",
     "tcp": "meta l4proto tcp",
@@ -133,8 +145,7 @@ def rules_of(network: Policy) -> list[str]:
     return [
         # a published port is what the whole outside reaches
         *(["ct status dnat accept"] if public else []),
-        f"oifname {_ANY_LINK} drop",
-        *(_ASK_NAMES if network.allow else ()),
+        f"oifname {_ANY_LINK} return",
         *map(_rule, network.allow),
     ]
 
@@ -168,7 +179,11 @@ def elements_of_network(network: Policy) -> Elements:
 def elements_of_container(attachment: Attachment) -> Elements:
     """What a container puts into the sets."""
     start = f'"{attachment.link}" . {attachment.hardware}'
-    return {"origins4": [f"{start} . {attachment.ipv4}"], "origins6": [f"{start} . {attachment.ipv6}"]}
+    return {
+        "origins4": [f"{start} . {attachment.ipv4}"],
+        "origins6": [f"{start} . {attachment.ipv6}"],
+        "refused": [f'"{attachment.link}"'],
+    }
 
 
 def elements_of_ports(attachment: Attachment, ports: Iterable[PublishedPort]) -> Elements:
@@ -210,6 +225,12 @@ def difference(one: Elements, other: Elements) -> Elements:
 def replace(name: str, values: Sequence[str]) -> str:
     """Commands that give a set other elements."""
     return f"flush set inet zeronode {name}\n{add({name: values})}"
+
+
+def counted(listed: str) -> dict[str, int]:
+    """The packets that nft says a set's elements were found for, by the name of the link."""
+    words = (part.split() for part in listed.replace("{", ",").replace("}", ",").split(","))
+    return {word[0].strip('"'): int(word[3]) for word in words if word[1:3] == ["counter", "packets"]}
 
 
 def _commands(verb: str, several: Iterable[Elements]) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.names.manager import Names
     from core0.networks.manager import Networks
     from core0.volumes.manager import Volumes
     from core0.wire.config import NodeConfig
@@ -66,6 +67,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
         _configs,
         lambda state: _volumes(state, worker),
         _networks,
+        _names,
     )
     if os.listdir(paths.CONTAINERS):  # an earlier daemon left them
         _ = state.containers
@@ -74,7 +76,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     ended = asyncio.create_task(stopped.wait())
-    later = (_keep_later(state), _keep_state(state), worker.wait_ended())
+    later = (_keep_later(state), _keep_state(state), _keep_names(state), worker.wait_ended())
     managers = {keeping, *map(asyncio.create_task, later)}
     done, _ = await asyncio.wait({ended, *managers}, return_when=asyncio.FIRST_COMPLETED)
     server.close()
@@ -187,7 +189,25 @@ def _containers(state: NodeState) -> "Containers":
 def _networks(state: NodeState) -> "Networks":
     from core0.networks.manager import Networks
 
-    return Networks(state.remembered.store, state.events, lambda: state.links.nameservers, state.hosts_of)
+    return Networks(state.remembered.store, state.events, state.names, state.hosts_of)
+
+
+def _names(state: NodeState) -> "Names":
+    from core0.names.manager import Names
+    from core0.template.messages import NAMES
+    from core0.template.request import ask
+
+    async def fork(talk: int) -> None:
+        await ask(NAMES, [talk])
+
+    state.named.set()
+    return Names(state.events, lambda: state.links.nameservers, fork)
+
+
+async def _keep_names(state: NodeState) -> None:
+    """Have containers' questions for names answered, once there is who asks."""
+    await state.named.wait()
+    await state.names.run()
 
 
 def _name_node(links: Sequence[SeenLink]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.names.manager import Names
     from core0.networks.manager import Networks
     from core0.node.operations import OperationTable
     from core0.volumes.manager import Volumes
@@ -46,6 +47,8 @@ class NodeState(msgspec.Struct, dict=True):
         make_configs: makes the keeper of the config when it is first used.
         make_volumes: makes the volume manager when it is first used.
         make_networks: makes the manager of containers' networks when it is first used.
+        make_names: makes who answers containers' questions for names, with those networks.
+        named: set once there is one.
         serving: set once the API serves: what a boot does not wait for begins then.
     """
 
@@ -59,6 +62,8 @@ class NodeState(msgspec.Struct, dict=True):
     make_configs: "Callable[[NodeState], Configs]"
     make_volumes: "Callable[[NodeState], Volumes]"
     make_networks: "Callable[[NodeState], Networks]"
+    make_names: "Callable[[NodeState], Names]"
+    named: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     serving: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     @cached_property
@@ -80,6 +85,11 @@ class NodeState(msgspec.Struct, dict=True):
     def networks(self) -> "Networks":
         """The manager of containers' networks."""
         return self.make_networks(self)
+
+    @cached_property
+    def names(self) -> "Names":
+        """Who answers containers' questions for names."""
+        return self.make_names(self)
 
     def hosts_of(self, network: str) -> dict[str, int]:
         """The containers of a network and their numbers there. Without a container manager there are none."""

@@ -3,7 +3,7 @@
 import socket
 
 from core0.linux import files, netlink
-from core0.linux.netlink import Netlink, Request
+from core0.linux.netlink import Link, Netlink, Request
 from core0.template.messages import Go
 from core0.wire.network import GATEWAY, GATEWAY6, GATEWAY_HARDWARE
 
@@ -15,10 +15,23 @@ _EVERY_GROUP = "0 65535"
 def configure_link(go: Go) -> None:
     """Set up the loopback and `eth0`: two addresses, everything else by the node (routed, no neighbours)."""
     with Netlink() as rtnetlink:
-        links = {link.name: link.index for link in rtnetlink.links()}
-        rtnetlink.apply([netlink.set_up(links["lo"]), *_requests(go, links["eth0"])])
+        links = {link.name: link for link in rtnetlink.links()}
+        own = links["eth0"]
+        rtnetlink.apply([netlink.set_up(links["lo"].index), *_limit(own, go), *_requests(go, own.index)])
     files.write(_PING, _EVERY_GROUP)
     socket.sethostname(go.hostname)
+
+
+def _limit(link: Link, go: Go) -> list[Request]:
+    """What it sends waits here, where its own sockets notice. It can change nothing of that: it gives the right up.
+
+    CAP_NET_ADMIN is none of KEPT_CAPABILITIES, and a namespace that the container makes is not this one's owner.
+    """
+    if not go.send_bps:
+        return []
+    from core0.linux.netlink_traffic import limit_rate
+
+    return limit_rate(link.index, go.send_bps, link.mtu)
 
 
 def _requests(go: Go, index: int) -> list[Request]:

@@ -1,8 +1,9 @@
 """The template process: preloads what the node's own processes and Core-X need, and forks them all.
 
 First the node daemon and the API process: sharing their modules saves 12 MB and importing them again at boot
-(docs/decisions/0004-one-template.md). Then one Core-X per container on request. A container becomes a child of PID 1
-(CLONE_PARENT), so containers survive the loss of the template and of everything else but PID 1.
+(docs/decisions/0004-one-template.md). Then, on request, one Core-X per container, and with the first of them the
+process that answers for names. A container becomes a child of PID 1 (CLONE_PARENT), so containers survive the loss of
+the template and of everything else but PID 1.
 
 The template holds no secret and reads one fixed message per container, with descriptors.
 """
@@ -20,10 +21,18 @@ from collections.abc import Sequence
 
 import msgspec
 
-from core0.init.supervise import Service, Supervisor, ended_children, log, watch_children
+from core0.init.supervise import (
+    Service,
+    Supervisor,
+    end_leftovers,
+    ended_children,
+    log,
+    start,
+    watch_children,
+)
 from core0.linux import cgroups, mounts, namespaces
 from core0.template.child import Descriptors, be_container
-from core0.template.messages import Forked
+from core0.template.messages import NAMES, Forked
 from core0.wire import paths
 
 # Imported before the first fork: what the template writes after one is copied page by page.
@@ -40,7 +49,7 @@ _GROUP = f"{paths.CGROUP_SYSTEM}/template"
 _DESCRIPTORS = 5
 
 
-def main(node: Service, api: Service) -> None:
+def main(node: Service, api: Service, names: Service) -> None:
     """Serve for ever. The socket is root's only, and so is this process until it has forked."""
     for module in _SHARED:
         importlib.import_module(module)
@@ -58,7 +67,7 @@ def main(node: Service, api: Service) -> None:
             due = supervisor.next_due()
             for key, _ in selector.select(None if due is None else max(0.0, due - time.monotonic())):
                 if key.fileobj is listener:
-                    _accept(listener, runtime)
+                    _accept(listener, runtime, names)
             ended = (supervisor.ended(*child, time.monotonic()) for child in ended_children(children))
             log(said for said in ended if said)
             log(supervisor.start_due(time.monotonic()))
@@ -74,10 +83,10 @@ def _preload() -> None:
     cgroups.set_idle(_GROUP, False)
 
 
-def _accept(listener: socket.socket, runtime: int) -> None:
+def _accept(listener: socket.socket, runtime: int, names: Service) -> None:
     connection, _ = listener.accept()
     with connection:
-        _serve(connection, listener, runtime)
+        _serve(connection, listener, runtime, names)
 
 
 def _listen() -> socket.socket:
@@ -90,7 +99,7 @@ def _listen() -> socket.socket:
     return listener
 
 
-def _serve(connection: socket.socket, listener: socket.socket, runtime: int) -> None:
+def _serve(connection: socket.socket, listener: socket.socket, runtime: int, names: Service) -> None:
     """Answer the requests of one connection; the node daemon keeps it short."""
     connection.settimeout(10)
     while True:
@@ -101,7 +110,10 @@ def _serve(connection: socket.socket, listener: socket.socket, runtime: int) -> 
         if not data:
             return
         try:
-            answer = _fork(descriptors, runtime, (listener, connection))
+            if data == NAMES:
+                answer = _start(names, descriptors)
+            else:
+                answer = _fork(descriptors, runtime, (listener, connection))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -109,6 +121,18 @@ def _serve(connection: socket.socket, listener: socket.socket, runtime: int) -> 
             connection.send(msgspec.json.encode(answer))
         except OSError:  # the node daemon has ended; the fork sees that, too, and ends
             return
+
+
+def _start(service: Service, descriptors: Sequence[int]) -> Forked:
+    """Start a process whose supervisor is who asks: it has the other end of the process's socket."""
+    if len(descriptors) != 1:
+        return Forked(error=f"cannot start {service.name}: {len(descriptors)} descriptors came, not 1")
+    try:
+        end_leftovers(service)
+        with socket.socket(fileno=os.dup(descriptors[0])) as talk:
+            return Forked(start(service, talk))
+    except OSError as error:
+        return Forked(error=f"cannot start {service.name}: {error.strerror or error}")
 
 
 def _fork(descriptors: Sequence[int], runtime: int, own: Sequence[socket.socket]) -> Forked:

@@ -2,6 +2,9 @@
 
 import msgspec
 
+# What the template may be asked for, with descriptors.
+FORK, NAMES = b"fork", b"names"
+
 
 class Forked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The template's answer: the pid of the container's first process, or why there is none."""
@@ -17,16 +20,20 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         hostname: the container's host name.
         address: its IPv4 address.
         address6: its IPv6 address.
-        nameservers: for its resolv.conf.
+        nameserver: for its resolv.conf.
+        search: the domain in which it looks for names without a dot.
         targets: where the volumes are seen, whose mounts come behind the root's.
+        send_bps: bytes per second that it may send; 0 for as many as it likes.
         open_files: RLIMIT_NOFILE.
     """
 
     hostname: str
     address: str
     address6: str
-    nameservers: tuple[str, ...]
+    nameserver: str
+    search: str
     targets: tuple[str, ...] = ()
+    send_bps: int = 0
     open_files: int = 65536
 
 

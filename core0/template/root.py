@@ -106,7 +106,7 @@ def _write_files(base: int, go: Go) -> None:
     """Host name, hosts and resolver: the image's own copies, if any, are replaced."""
     etc = mounts.open_in_root(base, "etc", os.O_PATH | os.O_DIRECTORY)
     try:
-        resolver = "".join(f"nameserver {address}\n" for address in go.nameservers)
+        resolver = f"search {go.search}\nnameserver {go.nameserver}\n"
         _write(etc, "hostname", f"{go.hostname}\n")
         own = f"{go.address} {go.hostname}\n{go.address6} {go.hostname}\n"
         _write(etc, "hosts", f"127.0.0.1 localhost\n::1 localhost\n{own}")

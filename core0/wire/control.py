@@ -159,10 +159,15 @@ class Report(Protocol):
         """Report one event."""
 
 
+def encoded(message: msgspec.Struct) -> bytes:
+    """One message as it is sent."""
+    data = msgspec.json.encode(message)
+    return _LENGTH.pack(len(data)) + data
+
+
 async def send(writer: asyncio.StreamWriter, message: msgspec.Struct) -> None:
     """Send one message."""
-    data = msgspec.json.encode(message)
-    writer.write(_LENGTH.pack(len(data)) + data)
+    writer.write(encoded(message))
     await writer.drain()
 
 

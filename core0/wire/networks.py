@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from core0.wire.types import ContainerName, NetworkName, Port
+from core0.wire.types import ContainerName, NetworkName, Port, Traffic
 
 # There is always one of this name; containers that name no network are in it.
 DEFAULT = "default"
@@ -51,11 +51,12 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NetworkMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A container of a network, and its addresses there."""
+    """A container of a network, its addresses there, and what went over its link; not in a list of networks."""
 
     container: ContainerName
     ipv4: str
     ipv6: str
+    traffic: Traffic | None = None
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

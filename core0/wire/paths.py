@@ -40,4 +40,5 @@ CGROUP_CONTAINERS = "/sys/fs/cgroup/containers"
 
 API_USER = 900
 PULL_USER = 901
+NAMES_USER = 902
 CLOCK_USER, CLOCK_USER_NAME = 903, "core0-clock"

@@ -16,6 +16,9 @@ ImageReference = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 MountTarget = Annotated[str, msgspec.Meta(pattern=r"^(/[^/\x00-\x1f]+)+$(?!\n)", max_length=1024)]
 Mebibytes = Annotated[int, msgspec.Meta(ge=4, le=1 << 24)]
 
+# Bytes per second over a link. Slower than a packet each second or two nothing works.
+LinkRate = Annotated[int, msgspec.Meta(ge=1024, le=1 << 40)]
+
 ContainerState = Literal["pulling", "creating", "running", "stopping", "stopped", "failed", "removing"]
 
 
@@ -114,12 +117,17 @@ class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a container may use at most. `memory_mib` covers its files in memory too."""
+    """What a container may use at most. `memory_mib` covers its files in memory too.
+
+    `receive_bps` and `send_bps` are bytes per second over its network link, each way; None is no limit.
+    """
 
     memory_mib: Mebibytes = 128
     cpus: Annotated[float, msgspec.Meta(gt=0, le=1024)] = 1.0
     processes: Annotated[int, msgspec.Meta(ge=4, le=4_000_000)] = 512
     storage_mib: Mebibytes = 64
+    receive_bps: LinkRate | None = None
+    send_bps: LinkRate | None = None
 
 
 class VolumeMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,6 +182,28 @@ class CoreX(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fingerprint: Sha256
 
 
+class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What went over a container's link since it was made, as the container sees it.
+
+    Attributes:
+        received_bytes: with the headers of Ethernet, as all here.
+        received_packets: packets may be larger than the MTU here: the kernel cuts them later.
+        received_dropped: not handed to it, for its limit or because it took none.
+        sent_bytes: that left it.
+        sent_packets: the same.
+        sent_dropped: that left it and found no room.
+        sent_refused: packets that the filter did not let go where the container wanted, or with that address.
+    """
+
+    received_bytes: int
+    received_packets: int
+    received_dropped: int
+    sent_bytes: int
+    sent_packets: int
+    sent_dropped: int
+    sent_refused: int
+
+
 class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A container as it is.
 
@@ -187,6 +217,7 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         address6: its IPv6 address there.
         corex: where its Core-X answers, once running.
         pid: its first process as the node sees it, while running.
+        traffic: over its link; not in a list of containers.
     """
 
     name: ContainerName
@@ -198,6 +229,7 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address6: str | None = None
     corex: CoreX | None = None
     pid: int | None = None
+    traffic: Traffic | None = None
 
 
 class Containers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

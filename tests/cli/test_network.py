@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from cli.container import _port
+from cli.sizes import traffic_text
 from core0.wire.networks import EgressRule, Network
-from core0.wire.types import PublishedPort
+from core0.wire.types import PublishedPort, Traffic
 from tests.cli.conftest import Said, Zn, beside, write_context
 from tests.host_node import HostNode
 
@@ -84,3 +85,16 @@ def test_what_cannot_be_is_refused_before_the_node_is_asked(
 )
 def test_a_port_is_published_as_people_write_it(text: str, port: PublishedPort) -> None:
     assert _port(text) == port
+
+
+@pytest.mark.parametrize(
+    ("traffic", "said"),
+    [
+        (None, "-"),
+        (Traffic(0, 0, 0, 0, 0, 0, 0), "0 B in, 0 B out"),
+        (Traffic(2048, 3, 1, 1 << 30, 9, 2, 0), "2.0 KiB in, 1.0 GiB out, 3 dropped"),
+        (Traffic(1, 1, 0, 1, 1, 0, 7), "1 B in, 1 B out, 7 refused"),
+    ],
+)
+def test_traffic_is_told_in_a_few_words(traffic: Traffic | None, said: str) -> None:
+    assert traffic_text(traffic) == said

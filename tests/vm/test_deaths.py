@@ -19,6 +19,7 @@ from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from core0.client.client import NodeClient, RefusedError, UnreachableError
 from core0.wire.types import Container, ContainerSpec, Node, PublishedPort
+from corex.wire.api import ExecRequest
 from tests.vm.inside import gone, inside, running, until
 from tests.vm.sabotage import sabotage
 
@@ -191,6 +192,38 @@ async def test_a_container_whose_makers_die_while_it_is_built_runs_in_the_end(
         async with inside(victim, await node.container("second")) as corex:
             assert [process.state for process in await corex.processes()] == ["running"]
         assert await life(victim, node) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("names", "zn: network names: Failed: the process that answers ended; starting it again in 0.1 s"),
+        ("node", "zn: Process node ended: killed by SIGKILL"),
+        ("template", "zn: Process template ended: killed by SIGKILL"),
+    ],
+    ids=["names", "node", "template"],
+)
+async def test_containers_questions_are_answered_again(
+    victim: Machine, connect: Connect, name: str, said: str
+) -> None:
+    question = ("/bin/busybox", "nslookup", "-type=a", "steady.default.internal")
+    async with await connect(victim) as node:
+        container = await node.container("steady", wait=60)
+        fingerprint = (await node.node()).fingerprint
+        before = {one.pid for one in (await node.health()).processes if one.name == "names"}
+        start = await kill(victim, name)
+        await victim.wait_for_line(said, SECONDS, start)
+        if name != "names":
+            await back(victim, node, start, (name,), fingerprint)
+
+        async def replaced() -> bool:
+            now = {one.pid for one in (await node.health()).processes if one.name == "names"}
+            return bool(now) and now != before
+
+        await until(replaced)
+        async with inside(victim, container) as corex:
+            done = await corex.execute(ExecRequest(question))
+        assert f"Address: {container.address}" in done.stdout.data
 
 
 async def test_a_process_that_dies_again_and_again_is_started_later_each_time(

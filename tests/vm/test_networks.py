@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import pytest
+
 from ci.qemu.machine import Machine
 from core0.client.client import NodeClient
 from core0.wire.networks import EgressRule, NetworkSpec
-from core0.wire.types import Container, ContainerSpec, PublishedPort
+from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort
 from corex.wire.api import ExecRequest
 from image.server import Running
 from tests.vm.inside import inside, running
@@ -46,6 +48,16 @@ async def reached(machine: Machine, source: Container, probes: list[Probe]) -> s
     return set(done.stdout.data.splitlines())
 
 
+async def addresses(machine: Machine, source: Container, names: list[str]) -> dict[str, str]:
+    """What a container's resolver has of names: the first address, or how it failed."""
+    script = 'for name; do echo "$name" $(nslookup -type=a "$name" 2>&1 | tail -n +3); done'
+    async with inside(machine, source) as corex:
+        command = ("/bin/sh", "-c", script, "sh", *names)
+        done = await corex.execute(ExecRequest(command, env={"PATH": "/bin"}))
+    told = dict(line.split(" ", 1) for line in done.stdout.data.splitlines())
+    return {name: said.split()[-1] for name, said in told.items()}
+
+
 def probes_of(target: Container) -> Iterator[Probe]:
     for address in (target.address, target.address6):
         assert address
@@ -68,7 +80,7 @@ async def test_who_reaches_whom_is_what_is_declared(
 
     published, lan = Probe("tcp", NODE, PUBLISHED), Probe("tcp", LAN, server.port)
     outside = [Probe("tcp", NODE, 8443), Probe("tcp", "169.254.1.1", 9001), published, lan]
-    outside += [Probe("udp", address) for address in (NODE, "169.254.1.1", "fe80::1%eth0", LAN)]
+    outside += [Probe("udp", address) for address in (NODE, "fe80::1%eth0", LAN)]
     for name, network in CONTAINERS.items():
         expected = {
             str(probe)
@@ -81,6 +93,71 @@ async def test_who_reaches_whom_is_what_is_declared(
         others = [probe for other in CONTAINERS if other != name for probe in probes_of(there[other])]
         assert await reached(machine, there[name], [*others, *outside]) == expected, name
     await machine.wait_for_port(PUBLISHED, SECONDS)
+
+
+async def test_containers_know_each_other_by_name_within_their_network(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    await node.put_network("walled", NetworkSpec(egress="none"))
+    await node.put_network("blue", NetworkSpec())
+    there = {
+        name: await running(node, name, spec(network=network))
+        for name, network in (("a", "default"), ("b", "default"), ("c", "blue"), ("w", "walled"))
+    }
+    names = ["b.default.internal", "c.blue.internal", "www.example.org"]
+    found = await addresses(machine, there["a"], names)
+    assert found["b.default.internal"] == there["b"].address
+    assert found["c.blue.internal"] == "NXDOMAIN"
+    assert (await addresses(machine, there["w"], names)) == {
+        "b.default.internal": "NXDOMAIN",
+        "c.blue.internal": "NXDOMAIN",
+        "www.example.org": "REFUSED",
+    }
+    assert await reached(machine, there["a"], [Probe("tcp", "b", WEB), Probe("tcp", "c", WEB)]) == {
+        "tcp b 80"
+    }
+    (names_process,) = [one for one in (await node.health()).processes if one.name == "names"]
+    assert names_process.proportional_bytes < 16 << 20
+
+
+# Sends so much to a container, which sends it back, and says how long that took by the guest's clock.
+ECHO = """
+now() { cut -d" " -f1 /proc/uptime | tr -d .; }
+begun=$(now)
+head -c $1 /dev/zero | nc $2 7000 | wc -c
+echo $(($(now) - begun))
+ip link set eth0 mtu 1400 2>&1
+"""
+SIZE, RATE = 384 << 10, 256 << 10
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(send_bps=RATE), Limits(receive_bps=RATE)], ids=["sends", "receives"]
+)
+async def test_a_container_is_no_faster_than_it_may_be_and_what_it_moves_is_counted(
+    machine: Machine, node: NodeClient, spec: Spec, limits: Limits
+) -> None:
+    echo = ("/bin/nc", "-ll", "-p", "7000", "-e", "/bin/busybox", "head", "-c", str(SIZE))
+    quick = await running(node, "quick", spec(argv=echo))
+    slow = await running(node, "slow", spec(limits=limits))
+    assert quick.address
+    async with inside(machine, slow) as corex:
+        command = ("/bin/sh", "-c", ECHO, "sh", str(SIZE), quick.address)
+        done = await corex.execute(ExecRequest(command, env={"PATH": "/bin"}))
+    back, hundredths, *refused = done.stdout.data.splitlines()
+    assert int(back) == SIZE
+    # all but what may pass at once, twice as much at most as the kernel's clock is coarse
+    assert int(hundredths) >= 100 * (SIZE - RATE / 20) / RATE
+    assert "Operation not permitted" in refused[-1], "it cannot change its own link"
+    traffic = (await node.container("slow")).traffic
+    assert traffic
+    assert traffic.sent_bytes > SIZE
+    assert traffic.received_bytes > SIZE
+    members = (await node.network("default")).containers
+    assert {one.container for one in members if one.traffic and one.traffic.sent_bytes > SIZE} == {
+        "quick",
+        "slow",
+    }
 
 
 async def test_a_network_that_changes_is_in_force_for_what_runs(

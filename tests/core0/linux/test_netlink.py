@@ -278,3 +278,31 @@ changes.close()
 @pytest.mark.parametrize("length", [0, 15])
 def test_a_message_shorter_than_its_header_ends_the_datagram(length):
     assert list(netlink.messages(struct.pack("=IHHII", length, 16, 0, 0, 0) + bytes(16))) == []
+
+
+def test_a_limit_of_a_link_reads_back_the_same_by_pyroute2(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
+from core0.linux.netlink_traffic import counters_of, limit_rate
+here = os.open('/proc/self/ns/net', os.O_RDONLY)
+with netlink.Netlink() as rt, IPRoute() as ip:
+    for index, bps, rate64 in ((4000, 10_000, None), (4001, 12_500_000, None), (4002, 1 << 33, 1 << 33)):
+        rt.apply([netlink.add_veth(netlink.End(f'zc{index}', index=index), netlink.End(f'p{index}'), here)])
+        limit, queue = limit_rate(index, bps, 1500)
+        rt.apply([limit])  # what waits below is fq_codel, which not every host's kernel has
+        (found,) = ip.get_qdiscs(index=index)
+        options = found.get_attr('TCA_OPTIONS')
+        assert found.get_attr('TCA_KIND') == 'tbf'
+        assert options.get_attr('TCA_TBF_PARMS')['rate'] == min(bps, 0xFFFFFFFF)
+        assert (len(options['attrs']) == 2) == bool(rate64), 'pyroute2 does not know TCA_TBF_RATE64'
+        assert 'fq_codel'.encode() in queue.body
+    assert counters_of(rt, 4000).sent_bytes == 0
+    try:
+        counters_of(rt, 77)
+    except OSError as error:
+        assert error.strerror == 'cannot read the counters of link 77: No such device', error
+    else:
+        raise AssertionError('not refused')
+"""
+    )

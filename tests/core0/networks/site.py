@@ -4,21 +4,27 @@ The node's part is the real network manager; a container is a namespace whose en
 configures. A namespace has no process: a socket stays in the one where it was made.
 """
 
+import asyncio
 import contextlib
 import errno
 import os
 import select
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from core0.init.phases import SYSCTLS
 from core0.linux import namespaces, netlink
 from core0.linux.netlink import End, Netlink
+from core0.names.manager import Names
 from core0.networks.manager import Networks
 from core0.template.link import configure_link
 from core0.template.messages import Go
+from core0.wire.names import DOMAIN
+from core0.wire.network import GATEWAY
 from core0.wire.networks import NetworkSpec
 from core0.wire.types import PublishedPort
 from tests.core0.networks.kept import KeptInMemory
@@ -31,6 +37,16 @@ _ROUTER = ("172.31.0.2", "fd31::2")
 ECHO_PORT = 7000
 # No packet between namespaces of one machine takes this long; what was dropped takes all of it.
 _PATIENCE = 0.2
+_ROOT = Path(__file__).parents[3]
+
+
+def unasked_names() -> Names:
+    """Who would answer for names, in tests where nobody asks."""
+
+    async def fork(_: int) -> None:
+        raise OSError("no template is there")
+
+    return Names(lambda *_: None, tuple, fork)
 
 
 class Site:
@@ -42,6 +58,9 @@ class Site:
         self._linked: dict[int, tuple[tuple[str, str], Sequence[PublishedPort]]] = {}
         self.hosts: dict[str, dict[str, int]] = {}
         self.keep = KeptInMemory()
+        self.nameservers: tuple[str, ...] = (LAN[0],)
+        self.answering: list[subprocess.Popen[bytes]] = []
+        self.names = Names(self.keep.report, lambda: self.nameservers, self._fork_names)
         self.addresses: dict[str, tuple[str, str]] = {"node": NODE, "lan": LAN, "internet": INTERNET}
 
     def __enter__(self) -> "Site":
@@ -62,7 +81,22 @@ class Site:
         return self
 
     def _manage(self) -> Networks:
-        return Networks(self.keep, self.keep.report, lambda: (LAN[0],), lambda name: self.hosts.get(name, {}))
+        return Networks(self.keep, self.keep.report, self.names, lambda name: self.hosts.get(name, {}))
+
+    async def answer_names(self) -> asyncio.Task[None]:
+        """Have containers' questions for names answered, as the node daemon has it."""
+        running = asyncio.create_task(self.names.run())
+        with self.inside("node"):  # where it listens
+            for _ in range(4):
+                await asyncio.sleep(0)
+        return running
+
+    async def _fork_names(self, talk: int) -> None:
+        """What the template does, but for the privileges: a process in the node's namespace."""
+        code = "import socket, sys; from core0.names.main import main; main(socket.socket(fileno=int(sys.argv[1])))"
+        with self.inside("node"):
+            command = [sys.executable, "-c", code, str(talk)]
+            self.answering.append(subprocess.Popen(command, pass_fds=[talk], cwd=_ROOT))  # noqa: ASYNC220
 
     async def restart(self) -> None:
         """Have another manager, as another node daemon of the same boot has it."""
@@ -70,11 +104,17 @@ class Site:
         with self.inside("node"):
             self.networks = self._manage()
             for number, (addresses, ports) in self._linked.items():
-                self.networks.resume(number, addresses, ports)
+                name = next(name for name, its in self.addresses.items() if its == addresses)
+                network = next(network for network, hosts in self.hosts.items() if name in hosts)
+                self.networks.resume(number, name, network, addresses, ports)
             self.networks.enforce()
 
     def __exit__(self, *_: object) -> None:
         self.networks.close()
+        self.names.close()
+        for process in self.answering:
+            process.kill()
+            process.wait()
         for server in self._servers:
             server.close()
         for space in self._spaces.values():
@@ -141,12 +181,12 @@ class Site:
         host = self.networks.choose_host(network, used)
         self.hosts.setdefault(network, {})[name] = host
         with self.inside("node"):
-            self.addresses[name] = self.networks.attach(number, network, host, self._spaces[name])
+            self.addresses[name] = self.networks.attach(number, name, network, host, self._spaces[name])
             self.networks.publish(number, ports)
         self._linked[number] = (self.addresses[name], ports)
         before = socket.gethostname()
         with self.inside(name):
-            configure_link(Go(before, *self.addresses[name], ()))
+            configure_link(Go(before, *self.addresses[name], GATEWAY, f"{network}.{DOMAIN}"))
 
     @contextlib.contextmanager
     def come_and_go(self, network: str, ports: Sequence[PublishedPort]) -> Iterator[None]:
@@ -154,9 +194,8 @@ class Site:
         self._make("guest")
         with self.inside("node"):
             used = tuple(self.hosts.get(network, {}).values())
-            self.networks.attach(
-                500, network, self.networks.choose_host(network, used), self._spaces["guest"]
-            )
+            host = self.networks.choose_host(network, used)
+            self.networks.attach(500, "guest", network, host, self._spaces["guest"])
             self.networks.publish(500, ports)
         yield
         with self.inside("node"):

@@ -229,14 +229,6 @@ def test_a_router_advertisement_of_a_container_stays_in_its_link(site: Site) -> 
     assert counted() == before
 
 
-def test_containers_may_ask_the_nodes_name_servers_though_they_are_on_the_lan(site: Site) -> None:
-    site.serve("lan", 53)
-    assert site.reaches("a", LAN[0], "udp", 53)
-    assert site.reaches("r", LAN[0], "tcp", 53)
-    assert not site.reaches("w", LAN[0], "udp", 53)
-    assert not site.reaches("a", LAN[1], "udp", 53), "it is none of the node's name servers"
-
-
 def test_another_policy_is_in_force_at_once(site: Site, loop: asyncio.AbstractEventLoop) -> None:
     target = site.addresses["internet"]
     loop.run_until_complete(site.put("blue", NetworkSpec(egress_allow=())))

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes.util
 import os
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,7 +14,7 @@ from core0.networks.manager import Networks
 from core0.wire.control import RefusedError
 from core0.wire.networks import NetworkSpec
 from tests.core0.networks.kept import KeptInMemory
-from tests.core0.networks.site import Site
+from tests.core0.networks.site import Site, unasked_names
 
 pytestmark = [
     pytest.mark.root,
@@ -63,9 +64,9 @@ async def test_an_attachment_that_fails_leaves_nothing_and_can_be_tried_again(si
     reader, writer = os.pipe()
     with site.inside("node"):
         with pytest.raises(OSError, match="cannot create link zc1"):
-            site.networks.attach(1, "default", 2, reader)  # no namespace
+            site.networks.attach(1, "a", "default", 2, reader)  # no namespace
         with pytest.raises(OSError, match="there is no network gone"):
-            site.networks.attach(1, "gone", 2, reader)
+            site.networks.attach(1, "a", "gone", 2, reader)
     os.close(reader)
     os.close(writer)
     with site.inside("node"), Netlink() as rt:
@@ -98,12 +99,60 @@ async def test_links_end_while_the_loop_goes_on(site: Site) -> None:
 
 async def test_what_a_newer_image_wrote_is_reported_and_the_others_are_there() -> None:
     keep = KeptInMemory()
-    first = Networks(keep, keep.report, tuple, lambda _: {})
+    first = Networks(keep, keep.report, unasked_names(), lambda _: {})
     await first.put("web", NetworkSpec("10.210.0.0/16"))
     first.close()
     keep.sections["network/new"] = b'{"spec": {}, "ipv4": "10.9.0.0/16", "ipv6": "fd09::/64", "more": 1}'
     keep.sections["network/bad"] = b'{"spec": {}, "ipv4": "10.9.0.0/16 }", "ipv6": "fd09::/64"}'
-    second = Networks(keep, keep.report, tuple, lambda _: {})
+    second = Networks(keep, keep.report, unasked_names(), lambda _: {})
     assert [one.name for one in second.list()] == ["default", "web"]
     assert {subject for kind, subject, told in keep.told if told.startswith("Warning")} == {"new", "bad"}
     second.close()
+
+
+async def test_what_went_over_a_link_is_counted_as_the_container_sees_it(site: Site) -> None:
+    for name, network in (("a", "default"), ("b", "default"), ("c", "blue")):
+        if network == "blue":
+            await site.put("blue", NetworkSpec())
+        site.add_container(name, network)
+    site.serve("b")
+    with site.inside("node"):
+        before = site.networks.traffic(1)
+    assert before
+    with site.inside("a"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for _ in range(10):
+            client.sendto(bytes(1000), (site.addresses["b"][0], 7000))
+        for _ in range(7):
+            client.sendto(b"not yours", (site.addresses["c"][0], 7000))
+        for port in (53, 9001):
+            client.sendto(b"not yours", ("169.254.1.1", port))
+    with site.inside("node"):
+        of_a, of_b = site.networks.traffic(1), site.networks.traffic(2)
+        shown = {one.container: one.traffic for one in site.networks.get("default").containers}
+    assert of_a
+    assert of_b
+    assert of_a.sent_packets - before.sent_packets >= 19
+    assert of_a.sent_bytes - before.sent_bytes >= 10 * 1042
+    assert of_a.sent_refused - before.sent_refused == 8, "all but what b got, and a question for names"
+    assert of_b.received_bytes >= 10 * 1042
+    assert of_b.sent_refused == 0
+    # the kernel asks for IPv6 routers when it likes, so a moment later it may be more
+    assert [one.sent_bytes >= of_a.sent_bytes for name, one in shown.items() if one and name == "a"] == [True]
+    assert set(shown) == {"a", "b"}
+    assert site.networks.traffic(9) is None
+    assert [one.traffic for one in site.networks.list()[0].containers] == [None]
+
+
+async def test_packets_with_another_address_are_counted_as_refused(site: Site) -> None:
+    site.add_container("a")
+    site.add_container("b")
+    with site.inside("a"), Netlink() as rt:
+        index = next(link.index for link in rt.links() if link.name == "eth0")
+        rt.apply([netlink.add_address(index, "10.88.0.99/32")])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.bind(("10.88.0.99", 0))
+            client.sendto(b"spoofed", (site.addresses["b"][0], 7000))
+    with site.inside("node"):
+        traffic = site.networks.traffic(1)
+    assert traffic
+    assert traffic.sent_refused == 1

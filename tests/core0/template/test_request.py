@@ -1,4 +1,4 @@
-"""Making containers: what the node daemon says when another process fails it."""
+"""Asking the template for a process: what the node daemon says when the template fails it."""
 
 import asyncio
 import socket
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core0.containers import apply
+from core0.template.messages import FORK
+from core0.template.request import ask
 from core0.wire import paths
 
 
@@ -18,9 +19,9 @@ async def test_a_template_that_ends_before_it_answers_is_named(
         template.bind(paths.TEMPLATE_SOCKET)
         template.listen(1)
         with (tmp_path / "given").open("w") as given:
-            asking = asyncio.create_task(apply._fork([given.fileno()]))
+            asking = asyncio.create_task(ask(FORK, [given.fileno()]))
             connection, _ = await asyncio.to_thread(template.accept)
-            assert await asyncio.to_thread(connection.recv, 16) == b"fork"
+            assert await asyncio.to_thread(connection.recv, 16) == FORK
             connection.close()
-            with pytest.raises(apply.ContainerError, match="the template process ended"):
+            with pytest.raises(OSError, match="the template process ended"):
                 await asking

@@ -1,0 +1,1 @@
+"""Names of containers: who answers the questions that containers ask."""
