@@ -143,6 +143,11 @@ def attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(padding)
 
 
+def nested(kind: int, value: bytes) -> bytes:
+    """An attribute that is made of attributes."""
+    return attribute(kind | _NESTED, value)
+
+
 def text(kind: int, value: str) -> bytes:
     """An attribute that is a text with its end."""
     return attribute(kind, value.encode() + b"\0")
@@ -296,11 +301,11 @@ def add_neighbour(index: int, address: str, hardware: str) -> Request:
 
 
 class Netlink:
-    """A synchronous rtnetlink socket in the network namespace of the thread that makes it."""
+    """A synchronous netlink socket in the network namespace of the thread that makes it, rtnetlink's by default."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         self._socket.bind((0, 0))
         self._socket.settimeout(5)
         self._sequence = 0
@@ -356,6 +361,10 @@ class Netlink:
         request = Request(_GETROUTE, _DUMP, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "cannot list routes")
         found = [_parse_route(body) for kind, body in self._dump(request) if kind == _NEWROUTE]
         return [route for route in found if route]
+
+    def dump(self, kind: int, body: bytes, doing: str) -> Iterator[tuple[int, bytes]]:
+        """Kind and body of each message of the answer to a request for all there is. Raises OSError."""
+        return self._dump(Request(kind, _DUMP, body, doing))
 
     def _next(self) -> int:
         self._sequence += 1
@@ -439,14 +448,17 @@ def _failure(body: bytes, request: Request) -> list[OSError]:
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:
-    found = {}
+    return dict(each_attribute(data))
+
+
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and value of each attribute, in order: a list has all of one kind."""
     while len(data) >= 4:
         length, kind = struct.unpack_from("=HH", data)
         if length < 4:
             break
-        found[kind & 0x3FFF] = data[4:length]
+        yield kind & 0x3FFF, data[4:length]
         data = data[(length + 3) & ~3 :]
-    return found
 
 
 def _parse_link(body: bytes) -> Link:
