@@ -50,6 +50,9 @@ class Network(Protocol):
     def choose_host(self, name: str, used: Sequence[int]) -> int:
         """A free number in a network. Raises RefusedError: there is no such network, or it is full."""
 
+    def port_owner(self, port: int) -> str:
+        """Which mesh listens on a UDP port of the node; empty if none does."""
+
     def attach(self, number: int, network: str, host: int, namespace: int) -> tuple[str, str]:
         """Link a network namespace to a network; returns the container's IPv4 and IPv6 address."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.mesh.manager import Meshes
     from core0.networks.manager import Networks
     from core0.node.operations import OperationTable
     from core0.volumes.manager import Volumes
@@ -45,6 +46,8 @@ class NodeState(msgspec.Struct, dict=True):
         make_configs: makes the keeper of the config when it is first used.
         make_volumes: makes the volume manager when it is first used.
         make_networks: makes the manager of containers' networks when it is first used.
+        make_meshes: makes the mesh manager when a network first spans nodes.
+        meshed: set once there is one.
         serving: set once the API serves: what a boot does not wait for begins then.
     """
 
@@ -58,6 +61,8 @@ class NodeState(msgspec.Struct, dict=True):
     make_configs: "Callable[[NodeState], Configs]"
     make_volumes: "Callable[[NodeState], Volumes]"
     make_networks: "Callable[[NodeState], Networks]"
+    make_meshes: "Callable[[NodeState], Meshes]"
+    meshed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     serving: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     @cached_property
@@ -80,9 +85,23 @@ class NodeState(msgspec.Struct, dict=True):
         """The manager of containers' networks."""
         return self.make_networks(self)
 
+    @cached_property
+    def meshes(self) -> "Meshes":
+        """The mesh manager, which runs once the API serves."""
+        self.meshed.set()
+        return self.make_meshes(self)
+
     def hosts_of(self, network: str) -> dict[str, int]:
         """The containers of a network and their numbers there. Without a container manager there are none."""
         return self.containers.hosts_of(network) if "containers" in self.__dict__ else {}
+
+    def taken_subnets(self) -> dict[str, tuple[str, ...]]:
+        """The subnets of networks, the whole of those that span nodes, by whose they are."""
+        return {f"network {name}": subnets for name, subnets in self.networks.reach().items()}
+
+    def port_owner(self, port: int) -> str:
+        """Which container has a UDP port of the node published. Without a container manager none has."""
+        return self.containers.port_owner(port) if "containers" in self.__dict__ else ""
 
     def users_of(self, volume: str) -> tuple[str, ...]:
         """The containers that have a volume in their spec. Without a container manager there are none."""

@@ -4,6 +4,9 @@ import socket
 
 # Numbers of containers' links begin here, far above what the kernel gives out itself: nobody has to ask for them.
 CONTAINER_LINKS = 1 << 20
+# The links of meshes come behind them, and are called by this and a number.
+MESH_LINKS = CONTAINER_LINKS + (1 << 16)
+MESH_LINK_PREFIX = "zm"
 
 # The router of every container, as routes name it: links are routed, no container sees another's frames.
 GATEWAY = "169.254.1.1"
