@@ -36,6 +36,8 @@ _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 _CHANGING, _WATCHING = 1.0, 15.0
 # A peer that is sent to shakes hands after 120 s, and tries each five (REKEY_AFTER_TIME, REKEY_TIMEOUT).
 _SILENT = 135.0
+# Seconds that whoever changes a wish waits for the kernel to have it, so that one step can follow another.
+_LATEST = 5.0
 # UDP ports that the node may need itself.
 _RESERVED = {53: "the node's name server", 68: "the node's DHCP client", 546: "the node's DHCPv6 client"}
 # Seconds between two questions for the same name.
@@ -112,6 +114,7 @@ class Meshes:
         self._unresolved: dict[str, str] = {}
         self._asked: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
         self._asking: asyncio.TaskGroup | None = None
 
     def _remembered(self) -> Iterator[tuple[str, Kept]]:
@@ -199,12 +202,17 @@ class Meshes:
         if network in self._kept:
             await self._keep.remove(_SECTION + network)
             del self._kept[network]
-            self.change()
+            await self.follow()
 
-    def change(self) -> None:
-        """A wish is another one now: bring the kernel to it."""
+    async def follow(self) -> None:
+        """Bring the kernel to a wish that is another one now; returns when that was tried, or after seconds."""
         self._is_dirty = True
+        self._settled.clear()
         self._wake.set()
+        if self._asking:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LATEST):
+                    await self._settled.wait()
 
     def link_of(self, network: str) -> str:
         """The name of a mesh's link; empty if its key was not understood."""
@@ -248,7 +256,7 @@ class Meshes:
             raise conflict(detail, "prepare one, and let its peers know it first: 'zn network rotate'")
         await self._remember(network, msgspec.structs.replace(kept, key=kept.next_key, next_key=None))
         self._report("mesh", network, f"Changed: its public key is {kept.next_key.public}")
-        self.change()
+        await self.follow()
 
     def _mesh(self, network: str) -> Kept:
         kept = self._kept.get(network)
@@ -265,15 +273,22 @@ class Meshes:
         async with asyncio.TaskGroup() as self._asking:
             while True:
                 self._wake.clear()
-                failed = await self._reconcile()
+                is_dirty, self._is_dirty = self._is_dirty, False
+                failed = await self._reconcile(is_dirty)
+                if not self._wake.is_set():
+                    self._settled.set()
                 delay = min(delay * 2, _LONGEST_DELAY) if failed else _FIRST_DELAY
-                self._is_dirty = failed
+                self._is_dirty |= failed
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay if failed else self._pause()):
                         await self._wake.wait()
 
-    async def _reconcile(self) -> bool:
-        """Bring the kernel to what is wanted; returns whether something failed, which is told once."""
+    async def _reconcile(self, is_dirty: bool) -> bool:
+        """Bring the kernel to what is wanted; returns whether something failed, which is told once.
+
+        Args:
+            is_dirty: whether more than peers may differ: a wish did, or the last try failed.
+        """
         wanted = self._wanted()
         if not wanted and not self._wireguard:
             return False
@@ -284,7 +299,7 @@ class Meshes:
             return True
         assert self._rtnetlink  # noqa: S101 — opened above
         assert self._wireguard  # noqa: S101
-        if self._is_dirty:
+        if is_dirty:
             self._seen = observe(self._rtnetlink, self._wireguard)
         else:
             self._seen = look_again(self._seen, self._wireguard)
@@ -322,6 +337,7 @@ class Meshes:
     async def _carry_out(self, actions: Sequence[Action]) -> dict[str, str]:
         """Apply a plan. After a failure nothing more is done to the link; returns what failed, by link."""
         failures: dict[str, str] = {}
+        networks = {kept.link: name for name, kept in self._kept.items()}
         for action in actions:
             if action.link in failures:
                 continue
@@ -331,7 +347,7 @@ class Meshes:
                 failures[action.link] = str(error.strerror or error)
             else:
                 said = str(action)
-                self._report("mesh", action.link, f"{said[0].upper()}{said[1:]}")
+                self._report("mesh", networks.get(action.link, action.link), f"{said[0].upper()}{said[1:]}")
         return failures
 
     async def _apply(self, action: Action) -> None:

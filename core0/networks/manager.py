@@ -79,8 +79,8 @@ class Meshes(Protocol):
     async def drop(self, network: str) -> None:
         """Forget them; those of a network that has none are fine."""
 
-    def change(self) -> None:
-        """A wish is another one now."""
+    async def follow(self) -> None:
+        """Bring the kernel to a wish that is another one now."""
 
     def link_of(self, network: str) -> str:
         """The name of a network's link to other nodes; empty if it can have none."""
@@ -225,7 +225,7 @@ class Networks:
     async def _follow_mesh(self, name: str, old: Kept | None, kept: Kept | None) -> None:
         """Let the links to other nodes follow a network that is another one now, or gone."""
         if kept and kept.spec.mesh:
-            self.meshes().change()
+            await self.meshes().follow()
         elif old and old.spec.mesh:
             await self.meshes().drop(name)
 
