@@ -46,8 +46,8 @@ _MESHES = """
 _CHAINS = f"""
     chain origin {{
         type filter hook prerouting priority raw; policy accept
-        iifname != {_ANY_LINK} fib saddr oifname {_ANY_LINK} drop
-        iifname != {_ANY_MESH} fib saddr oifname {_ANY_MESH} drop
+        iifname {_ANY_MESH} accept
+        iifname != {_ANY_LINK} fib saddr oifname {{ {_ANY_LINK}, {_ANY_MESH} }} drop
         iifname != {_ANY_LINK} accept
         iifname . ether saddr . ip saddr @origins4 accept
         iifname . ether saddr . ip6 saddr @origins6 accept
