@@ -24,7 +24,7 @@ from ci.qemu.spec import DirectBoot, MachineSpec, SegmentNic, UserNic, mac_addre
 from cli import context
 from core0.client.client import NodeClient
 from core0.wire.config import parse
-from core0.wire.mesh import SeenPeer
+from core0.wire.mesh import MeshPeer, SeenPeer
 from core0.wire.ports import API
 from core0.wire.storage import Claim
 from core0.wire.types import Container, ContainerSpec
@@ -234,11 +234,25 @@ async def test_a_peer_with_another_key_than_is_declared_gets_nothing(site: Site)
         "span", msgspec.structs.replace(right, mesh=msgspec.structs.replace(right.mesh, peers=peers))
     )
     assert not await site.reaches("left", "hub", seconds=3)
-    assert not await site.reaches("left", "hidden", seconds=3)
     seen = await site.peer("hub", "left")
     assert (seen.state, seen.handshake_seconds, seen.received_bytes) == ("waiting", None, 0)
     await hub.put_network("span", right)
     await site.until_reached("left", "hub")
+
+
+async def test_a_peer_whose_host_nobody_knows_says_so_and_the_others_go_on(site: Site) -> None:
+    """The resolver is a process without privilege, which asks the name server of QEMU's own network."""
+    ghost = MeshPeer(("A" * 42 + "I=",), "10.60.9.0/24", endpoint="ghost.invalid:51820")
+    before = (await site.nodes["hidden"].network("span")).spec
+    assert before.mesh
+    mesh = msgspec.structs.replace(before.mesh, peers={**before.mesh.peers, "ghost": ghost})
+    await site.nodes["hidden"].put_network("span", msgspec.structs.replace(before, mesh=mesh))
+    async with asyncio.timeout(PATIENCE):
+        while (seen := await site.peer("hidden", "ghost")).state != "unresolved":
+            pass
+    assert seen.why.startswith("cannot find its host ghost.invalid: ")
+    assert await site.reaches("hidden", "hub")
+    await site.nodes["hidden"].put_network("span", before)
 
 
 async def test_a_flow_goes_on_while_a_node_gets_another_key(site: Site) -> None:
