@@ -32,7 +32,9 @@ from core0.wire.mesh import MeshPeer, MeshSpec
 from core0.wire.networks import NetworkSpec
 
 _PORT, _PIECE = 5001, 1 << 18
-_WHOLE, _BARE = "10.60.0.0/16", "10.70.0.{}"
+_WHOLE = "10.60.0.0/16"
+# By hand: a host's address within its tunnel, and that of the guest behind a host.
+_BARE, _GUEST = "10.70.0.{}", "10.71.{}.2"
 _MTU = 1420
 
 
@@ -105,12 +107,15 @@ def prepare(spaces: dict[str, int]) -> str:
     modules = tools.all_modules()
     for name in ("veth", "wireguard"):
         modules.load(name)
-    for name in ("left", "right", "bare1", "bare2", "container1", "container2"):
-        spaces[name] = _new_namespace()
-    _wire(spaces, "left", "right")
-    _wire(spaces, "bare1", "bare2")
+    for pair in ("left right", "bare1 bare2", "host1 host2", "container1 container2", "guest1 guest2"):
+        spaces |= {name: _new_namespace() for name in pair.split()}
+    for one, two in (("left", "right"), ("bare1", "bare2"), ("host1", "host2")):
+        _wire(spaces, one, two)
     asyncio.run(_span(spaces))
-    _by_hand(spaces)
+    _by_hand(spaces, "bare")
+    _by_hand(spaces, "host")
+    for number in (1, 2):
+        _put_behind(spaces[f"host{number}"], spaces[f"guest{number}"], number)
     return "prepared"
 
 
@@ -192,20 +197,34 @@ def _mesh_spec(peers: Mapping[str, MeshPeer] = {}) -> MeshSpec:
     return MeshSpec(_WHOLE, mtu=_MTU, peers=dict(peers))
 
 
-def _by_hand(spaces: Mapping[str, int]) -> None:
-    """The same without a node: two hosts, a link of WireGuard's on each, no filter, no container."""
+def _by_hand(spaces: Mapping[str, int], name: str) -> None:
+    """The same without a node: two hosts, a link of WireGuard's on each, no filter, no connection tracking."""
     keys = [new_x25519() for _ in range(2)]
     for number in (1, 2):
         other = 3 - number
-        with _inside(spaces[f"bare{number}"]), Netlink() as rt:
+        with _inside(spaces[f"{name}{number}"]), Netlink() as rt:
             rt.apply([netlink_links.add_wireguard("wg0", 7000, _MTU)])
             wireguard = WireGuard()
             wireguard.set_device(7000, private_key=keys[number - 1][0], port=51820)
-            subnets = frozenset({f"{_BARE.format(other)}/32"})
+            subnets = frozenset({f"{_BARE.format(other)}/32", f"{_GUEST.format(other)}/32"})
             peer = PeerChange(keys[other - 1][1], (f"192.0.2.{other}", 51820), 0, subnets)
             wireguard.set_peers(7000, [peer])
             wireguard.close()
             rt.apply([netlink.set_up(7000), netlink.add_address(7000, f"{_BARE.format(number)}/24")])
+            rt.apply([netlink.add_route(f"{_GUEST.format(other)}/32", 7000)])
+
+
+def _put_behind(host: int, guest: int, number: int) -> None:
+    """A guest behind a host, as a container is behind a node, but with nothing in between."""
+    address, gateway = _GUEST.format(number), f"10.71.{number}.1"
+    with _inside(host), Netlink() as rt:
+        files.write("/proc/sys/net/ipv4/ip_forward", "1")
+        rt.apply([netlink.add_veth(End("guest", index=8000), End("eth0"), guest, mtu=_MTU)])
+        rt.apply([netlink.add_address(8000, f"{gateway}/24")])
+    with _inside(guest), Netlink() as rt:
+        index = next(link.index for link in rt.links() if link.name == "eth0")
+        rt.apply([netlink.set_up(index), netlink.add_address(index, f"{address}/24")])
+        rt.apply([netlink.add_route("0.0.0.0/0", index, gateway)])
 
 
 def throughput(spaces: Mapping[str, int], pair: str, size: int) -> float:
@@ -213,6 +232,7 @@ def throughput(spaces: Mapping[str, int], pair: str, size: int) -> float:
     sender, receiver, address = {
         "mesh": ("container1", "container2", "10.60.2.2"),
         "bare": ("bare1", "bare2", _BARE.format(2)),
+        "routed": ("guest1", "guest2", _GUEST.format(2)),
     }[pair]
     with _inside(spaces[receiver]):
         server = socket.create_server((address, _PORT))
