@@ -1,17 +1,32 @@
 """What is told of a mesh and its peers: states, and one plain sentence each. Pure."""
 
 import base64
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from core0.linux.wireguard import Endpoint, Peer
 from core0.mesh.endpoint import is_address, parse_endpoint
-from core0.mesh.model import Kept, SeenLink, Span
+from core0.mesh.model import Action, Kept, SeenLink, SetPeer, Span
 from core0.mesh.plan import active_key
 from core0.mesh.wanted import reached_by
 from core0.wire.mesh import Mesh, MeshPeer, PeerState, SeenPeer, parse_key
 
 # After so many seconds a session is of no use any more (REJECT_AFTER_TIME): a peer that is sent to has a newer one.
 _SESSION = 180.0
+# So many peers are told by name when they change at once.
+_NAMED = 8
+
+
+def tell(done: Sequence[Action]) -> Iterator[tuple[str, str]]:
+    """What was done, as events: the link, and a sentence. Of many peers there is one: a console is slow."""
+    peers = Counter(action.link for action in done if isinstance(action, SetPeer))
+    for action in done:
+        if not isinstance(action, SetPeer) or peers[action.link] <= _NAMED:
+            said = str(action)
+            yield action.link, f"{said[0].upper()}{said[1:]}"
+    for link, count in peers.items():
+        if count > _NAMED:
+            yield link, f"Let {link} know {count} peers anew"
 
 
 def show(

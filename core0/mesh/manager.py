@@ -18,7 +18,7 @@ from core0.linux.wireguard import Endpoint, WireGuard
 from core0.mesh import checks
 from core0.mesh.apply import apply
 from core0.mesh.endpoint import is_address, parse_endpoint
-from core0.mesh.explain import show
+from core0.mesh.explain import show, tell
 from core0.mesh.model import Action, DeleteLink, Kept, Key, SeenLink, Span, WantedLink
 from core0.mesh.observe import look_again, observe
 from core0.mesh.plan import plan
@@ -337,7 +337,7 @@ class Meshes:
     async def _carry_out(self, actions: Sequence[Action]) -> dict[str, str]:
         """Apply a plan. After a failure nothing more is done to the link; returns what failed, by link."""
         failures: dict[str, str] = {}
-        networks = {kept.link: name for name, kept in self._kept.items()}
+        done = []
         for action in actions:
             if action.link in failures:
                 continue
@@ -346,8 +346,10 @@ class Meshes:
             except OSError as error:
                 failures[action.link] = str(error.strerror or error)
             else:
-                said = str(action)
-                self._report("mesh", networks.get(action.link, action.link), f"{said[0].upper()}{said[1:]}")
+                done.append(action)
+        networks = {kept.link: name for name, kept in self._kept.items()}
+        for link, said in tell(done):
+            self._report("mesh", networks.get(link, link), said)
         return failures
 
     async def _apply(self, action: Action) -> None:
