@@ -105,6 +105,19 @@ def network(runs: Runs = 21, as_json: Json = False) -> None:
 
 
 @app.command()
+def mesh(
+    image: Image = _IMAGE, runs: Runs = measure.RUNS, counted: Counted = False, as_json: Json = False
+) -> None:
+    """TCP from container to container over a mesh against bare WireGuard by hand, both in one booted machine.
+
+    Example: zn bench mesh
+    """
+    from cli.bench_mesh import measure_mesh
+
+    measure.report(asyncio.run(measure_mesh(image, runs, counted=counted)), as_json)
+
+
+@app.command()
 def disks(
     ctx: typer.Context,
     image: Image = _IMAGE,

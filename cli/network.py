@@ -7,14 +7,18 @@ import typer
 
 from cli.connect import call
 from cli.network_links import link, links
+from cli.network_mesh import join, leave, mesh, rotate
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
 from cli.sizes import traffic_text
+from core0.wire.mesh import Mesh
 from core0.wire.networks import INTERNET, EgressRule, Network, NetworkSpec
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(links)
 app.command()(link)
+for _verb in (mesh, join, leave, rotate):
+    app.command()(_verb)
 
 
 @app.command("ls")
@@ -131,8 +135,26 @@ def _print(network: Network, as_json: bool) -> None:
         ("mtu", str(spec.mtu)),
     ]
     print_table(("network", ""), rows)
+    if network.mesh:
+        _print_mesh(network.mesh)
     members = [(one.container, one.ipv4, one.ipv6, traffic_text(one.traffic)) for one in network.containers]
     print_table(("container", "ipv4", "ipv6", "traffic"), members, "no containers")
+
+
+def _print_mesh(mesh: Mesh) -> None:
+    rows = [
+        ("state", mesh.state),
+        ("why", mesh.why),
+        ("public key", mesh.public_key),
+        ("next public key", mesh.next_public_key or "-"),
+        ("port", f"UDP {mesh.port} on link {mesh.link}"),
+    ]
+    print_table(("mesh", ""), rows)
+    peers = [
+        (one.name, one.state, one.endpoint or "-", str(one.received_bytes), str(one.sent_bytes), one.why)
+        for one in mesh.peers
+    ]
+    print_table(("peer", "state", "endpoint", "bytes in", "bytes out", "why"), peers, "no peers")
 
 
 def _in_words(rule: EgressRule) -> str:

@@ -33,8 +33,12 @@ def main(arguments: Sequence[str]) -> None:
             from core0.config.fetch import main as fetch
 
             fetch()
+        case ["resolve"]:
+            from core0.mesh.resolve import main as resolve
+
+            resolve()
         case _:
-            sys.stderr.write(f"zn: unknown program {' '.join(arguments)!a}; known: fetch, pull\n")
+            sys.stderr.write(f"zn: unknown program {' '.join(arguments)!a}; known: fetch, pull, resolve\n")
             raise SystemExit(2)
 
 

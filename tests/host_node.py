@@ -36,11 +36,13 @@ from core0.disks.model import Facts, SeenPool
 from core0.images.store import Store
 from core0.links.manager import Links
 from core0.linux.worker import Worker
+from core0.mesh.manager import Meshes
 from core0.names.manager import Names
 from core0.networks.manager import Networks
 from core0.node import identity, openssl
 from core0.node.events import EventRing
 from core0.node.main import talk
+from core0.node.meshes import AroundMeshes
 from core0.node.remembered import Remembered
 from core0.node.verbs import NodeState
 from core0.state.disk import Areas
@@ -175,6 +177,7 @@ class HostNode:
             self.volumes,
             self.networks,
             self.names,
+            self.meshes,
         )
         self.state.containers.resume()
         keeping = asyncio.create_task(self.state.volumes.run(), name="volumes")
@@ -208,7 +211,9 @@ class HostNode:
 
     def networks(self, state: NodeState) -> Networks:
         """The network manager; no container is ever linked, so it changes nothing of this machine."""
-        return Networks(state.remembered.store, state.events, state.names, state.hosts_of)
+        networks = Networks(state.remembered.store, state.events, state.names, state.hosts_of)
+        networks.meshes = lambda: state.meshes
+        return networks
 
     def names(self, state: NodeState) -> Names:
         """Who would answer containers' questions for names: nobody has it run."""
@@ -217,6 +222,10 @@ class HostNode:
             raise OSError("no template is there")
 
         return Names(state.events, tuple, fork)
+
+    def meshes(self, state: NodeState) -> Meshes:
+        """The mesh manager; it does not run, so it changes nothing of this machine."""
+        return Meshes(state.remembered.store, state.events, AroundMeshes(state), openssl.new_x25519)
 
     def containers(self, state: NodeState) -> Containers:
         """A container manager that has not taken over anything yet."""

@@ -41,6 +41,14 @@ async def _delete_network(request: Request[Daemon, ByNetwork, NoBody]) -> None:
     await request.context.call("delete_network", type(None), name=request.parameters.name)
 
 
+async def _prepare_key(request: Request[Daemon, ByNetwork, NoBody]) -> Network:
+    return await request.context.call("prepare_mesh_key", Network, name=request.parameters.name)
+
+
+async def _activate_key(request: Request[Daemon, ByNetwork, NoBody]) -> Network:
+    return await request.context.call("activate_mesh_key", Network, name=request.parameters.name)
+
+
 _CHANGE = (problem.NOT_FOUND, problem.CONFLICT, problem.UNAVAILABLE)
 _NETWORK = "/v1/networks/{name}"
 
@@ -74,6 +82,26 @@ NETWORK_ROUTES = (
         "Delete a network that no container is in",
         _delete_network,
         parameters=ByNetwork,
+        errors=_CHANGE,
+    ),
+    Route(
+        "POST",
+        f"{_NETWORK}/mesh/next-key",
+        OPERATOR,
+        "Prepare another key of a network's mesh, for its peers to know before it is used; idempotent",
+        _prepare_key,
+        parameters=ByNetwork,
+        response=Network,
+        errors=_CHANGE,
+    ),
+    Route(
+        "POST",
+        f"{_NETWORK}/mesh/activate-key",
+        OPERATOR,
+        "Use the key that was prepared, and forget the one before",
+        _activate_key,
+        parameters=ByNetwork,
+        response=Network,
         errors=_CHANGE,
     ),
 )

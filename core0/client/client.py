@@ -333,6 +333,14 @@ class NodeClient:
         """Delete a network that no container is in."""
         await self._call("DELETE", _path(name, "networks"), type(None))
 
+    async def prepare_mesh_key(self, network: str) -> Network:
+        """Have another key ready for a network's mesh."""
+        return await self._call("POST", f"{_path(network, 'networks')}/mesh/next-key", Network)
+
+    async def activate_mesh_key(self, network: str) -> Network:
+        """Use the key that was prepared."""
+        return await self._call("POST", f"{_path(network, 'networks')}/mesh/activate-key", Network)
+
     async def config(self) -> ConfigStatus:
         """The config in force."""
         return await self._call("GET", "/v1/config", ConfigStatus)

@@ -48,6 +48,9 @@ class Network(Protocol):
     def choose_host(self, name: str, used: Sequence[int]) -> int:
         """A free number in a network. Raises RefusedError: there is no such network, or it is full."""
 
+    def port_owner(self, port: int) -> str:
+        """Which mesh listens on a UDP port of the node; empty if none does."""
+
     def attach(
         self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits
     ) -> tuple[str, str]:

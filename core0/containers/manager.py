@@ -275,7 +275,7 @@ class Containers:
                 detail = f"cannot publish port {port.node} at {port.address!a}: it is no address"
                 remedy = "write an address of the node, or none"
                 raise RefusedError(Refusal(422, "invalid", detail, remedy, f"/ports/{index}/address"))
-            owner = next((who for other, who in taken if collide(port, other)), _reserved(port.node))
+            owner = next((who for other, who in taken if collide(port, other)), self._reserved(port))
             if owner:
                 detail = f"cannot publish {port.protocol} port {port.node}: {owner} has it"
                 pointer = f"/ports/{index}/node"
@@ -308,6 +308,18 @@ class Containers:
             if name != besides and life.wanted:
                 for port in life.wanted.spec.ports:
                     yield port, f"container {name}"
+
+    def _reserved(self, port: PublishedPort) -> str | None:
+        if port.protocol == "udp":
+            return self._world.network.port_owner(port.node) or _reserved(port.node)
+        return _reserved(port.node)
+
+    def port_owner(self, port: int) -> str:
+        """Which container has a UDP port of the node published; empty if none has."""
+        found = (
+            who for one, who in self._taken_ports(besides="") if (one.protocol, one.node) == ("udp", port)
+        )
+        return next(found, "")
 
     def _life(self, name: str) -> _Life:
         try:

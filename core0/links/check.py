@@ -20,7 +20,7 @@ from core0.wire.link_config import (
     NetworkConfig,
     RouteConfig,
 )
-from core0.wire.network import CONTAINER_LINK_PREFIX
+from core0.wire.network import CONTAINER_LINK_PREFIX, MESH_LINK_PREFIX
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -28,8 +28,8 @@ Links = Mapping[str, LinkConfig]
 
 _NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
 _KINDS = ("select", "vlan", "bond", "bridge")
-# Names of the kernel's own.
-_RESERVED = ("lo", "all", "default")
+# The kernel's own, and how the node calls the links of containers and of meshes.
+_RESERVED, _RESERVED_PREFIX = ("lo", "all", "default"), (CONTAINER_LINK_PREFIX, MESH_LINK_PREFIX)
 # What the kernel takes for bonds (drivers/net/bonding/bond_options.c), as far as it makes sense.
 _ETHERNET_MTU = 1500
 _LEAST_MIIMON, _LARGEST_MIIMON = 10, 10_000
@@ -74,8 +74,9 @@ def _at(name: str, *fields: object) -> str:
 
 def _check_link(name: str, link: LinkConfig) -> None:
     """What is wrong with a link by itself."""
-    if name in _RESERVED or name.startswith(CONTAINER_LINK_PREFIX):
-        said = f"no link of the node can be called {name}: that is a name of the kernel's or of a container's link"
+    if name in _RESERVED or name.startswith(_RESERVED_PREFIX):
+        whose = "the kernel's, or of a container's link or a mesh's"
+        said = f"no link of the node can be called {name}: that is a name of {whose}"
         raise _wrong(said, "choose another name", _at(name))
     given = [kind for kind in _KINDS if getattr(link, kind) is not None]
     if len(given) != 1:

@@ -147,6 +147,11 @@ def attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(padding)
 
 
+def nested(kind: int, value: bytes) -> bytes:
+    """An attribute that is made of attributes."""
+    return attribute(kind | _NESTED, value)
+
+
 def text(kind: int, value: str) -> bytes:
     """An attribute that is a text with its end."""
     return attribute(kind, value.encode() + b"\0")
@@ -312,11 +317,11 @@ def add_neighbour(index: int, address: str, hardware: str) -> Request:
 
 
 class Netlink:
-    """A synchronous rtnetlink socket in the network namespace of the thread that makes it."""
+    """A synchronous netlink socket in the network namespace of the thread that makes it, rtnetlink's by default."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         self._socket.bind((0, 0))
         self._socket.settimeout(5)
         self._sequence = 0
@@ -485,10 +490,11 @@ def _failure(body: bytes, request: Request) -> list[OSError]:
 
 def attributes(data: bytes) -> dict[int, bytes]:
     """The attributes of a message, by their kind."""
-    return dict(_each_attribute(data))
+    return dict(each_attribute(data))
 
 
-def _each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and value of each attribute, in order: a list has all of one kind."""
     while len(data) >= 4:
         length, kind = struct.unpack_from("=HH", data)
         if length < 4:
@@ -515,7 +521,7 @@ def _parse_link(body: bytes) -> Link:
         permanent=_permanent(found, info),
         other_names=tuple(
             value.rstrip(b"\0").decode()
-            for kind, value in _each_attribute(found.get(_IFLA_PROP_LIST, b""))
+            for kind, value in each_attribute(found.get(_IFLA_PROP_LIST, b""))
             if kind == _IFLA_ALT_IFNAME
         ),
         **_parse_kind(info),

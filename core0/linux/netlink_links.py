@@ -1,4 +1,4 @@
-"""VLANs, bonds and bridges by rtnetlink, and the changes of links that no boot waits for.
+"""VLANs, bonds, bridges and WireGuard's links by rtnetlink, and the changes of links that no boot waits for.
 
 Sources: include/uapi/linux/if_link.h, if_bonding.h and rtnetlink.h; Documentation/networking/bonding.rst.
 """
@@ -59,6 +59,12 @@ def add_bond(name: str, mode: str, miimon: int) -> Request:
 def add_bridge(name: str) -> Request:
     """Make a bridge without members."""
     return _creation(name, "bridge", b"")
+
+
+def add_wireguard(name: str, index: int, mtu: int) -> Request:
+    """Make a link of WireGuard's, with a number of the caller's choice; `core0.linux.wireguard` does the rest."""
+    body = link_body(index) + text(3, name) + number(4, mtu) + link_kind("wireguard", b"")
+    return Request(NEW_LINK, _CREATE | _EXCL, body, f"cannot create wireguard {name}")
 
 
 def set_bond(index: int, miimon: int, primary: int | None) -> Request:

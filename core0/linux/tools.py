@@ -51,8 +51,8 @@ def all_modules() -> Modules:
 def load_modules(names: Iterable[str]) -> None:
     """Load modules of the image, the storage part's included, each after the ones it needs.
 
-    What this process loaded already is not looked for again. A machine without that part, which is none of ours, has its
-    modules in its root.
+    What this process loaded already is not looked for again. A machine without that part, which is none of ours, has
+    its modules in its root.
     """
     missing = [name for name in names if name not in _loaded]
     if not missing:

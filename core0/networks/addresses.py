@@ -6,7 +6,7 @@ container in the node's state, so that it is the same as long as the container i
 
 from collections.abc import Collection, Iterable
 
-from core0.networks.subnets import Subnet, parse_subnet
+from core0.wire.subnets import Subnet, parse_subnet
 
 # 0 is the subnet itself, 1 is what people take for a router.
 FIRST_HOST = 2

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from core0.networks.addresses import FIRST_HOST, last_host
 from core0.networks.model import Kept
-from core0.networks.subnets import Subnet, parse_interface, parse_subnet, unusable
 from core0.wire.control import conflict, invalid
 from core0.wire.networks import INTERNET, EgressRule, NetworkSpec
+from core0.wire.subnets import Subnet, parse_interface, parse_subnet, unusable
 
 # Interface addresses of the node by the names of their links.
 Around = Mapping[str, Sequence[str]]
@@ -19,6 +19,10 @@ def check_spec(spec: NetworkSpec) -> None:
     for field, text in (("ipv4", spec.ipv4), ("ipv6", spec.ipv6)):
         if text is not None:
             _check_subnet(field, text)
+    if spec.mesh:
+        for field, text in (("ipv4", spec.mesh.ipv4), ("ipv6", spec.mesh.ipv6)):
+            if text is not None:
+                _check_subnet(field, text, f"/mesh/{field}")
     if spec.egress == "none" and spec.egress_allow not in ((), NetworkSpec().egress_allow):
         detail = "cannot allow anything outside: containers of a network with egress none stay within it"
         raise invalid(detail, "leave egress_allow out, or choose nat or routed", "/egress_allow")
@@ -26,8 +30,8 @@ def check_spec(spec: NetworkSpec) -> None:
         _check_rule(index, rule)
 
 
-def _check_subnet(field: str, text: str) -> None:
-    pointer, (shortest, longest) = f"/{field}", _LENGTHS[field]
+def _check_subnet(field: str, text: str, pointer: str = "") -> None:
+    pointer, (shortest, longest) = pointer or f"/{field}", _LENGTHS[field]
     try:
         subnet = parse_subnet(text)
     except ValueError as error:
@@ -64,7 +68,7 @@ def _check_rule(index: int, rule: EgressRule) -> None:
 def overlap(subnet: Subnet, networks: Mapping[str, Kept], around: Around) -> str:
     """Which network or link of the node has addresses of a subnet, in words; empty if none has."""
     for name, kept in networks.items():
-        for other in kept.subnets:
+        for other in kept.reach:
             if subnet.overlaps(other):
                 return f"{other} of network {name}"
     for link, interfaces in around.items():
@@ -76,11 +80,11 @@ def overlap(subnet: Subnet, networks: Mapping[str, Kept], around: Around) -> str
 
 def check_free(name: str, kept: Kept, others: Mapping[str, Kept], around: Around) -> None:
     """Refuse subnets that something else has (409)."""
-    for field, subnet in zip(("ipv4", "ipv6"), kept.subnets, strict=True):
-        other = overlap(subnet, others, around)
+    for family, subnet, own in zip(("ipv4", "ipv6"), kept.reach, kept.subnets, strict=True):
+        other, field = overlap(subnet, others, around), family if subnet == own else f"mesh/{family}"
         if other:
             detail = f"cannot have network {name}: its subnet {subnet} overlaps {other}"
-            raise conflict(detail, f"choose another {field} subnet, or leave it to the node", f"/{field}")
+            raise conflict(detail, f"choose another {family} subnet, or leave it to the node", f"/{field}")
 
 
 def check_change(name: str, old: Kept, new: Kept, users: Iterable[str]) -> None:

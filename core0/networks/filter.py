@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from core0.linux.nftables import Nftables
 from core0.networks import ruleset
 from core0.networks.model import Attachment, Policy
-from core0.networks.subnets import parse_interface
+from core0.wire.subnets import parse_interface
 from core0.wire.types import PublishedPort
 
 MODULES = (
@@ -47,6 +47,8 @@ class Filter:
         self._nftables.run(
             ruleset.delete(ruleset.difference(before, after)) + ruleset.add(ruleset.difference(after, before))
         )
+        if old:
+            self._nftables.run(ruleset.delete_chains(old, besides=network))
         self._networks[network.name] = network
 
     def forget_network(self, name: str) -> None:
@@ -54,7 +56,7 @@ class Filter:
         network = self._networks.pop(name, None)
         if network:
             self._nftables.run(ruleset.delete(ruleset.elements_of_network(network)))
-            self._nftables.run(f"delete chain inet zeronode {ruleset.chain_of(network)}")
+            self._nftables.run(ruleset.delete_chains(network))
 
     def attach(self, attachment: Attachment) -> None:
         """Let a container send with its addresses."""

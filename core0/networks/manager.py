@@ -27,17 +27,25 @@ from core0.networks.checks import (
 from core0.networks.model import (
     Attachment,
     Kept,
+    Policy,
     hardware_of,
     link_of,
     policy_of,
     zone_of,
 )
-from core0.networks.subnets import Subnet, parse_interface
-from core0.wire.control import RefusedError, Report, absent, conflict, taken
+from core0.wire.control import RefusedError, Report, absent, conflict, invalid, taken
+from core0.wire.mesh import Mesh, MeshSpec
 from core0.wire.names import Host, Zone
-from core0.wire.network import CONTAINER_LINK_PREFIX, CONTAINER_LINKS, GATEWAY, GATEWAY_HARDWARE
-from core0.wire.networks import DEFAULT, Network, NetworkMember, NetworkSpec
+from core0.wire.network import (
+    CONTAINER_LINK_PREFIX,
+    CONTAINER_LINKS,
+    GATEWAY,
+    GATEWAY_HARDWARE,
+    MESH_LINK_PREFIX,
+)
+from core0.wire.networks import DEFAULT, Network, NetworkMember, NetworkSpec, NetworkState
 from core0.wire.state import NEWER_IMAGE
+from core0.wire.subnets import Subnet, parse_interface
 from core0.wire.types import Limits, NetworkName, PublishedPort, Traffic
 
 if TYPE_CHECKING:
@@ -85,6 +93,31 @@ class Names(Protocol):
         """Say that the container with an address is gone; one that is not known is fine."""
 
 
+class Meshes(Protocol):
+    """What networks that span nodes need; each raises RefusedError, and has changed nothing then."""
+
+    def check(self, network: str, spec: MeshSpec, subnets: tuple[str, str], hosts: Mapping[str, str]) -> None:
+        """Refuse what cannot be; `hosts` are the containers by their addresses."""
+
+    async def adopt(self, network: str, spec: MeshSpec) -> None:
+        """Have key, port and link for a network."""
+
+    async def drop(self, network: str) -> None:
+        """Forget them; those of a network that has none are fine."""
+
+    async def follow(self) -> None:
+        """Bring the kernel to a wish that is another one now."""
+
+    def link_of(self, network: str) -> str:
+        """The name of a network's link to other nodes; empty if it can have none."""
+
+    def owner_of(self, port: int) -> str:
+        """Which mesh listens on a UDP port; empty if none does."""
+
+    def show(self, network: str, spec: MeshSpec, subnets: tuple[str, str]) -> Mesh | None:
+        """A mesh as it is."""
+
+
 class Networks:
     """All networks of containers.
 
@@ -113,6 +146,8 @@ class Networks:
         self._resolvers: dict[str, tuple[str, ...]] = {}
         self._changes: AddressChanges | None = None
         self._changing = asyncio.Lock()
+        # Asked only of networks that span nodes. Who has meshes says so.
+        self.meshes: Callable[[], Meshes] = _no_meshes
         self._networks = dict(self._kept())
         if DEFAULT not in self._networks:
             self._networks[DEFAULT] = self._chosen_default()
@@ -125,7 +160,8 @@ class Networks:
                 msgspec.convert(name, NetworkName)
                 kept = msgspec.json.decode(self._keep.get(section) or b"", type=Kept)
                 check_spec(msgspec.structs.replace(kept.spec, ipv4=kept.ipv4, ipv6=kept.ipv6))
-            except (msgspec.ValidationError, RefusedError) as error:
+                _ = kept.lent
+            except (msgspec.ValidationError, ValueError, RefusedError) as error:
                 said = f"this image does not understand what it shall be: {error}"
                 self._report("network", name, f"Warning: {said}; put it again, or {NEWER_IMAGE}")
                 continue
@@ -168,14 +204,14 @@ class Networks:
         )
         trouble = self._trouble_with(name, kept, around)
         why = trouble or _in_words(kept.spec)
-        return Network(
-            name, "conflict" if trouble else "ready", why, kept.ipv4, kept.ipv6, kept.spec, members
-        )
+        state: NetworkState = "conflict" if trouble else "ready"
+        mesh = self.meshes().show(name, kept.spec.mesh, (kept.ipv4, kept.ipv6)) if kept.spec.mesh else None
+        return Network(name, state, why, kept.ipv4, kept.ipv6, kept.spec, members, mesh)
 
     def _trouble_with(self, name: str, kept: Kept, around: Around) -> str:
         """What a link of the node got since: it came later, so the network is the one to go."""
         others = {other: one for other, one in self._networks.items() if other != name}
-        found = next(filter(None, (overlap(subnet, others, around) for subnet in kept.subnets)), "")
+        found = next(filter(None, (overlap(subnet, others, around) for subnet in kept.reach)), "")
         return f"it overlaps {found}: put it with another subnet" if found else ""
 
     def _network(self, name: str) -> Kept:
@@ -200,19 +236,49 @@ class Networks:
                 raise taken("network", name)
             check_spec(spec)
             kept = self._made(name, spec, old)
+            if spec.mesh:
+                await self.meshes().adopt(name, spec.mesh)
             await self._keep.put(_SECTION + name, msgspec.json.encode(kept))
             self._networks[name] = kept
             if self._filter:
-                self._filter.set_network(policy_of(name, kept))
+                self._filter.set_network(self._policy(name, kept))
             self._tell_zones()
+            await self._follow_mesh(name, old, kept)
             self._report("network", name, f"{'Changed' if old else 'Created'}: {kept.ipv4} and {kept.ipv6}")
             return self._shown(name, self._around())
+
+    def _check_mesh(self, name: str, kept: Kept, spec: MeshSpec) -> None:
+        users = self._users(name).items()
+        hosts = {subnet.address(host): user for user, host in users for subnet in kept.subnets}
+        self.meshes().check(name, spec, (kept.ipv4, kept.ipv6), hosts)
+
+    async def _follow_mesh(self, name: str, old: Kept | None, kept: Kept | None) -> None:
+        """Let the links to other nodes follow a network that is another one now, or gone."""
+        if kept and kept.spec.mesh:
+            await self.meshes().follow()
+        elif old and old.spec.mesh:
+            await self.meshes().drop(name)
+
+    def _policy(self, name: str, kept: Kept) -> Policy:
+        return policy_of(name, kept, self.meshes().link_of(name) if kept.spec.mesh else "")
+
+    def reach(self) -> dict[str, tuple[str, ...]]:
+        """The subnets of all networks, the whole of those that span nodes."""
+        return {name: tuple(map(str, kept.reach)) for name, kept in self._networks.items()}
+
+    def spans(self) -> dict[str, tuple[MeshSpec, tuple[str, str]]]:
+        """The networks that span nodes: how, and their own subnets."""
+        return {
+            name: (kept.spec.mesh, (kept.ipv4, kept.ipv6))
+            for name, kept in self._networks.items()
+            if kept.spec.mesh
+        }
 
     def _made(self, name: str, spec: NetworkSpec, old: Kept | None) -> Kept:
         """A network with its subnets, none of which anything else has."""
         others = {other: one for other, one in self._networks.items() if other != name}
         around = self._around()
-        used = [subnet for one in others.values() for subnet in one.subnets]
+        used = [subnet for one in others.values() for subnet in one.reach]
         used += [parse_interface(text)[0] for texts in around.values() for text in texts]
         given = spec
         if old:  # what the node chose stays
@@ -222,8 +288,10 @@ class Networks:
                 ipv6=spec.ipv6 or (old.ipv6 if old.spec.ipv6 is None else None),
             )
         kept = msgspec.structs.replace(self._with_subnets(name, given, used), spec=spec)
+        if spec.mesh:
+            self._check_mesh(name, kept, spec.mesh)
         check_room(kept)
-        if old is None or (old.ipv4, old.ipv6) != (kept.ipv4, kept.ipv6):
+        if old is None or (old.subnets, old.reach) != (kept.subnets, kept.reach):
             check_free(name, kept, others, around)
         if old:
             check_change(name, old, kept, self._users(name))
@@ -257,6 +325,7 @@ class Networks:
             if self._filter:
                 self._filter.forget_network(name)
             self._tell_zones()
+            await self._follow_mesh(name, kept, None)
             self._report("network", name, "Deleted")
 
     # what containers need
@@ -268,7 +337,7 @@ class Networks:
     def choose_host(self, name: str, used: Sequence[int]) -> int:
         """A free number in a network. Raises RefusedError: there is no such network, or it is full."""
         kept = self._network(name)
-        host = free_host(frozenset(used), check_room(kept))
+        host = free_host(kept.lent | frozenset(used), check_room(kept))
         if host is None:
             detail = (
                 f"cannot put another container into network {name}: all addresses of {kept.ipv4} are in use"
@@ -308,9 +377,9 @@ class Networks:
             raise FileNotFoundError(errno.ENOENT, f"cannot link it: {self.trouble(network)}")
         attachment = _attachment(number, kept, host)
         rules = self._need_filter()
-        requests = _link_requests(number, attachment, kept.spec.mtu, namespace)
+        requests = _link_requests(number, attachment, kept.link_mtu, namespace)
         try:
-            self._rtnetlink.apply([*requests, *_limit_requests(number, kept.spec.mtu, limits)])
+            self._rtnetlink.apply([*requests, *_limit_requests(number, kept.link_mtu, limits)])
             rules.attach(attachment)
         except OSError:
             self.detach(number)
@@ -371,6 +440,14 @@ class Networks:
             if number in counted
         }
 
+    def guard(self) -> None:
+        """Have the packet filter in force, whether there are containers or not. Raises OSError."""
+        self._need_filter()
+
+    def port_owner(self, port: int) -> str:
+        """Which mesh listens on a UDP port of the node; empty if none does."""
+        return self.meshes().owner_of(port) if self.spans() else ""
+
     def detach(self, number: int) -> None:
         """Take a container's ports and link away; the kernel deletes the link with the namespace, too."""
         self._forget(number)
@@ -399,7 +476,7 @@ class Networks:
         """The packet filter, made with the first container: a boot does not wait for it."""
         if not self._filter:
             tools.load_modules(("veth", *packet_filter.MODULES))
-            self._filter = packet_filter.Filter(policy_of(*one) for one in self._networks.items())
+            self._filter = packet_filter.Filter(self._policy(*one) for one in self._networks.items())
             for attachment, ports in self._resumed.values():
                 self._filter.attach(attachment)
                 self._filter.publish(attachment.link, ports)
@@ -442,13 +519,17 @@ class Networks:
         own = {
             link.index: link.name
             for link in self._rtnetlink.links()
-            if not link.is_loopback and not link.name.startswith(CONTAINER_LINK_PREFIX)
+            if not link.is_loopback and not link.name.startswith((CONTAINER_LINK_PREFIX, MESH_LINK_PREFIX))
         }
         found: dict[str, tuple[str, ...]] = dict.fromkeys(own.values(), ())
         for address in self._rtnetlink.addresses():
             if address.index in own and not address.interface.startswith(_LINK_LOCAL):
                 found[own[address.index]] += (address.interface,)
         return found
+
+
+def _no_meshes() -> Meshes:
+    raise invalid("cannot span nodes: there is nothing here that could", "leave mesh out", "/mesh")
 
 
 def _delete_link(number: int) -> None:

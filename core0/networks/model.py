@@ -2,10 +2,11 @@
 
 import msgspec
 
-from core0.networks.subnets import Subnet, parse_subnet
+from core0.wire.mesh import MeshSpec
 from core0.wire.names import Zone
 from core0.wire.network import CONTAINER_LINK_PREFIX
 from core0.wire.networks import Egress, EgressRule, NetworkSpec
+from core0.wire.subnets import Subnet, parse_part, parse_subnet
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -20,6 +21,34 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Both, as numbers."""
         return parse_subnet(self.ipv4), parse_subnet(self.ipv6)
 
+    @property
+    def reach(self) -> tuple[Subnet, Subnet]:
+        """What the network has, here and on other nodes: the whole mesh of a family that spans nodes."""
+        mesh = self.spec.mesh or MeshSpec()
+        return parse_subnet(mesh.ipv4 or self.ipv4), parse_subnet(mesh.ipv6 or self.ipv6)
+
+    @property
+    def link_mtu(self) -> int:
+        """What links of containers have: as much as goes through a mesh."""
+        return min(self.spec.mtu, self.spec.mesh.mtu) if self.spec.mesh else self.spec.mtu
+
+    @property
+    def lent(self) -> frozenset[int]:
+        """Numbers that single machines of the mesh have, so no container does."""
+        peers = self.spec.mesh.peers.values() if self.spec.mesh else ()
+        parts = [parse_part(text) for peer in peers for text in (peer.ipv4, peer.ipv6) if text]
+        return frozenset(
+            part.first - own.first for part in parts for own in self.subnets if own.overlaps(part)
+        )
+
+
+class MeshPolicy(msgspec.Struct, frozen=True):
+    """A mesh as the packet filter knows it: its link, "" if there is none, and the whole of each family."""
+
+    link: str
+    ipv4: str | None
+    ipv6: str | None
+
 
 class Policy(msgspec.Struct, frozen=True):
     """A network as the packet filter knows it."""
@@ -29,6 +58,7 @@ class Policy(msgspec.Struct, frozen=True):
     ipv6: str
     egress: Egress
     allow: tuple[EgressRule, ...]
+    mesh: MeshPolicy | None = None
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -47,9 +77,11 @@ class Attachment(msgspec.Struct, frozen=True):
     ipv6: str
 
 
-def policy_of(name: str, kept: Kept) -> Policy:
-    """What the packet filter does with a network."""
-    return Policy(name, kept.ipv4, kept.ipv6, kept.spec.egress, kept.spec.egress_allow)
+def policy_of(name: str, kept: Kept, mesh_link: str = "") -> Policy:
+    """What the packet filter does with a network, and with the link of its mesh."""
+    spec = kept.spec
+    mesh = MeshPolicy(mesh_link, spec.mesh.ipv4, spec.mesh.ipv6) if spec.mesh else None
+    return Policy(name, kept.ipv4, kept.ipv6, spec.egress, spec.egress_allow, mesh)
 
 
 def zone_of(name: str, kept: Kept, others: tuple[str, ...]) -> Zone:

@@ -7,19 +7,20 @@ containers may reach outside, and elements by its subnets.
 The way of a packet (docs/networks.md has the picture): `origin` drops what a container sends with another's address;
 `published` turns ports of the node into those of containers; `forward` lets pass what answers, what stays within a
 network, what was published, and what the network's own chain accepts; `input` lets nothing of containers in but
-questions for names.
+questions for names. What comes by the link of a mesh is for the containers of its network, or for other nodes of the
+same mesh.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from core0.networks.model import Attachment, Policy
-from core0.networks.subnets import parse_subnet
+from core0.networks.model import Attachment, MeshPolicy, Policy
 from core0.wire.names import PORT
-from core0.wire.network import CONTAINER_LINK_PREFIX, GATEWAY
+from core0.wire.network import CONTAINER_LINK_PREFIX, GATEWAY, MESH_LINK_PREFIX
 from core0.wire.networks import INTERNET, EgressRule
+from core0.wire.subnets import parse_subnet
 from core0.wire.types import PublishedPort
 
-_ANY_LINK = f'"{CONTAINER_LINK_PREFIX}*"'
+_ANY_LINK, _ANY_MESH = f'"{CONTAINER_LINK_PREFIX}*"', f'"{MESH_LINK_PREFIX}*"'
 # What is nowhere in the Internet (RFC 6890); of IPv6 the Internet is 2000::/3.
 _PRIVATE4 = (
     "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, "
@@ -43,6 +44,10 @@ _SETS = """
     map egress{n} {{ type ipv{n}_addr : verdict; flags interval; }}
 """
 
+_MESHES = """
+    map meshes { type ifname : verdict; }
+"""
+
 _CHAINS = f"""
     set refused {{ type ifname; counter; }}
     set askers {{ type ipv4_addr; size 65536; flags dynamic,timeout; timeout 1m; }}
@@ -52,7 +57,8 @@ _CHAINS = f"""
     }}
     chain origin {{
         type filter hook prerouting priority raw; policy accept
-        iifname != {_ANY_LINK} fib saddr oifname {_ANY_LINK} drop
+        iifname {_ANY_MESH} accept
+        iifname != {_ANY_LINK} fib saddr oifname {{ {_ANY_LINK}, {_ANY_MESH} }} drop
         iifname != {_ANY_LINK} accept
         iifname . ether saddr . ip saddr @origins4 accept
         iifname . ether saddr . ip6 saddr @origins6 accept
@@ -72,6 +78,7 @@ _CHAINS = f"""
         oifname {_ANY_LINK} ct status dnat ip saddr . ip daddr @members4 masquerade
         oifname {_ANY_LINK} ct status dnat ip6 saddr . ip6 daddr @members6 masquerade
         oifname {_ANY_LINK} accept
+        oifname {_ANY_MESH} accept
         ip saddr @hidden4 masquerade
         ip6 saddr @hidden6 masquerade
     }}
@@ -80,16 +87,20 @@ _CHAINS = f"""
         ip6 daddr 2000::/3 ip6 daddr != @lan6 accept
     }}
     chain from_container {{
-        ip saddr . ip daddr @members4 accept
-        ip6 saddr . ip6 daddr @members6 accept
+        oifname {_ANY_LINK} ip saddr . ip daddr @members4 accept
+        oifname {_ANY_LINK} ip6 saddr . ip6 daddr @members6 accept
         ip saddr vmap @egress4
         ip6 saddr vmap @egress6
         goto refuse
+    }}
+    chain from_mesh {{
+        iifname vmap @meshes
     }}
     chain forward {{
         type filter hook forward priority filter; policy drop
         ct state vmap {{ established : accept, related : accept, invalid : drop }}
         iifname {_ANY_LINK} goto from_container
+        iifname {_ANY_MESH} goto from_mesh
         oifname != {_ANY_LINK} drop
         ct status dnat accept
         ip daddr @routed4 ip daddr . meta l4proto . th dport @open4 accept
@@ -97,6 +108,8 @@ _CHAINS = f"""
     }}
     chain input {{
         type filter hook input priority filter; policy accept
+        iifname {_ANY_MESH} ct state established,related accept
+        iifname {_ANY_MESH} drop
         iifname != {_ANY_LINK} accept
         {_TO_NAMES} update @askers {{ ip saddr limit rate over {_QUESTIONS} }} drop
         ct state established,related accept
@@ -109,7 +122,7 @@ _CHAINS = f"""
 RULESET = f"""
 table inet zeronode
 delete table inet zeronode
-table inet zeronode {{{_SETS.format(n=4)}{_SETS.format(n=6)}{_CHAINS}}}
+table inet zeronode {{{_SETS.format(n=4)}{_SETS.format(n=6)}{_MESHES}{_CHAINS}}}
 """
 
 _PROTOCOLS = {
@@ -132,17 +145,63 @@ def define_chain(network: Policy) -> str:
 
     libnftables 1.1 sends a map's element before the chain that it names, if both are new.
     """
-    chain = f"inet zeronode {chain_of(network)}"
-    rules = "".join(f"add rule {chain} {rule}\n" for rule in rules_of(network))
-    return f"add chain {chain}\nflush chain {chain}\n{rules}"
+    return "".join(_define(name, rules) for name, rules in _chains(network).items())
+
+
+def _chains(network: Policy) -> dict[str, list[str]]:
+    """A network's chains: for what comes from its containers, and for what comes by its mesh."""
+    chains = {chain_of(network): rules_of(network)}
+    if network.mesh:
+        chains[f"mesh-{network.name}"] = _mesh_rules(network, network.mesh)
+    return chains
+
+
+def _define(name: str, rules: Iterable[str]) -> str:
+    chain = f"inet zeronode {name}"
+    added = "".join(f"add rule {chain} {rule}\n" for rule in rules)
+    return f"add chain {chain}\nflush chain {chain}\n{added}"
+
+
+def delete_chains(network: Policy, besides: Policy | None = None) -> str:
+    """Commands that delete a network's chains, but those that it still has as another one; no element leads there."""
+    kept = _chains(besides) if besides else {}
+    return "".join(f"delete chain inet zeronode {name}\n" for name in _chains(network) if name not in kept)
+
+
+def _wholes(mesh: MeshPolicy) -> list[tuple[str, str]]:
+    return [(family, text) for family, text in (("ip", mesh.ipv4), ("ip6", mesh.ipv6)) if text]
+
+
+def _mesh_rules(network: Policy, mesh: MeshPolicy) -> list[str]:
+    """What comes by a mesh is for the network's containers, or goes on to another node of the same mesh.
+
+    WireGuard has made sure that a source is the sender's own (cryptokey routing).
+    """
+    own = {"ip": network.ipv4, "ip6": network.ipv6}
+    return [
+        f"{family} saddr {whole} {family} daddr {to} oifname {out} accept"
+        for family, whole in _wholes(mesh)
+        for to, out in ((own[family], _ANY_LINK), (whole, f'"{mesh.link}"'))
+        if mesh.link
+    ]
+
+
+def _to_mesh(mesh: MeshPolicy | None) -> list[str]:
+    """What containers send to other nodes goes there encrypted, or not at all."""
+    if mesh is None:
+        return []
+    accepted = [f'{family} daddr {whole} oifname "{mesh.link}" accept' for family, whole in _wholes(mesh)]
+    dropped = [f"{family} daddr {whole} drop" for family, whole in _wholes(mesh)]
+    return [*(accepted if mesh.link else ()), *dropped]
 
 
 def rules_of(network: Policy) -> list[str]:
     """What containers of a network may reach outside; all else is dropped by the policy of `forward`."""
     if network.egress == "none":
-        return []
+        return _to_mesh(network.mesh)
     public = any(rule.to == INTERNET for rule in network.allow)
     return [
+        *_to_mesh(network.mesh),
         # a published port is what the whole outside reaches
         *(["ct status dnat accept"] if public else []),
         f"oifname {_ANY_LINK} return",
@@ -173,6 +232,8 @@ def elements_of_network(network: Policy) -> Elements:
         found[f"hidden{family}"] = [subnet] if network.egress == "nat" else []
         found[f"routed{family}"] = [subnet] if network.egress == "routed" else []
         found[f"egress{family}"] = [f"{subnet} : jump {chain_of(network)}"]
+    if network.mesh and network.mesh.link:
+        found["meshes"] = [f'"{network.mesh.link}" : jump mesh-{network.name}']
     return found
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.mesh.manager import Meshes
     from core0.names.manager import Names
     from core0.networks.manager import Networks
     from core0.volumes.manager import Volumes
@@ -68,6 +69,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
         lambda state: _volumes(state, worker),
         _networks,
         _names,
+        _meshes,
     )
     if os.listdir(paths.CONTAINERS):  # an earlier daemon left them
         _ = state.containers
@@ -103,6 +105,8 @@ async def _start_wanted(state: NodeState) -> None:
     await state.remembered.settled.wait()
     if state.remembered.store.names("container/"):
         _ = state.containers
+    if state.remembered.store.names("mesh/"):
+        _ = state.meshes
 
 
 async def _keep_later(state: NodeState) -> None:
@@ -115,7 +119,14 @@ async def _keep_later(state: NodeState) -> None:
         managers.create_task(state.volumes.run())
         managers.create_task(state.links.follow_routers())
         managers.create_task(state.clock.run())
+        managers.create_task(_keep_meshes(state))
         managers.create_task(_tell_unused(state))
+
+
+async def _keep_meshes(state: NodeState) -> None:
+    """Run the meshes, once a network spans nodes."""
+    await state.meshed.wait()
+    await state.meshes.run()
 
 
 async def _tell_unused(state: NodeState) -> None:
@@ -160,10 +171,7 @@ def _configs(state: NodeState) -> "Configs":
 
     line = _command_line()
 
-    def taken() -> dict[str, tuple[str, str]]:
-        return {f"network {one.name}": (one.ipv4, one.ipv6) for one in state.networks.list()}
-
-    state.links.taken = taken
+    state.links.taken = state.taken_subnets
 
     def apply(config: "NodeConfig") -> None:
         state.disks.configure(config.storage)
@@ -189,7 +197,9 @@ def _containers(state: NodeState) -> "Containers":
 def _networks(state: NodeState) -> "Networks":
     from core0.networks.manager import Networks
 
-    return Networks(state.remembered.store, state.events, state.names, state.hosts_of)
+    networks = Networks(state.remembered.store, state.events, state.names, state.hosts_of)
+    networks.meshes = lambda: state.meshes
+    return networks
 
 
 def _names(state: NodeState) -> "Names":
@@ -208,6 +218,14 @@ async def _keep_names(state: NodeState) -> None:
     """Have containers' questions for names answered, once there is who asks."""
     await state.named.wait()
     await state.names.run()
+
+
+def _meshes(state: NodeState) -> "Meshes":
+    from core0.mesh.manager import Meshes
+    from core0.node.meshes import AroundMeshes
+    from core0.node.openssl import new_x25519
+
+    return Meshes(state.remembered.store, state.events, AroundMeshes(state), new_x25519)
 
 
 def _name_node(links: Sequence[SeenLink]) -> None:

@@ -29,9 +29,23 @@ async def _delete_network(state: "NodeState", call: Call) -> None:
     await state.networks.delete(call.name)
 
 
+async def _prepare_mesh_key(state: "NodeState", call: Call) -> Network:
+    state.networks.get(call.name)
+    await state.meshes.prepare_key(call.name)
+    return state.networks.get(call.name)
+
+
+async def _activate_mesh_key(state: "NodeState", call: Call) -> Network:
+    state.networks.get(call.name)
+    await state.meshes.activate_key(call.name)
+    return state.networks.get(call.name)
+
+
 NETWORK_VERBS: Mapping[str, Callable[["NodeState", Call], Awaitable[Any]]] = {
     "networks": _networks,
     "network": _network,
     "put_network": _put_network,
     "delete_network": _delete_network,
+    "prepare_mesh_key": _prepare_mesh_key,
+    "activate_mesh_key": _activate_mesh_key,
 }

@@ -1,4 +1,4 @@
-"""Ed25519 keys and X.509 certificates by OpenSSL's libcrypto, which the ssl module has loaded anyway.
+"""Ed25519 and X25519 keys and X.509 certificates by OpenSSL's libcrypto, which the ssl module has loaded anyway.
 
 Importing the `cryptography` package takes 10 MB of memory and a third of a second of an emulated node's boot for
 two certificates (docs/decisions/0002-certificates-by-libcrypto.md); the operator's side uses it, and the tests
@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 
-_NID_ED25519 = 1087
+_NID_ED25519, _NID_X25519 = 1087, 1034
 _NID_BASIC_CONSTRAINTS, _NID_SUBJECT_ALT_NAME = 87, 85
 _MBSTRING_UTF8 = 0x1000
 _X509_V3 = 2
@@ -73,6 +73,12 @@ _declare(
     ctypes.c_int,
     *(_Pointer, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_int),
 )
+for _half in ("private", "public"):
+    _declare(
+        f"EVP_PKEY_get_raw_{_half}_key",
+        ctypes.c_int,
+        *(_Pointer, ctypes.c_char_p, ctypes.POINTER(ctypes.c_size_t)),
+    )
 _declare(
     "PEM_write_bio_PKCS8PrivateKey",
     ctypes.c_int,
@@ -94,9 +100,9 @@ def _check(result: int | None, doing: str) -> int:
 
 
 @contextlib.contextmanager
-def new_key() -> Iterator[int]:
-    """A fresh Ed25519 private key, for the time of the block."""
-    context = _check(_crypto.EVP_PKEY_CTX_new_id(_NID_ED25519, None), "make a key")
+def new_key(kind: int = _NID_ED25519) -> Iterator[int]:
+    """A fresh private key, an Ed25519 one by default, for the time of the block."""
+    context = _check(_crypto.EVP_PKEY_CTX_new_id(kind, None), "make a key")
     key = _Pointer()
     try:
         _check(_crypto.EVP_PKEY_keygen_init(context), "make a key")
@@ -107,6 +113,18 @@ def new_key() -> Iterator[int]:
         yield key.value or 0
     finally:
         _crypto.EVP_PKEY_free(key)
+
+
+def new_x25519() -> tuple[bytes, bytes]:
+    """A fresh X25519 key (RFC 7748), as WireGuard has them: its private and its public half, 32 bytes each."""
+    with new_key(_NID_X25519) as key:
+        return _raw(key, "private"), _raw(key, "public")
+
+
+def _raw(key: int, half: str) -> bytes:
+    buffer, length = ctypes.create_string_buffer(32), ctypes.c_size_t(32)
+    _check(getattr(_crypto, f"EVP_PKEY_get_raw_{half}_key")(key, buffer, ctypes.byref(length)), "read a key")
+    return buffer.raw[: length.value]
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from core0.config.manager import Configs
     from core0.containers.manager import Containers
     from core0.disks.manager import Disks
+    from core0.mesh.manager import Meshes
     from core0.names.manager import Names
     from core0.networks.manager import Networks
     from core0.node.operations import OperationTable
@@ -49,6 +50,8 @@ class NodeState(msgspec.Struct, dict=True):
         make_networks: makes the manager of containers' networks when it is first used.
         make_names: makes who answers containers' questions for names, with those networks.
         named: set once there is one.
+        make_meshes: makes the mesh manager when a network first spans nodes.
+        meshed: set once there is one.
         serving: set once the API serves: what a boot does not wait for begins then.
     """
 
@@ -63,7 +66,9 @@ class NodeState(msgspec.Struct, dict=True):
     make_volumes: "Callable[[NodeState], Volumes]"
     make_networks: "Callable[[NodeState], Networks]"
     make_names: "Callable[[NodeState], Names]"
+    make_meshes: "Callable[[NodeState], Meshes]"
     named: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    meshed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     serving: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     @cached_property
@@ -91,9 +96,23 @@ class NodeState(msgspec.Struct, dict=True):
         """Who answers containers' questions for names."""
         return self.make_names(self)
 
+    @cached_property
+    def meshes(self) -> "Meshes":
+        """The mesh manager, which runs once the API serves."""
+        self.meshed.set()
+        return self.make_meshes(self)
+
     def hosts_of(self, network: str) -> dict[str, int]:
         """The containers of a network and their numbers there. Without a container manager there are none."""
         return self.containers.hosts_of(network) if "containers" in self.__dict__ else {}
+
+    def taken_subnets(self) -> dict[str, tuple[str, ...]]:
+        """The subnets of networks, the whole of those that span nodes, by whose they are."""
+        return {f"network {name}": subnets for name, subnets in self.networks.reach().items()}
+
+    def port_owner(self, port: int) -> str:
+        """Which container has a UDP port of the node published. Without a container manager none has."""
+        return self.containers.port_owner(port) if "containers" in self.__dict__ else ""
 
     def users_of(self, volume: str) -> tuple[str, ...]:
         """The containers that have a volume in their spec. Without a container manager there are none."""

@@ -66,6 +66,8 @@ Verb = Literal[
     "network",
     "put_network",
     "delete_network",
+    "prepare_mesh_key",
+    "activate_mesh_key",
 ]
 
 

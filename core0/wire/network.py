@@ -6,6 +6,9 @@ import socket
 CONTAINER_LINKS = 1 << 20
 # What the names of the node's ends of them begin with.
 CONTAINER_LINK_PREFIX = "zc"
+# The links of meshes come behind them, and are called by this and a number.
+MESH_LINKS = CONTAINER_LINKS + (1 << 16)
+MESH_LINK_PREFIX = "zm"
 
 # The router of every container, as routes name it: links are routed, no container sees another's frames.
 GATEWAY = "169.254.1.1"

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from core0.wire.mesh import Mesh, MeshSpec
 from core0.wire.types import ContainerName, NetworkName, Port, Traffic
 
 # There is always one of this name; containers that name no network are in it.
@@ -40,7 +41,8 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ipv6: its subnet; None takes one of the node's unique local prefix (RFC 4193).
         egress: how its containers reach the outside: behind the node's address, with their own, or not at all.
         egress_allow: what of the outside; the node itself is never part of it.
-        mtu: bytes of the largest packet, for links made from then on.
+        mtu: bytes of the largest packet, for links made from then on; not more than the mesh has.
+        mesh: how it spans nodes, if it does: its subnets are this node's part then.
     """
 
     ipv4: Cidr | None = None
@@ -48,6 +50,7 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     egress: Egress = "nat"
     egress_allow: Annotated[tuple[EgressRule, ...], msgspec.Meta(max_length=64)] = (EgressRule(INTERNET),)
     mtu: Mtu = 1500
+    mesh: MeshSpec | None = None
 
 
 class NetworkMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +73,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ipv6: its subnet.
         spec: what it shall be.
         containers: that are wanted in it, by name.
+        mesh: its link to other nodes, if it has one.
     """
 
     name: NetworkName
@@ -79,6 +83,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ipv6: str
     spec: NetworkSpec
     containers: tuple[NetworkMember, ...] = ()
+    mesh: Mesh | None = None
 
 
 class Networks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

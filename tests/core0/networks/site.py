@@ -161,6 +161,44 @@ class Site:
             ways = zip(destinations, gateways, strict=True)
             rt.apply([netlink.add_route(destination, index, gateway) for destination, gateway in ways])
 
+    def link(
+        self, link: str, name: str, reached: Sequence[str], addresses: dict[str, tuple[str, str]]
+    ) -> None:
+        """A host behind another link of the node: with these addresses, and every way leads back to the node.
+
+        Args:
+            link: what the node calls it.
+            name: the host.
+            reached: what the node reaches by it.
+            addresses: the host's, by names that probes can use.
+        """
+        self._make(name)
+        with self.inside("node"), Netlink() as rt:
+            end, peer = End(link, "02:5a:4e:02:00:01"), End("node0", "02:5a:4e:02:00:02")
+            rt.apply([netlink.add_veth(end, peer, self._spaces[name])])
+            index = next(one.index for one in rt.links() if one.name == link)
+            ways = [netlink.add_route(way, index) for way in reached]
+            known = [
+                netlink.add_neighbour(index, one, peer.hardware)
+                for both in addresses.values()
+                for one in both
+            ]
+            rt.apply([netlink.forbid_link_local(index), *ways, *known])
+        with self.inside(name), Netlink() as rt:
+            index = next(one.index for one in rt.links() if one.name == "node0")
+            own = [
+                netlink.add_address(index, f"{one}/{128 if ':' in one else 32}", properties=netlink.UNIQUE)
+                for both in addresses.values()
+                for one in both
+            ]
+            gateways = ("169.254.1.1", "fe80::1")
+            known = [netlink.add_neighbour(index, gateway, end.hardware) for gateway in gateways]
+            rt.apply([netlink.set_up(index), *own, *known, netlink.add_route("169.254.1.1/32", index)])
+            self._route("node0", ("0.0.0.0/0", "::/0"), gateways)
+        for alias, both in addresses.items():
+            self._spaces[alias] = os.dup(self._spaces[name])
+            self.addresses[alias] = both
+
     def route_back(self, subnets: tuple[str, str], host: str = "internet") -> None:
         """Have a host send a routed network's packets to the node."""
         gateways = _UPLINK if host == "internet" else NODE

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core0.networks.addresses import FIRST_HOST, free_host, free_ipv4, free_ipv6, last_host
-from core0.networks.subnets import parse_interface, parse_subnet, unusable
+from core0.wire.subnets import parse_interface, parse_subnet, unusable
 
 V4 = st.builds(lambda number, length: (number, length, 32), st.integers(0, 2**32 - 1), st.integers(0, 32))
 V6 = st.builds(lambda number, length: (number, length, 128), st.integers(0, 2**128 - 1), st.integers(0, 128))

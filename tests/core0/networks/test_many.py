@@ -12,8 +12,8 @@ import pytest
 from core0.linux import namespaces, netlink
 from core0.linux.netlink import Netlink
 from core0.networks.manager import Networks
-from core0.networks.subnets import parse_interface
 from core0.wire.networks import NetworkSpec
+from core0.wire.subnets import parse_interface
 from core0.wire.types import PublishedPort
 from tests.core0.networks.kept import KeptInMemory
 from tests.core0.networks.site import unasked_names

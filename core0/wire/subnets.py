@@ -36,11 +36,16 @@ class Subnet(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """How many addresses it has."""
-        return 1 << (_BITS[socket.AddressFamily(self.family)] - self.length)
+        return 1 << (self.bits - self.length)
+
+    @property
+    def bits(self) -> int:
+        """The length of an address: 32 or 128."""
+        return _BITS[socket.AddressFamily(self.family)]
 
     def address(self, host: int) -> str:
         """The address with this number in it."""
-        packed = (self.first + host).to_bytes(_BITS[socket.AddressFamily(self.family)] // 8)
+        packed = (self.first + host).to_bytes(self.bits // 8)
         return socket.inet_ntop(self.family, packed)
 
     def overlaps(self, other: "Subnet") -> bool:
@@ -50,6 +55,10 @@ class Subnet(msgspec.Struct, frozen=True):
             and self.first < other.first + other.size
             and other.first < self.first + self.size
         )
+
+    def holds(self, other: "Subnet") -> bool:
+        """Whether all addresses of the other are among its own."""
+        return self.overlaps(other) and self.length <= other.length
 
 
 # Each new network is held against all others: without it a thousand of them take ten times as long.
@@ -78,6 +87,11 @@ def parse_subnet(text: str) -> Subnet:
     if host:
         raise ValueError(f"it has bits behind its prefix: {subnet} would be the subnet")
     return subnet
+
+
+def parse_part(text: str) -> Subnet:
+    """The same of a subnet, or of one address without its length. Raises ValueError with why it is none."""
+    return parse_subnet(text if "/" in text else f"{text}/{128 if ':' in text else 32}")
 
 
 def unusable(subnet: Subnet) -> str | None:

@@ -1,0 +1,69 @@
+"""What a mesh costs: TCP from a container on one node to one on another, against WireGuard by hand.
+
+By hand it goes between two hosts, and between guests that the hosts route, without a filter. All are namespaces of a
+booted machine (`bench_mesh_guest.py`): the kernel is the image's, and one processor does the cryptography for all.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ci.qemu.machine import Machine
+from ci.qemu.spec import DirectBoot, MachineSpec
+from cli import machines
+from cli.measure import Measure, ratios
+from cli.outcome import Failure
+from image import contents, initramfs
+from image.tree import file
+
+_SHEBANG = b"#!/usr/bin/python3.13 -ISB\n"
+_GUEST = Path(__file__).with_name("bench_mesh_guest.py")
+# Behind all inode numbers of the image's own segments.
+_INODE = 1 << 20
+_SECONDS, _LONG = 20.0, 60.0
+_SIZE = 16 << 20
+_GOAL = 1 / 0.9
+
+
+async def measure_mesh(image: Path, runs: int, *, counted: bool) -> list[Measure]:
+    """Send through both `runs` times, now this first and now that."""
+    samples: dict[str, list[float]] = {"mesh": [], "routed": [], "bare": []}
+    with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
+        acceleration = await machines.measured_by(image, counted=counted)
+        spec = MachineSpec("mesh", _boot(image, Path(scratch)))
+        async with Machine(spec, acceleration, Path(scratch) / "node") as machine:
+            await machine.wait_for_phase("storage", _SECONDS)
+            await _ask(machine, "prepare")
+            for pair in samples:
+                await _ask(machine, "throughput", pair, _SIZE // 4)  # the handshake is not measured
+            for run in range(runs):
+                for pair in sorted(samples, reverse=run % 2 == 1):
+                    samples[pair].append(await _ask(machine, "throughput", pair, _SIZE) / 1e6)
+    mesh = Measure("container to container by a mesh", "MB/s", tuple(samples["mesh"]))
+    bare = Measure("host to host by bare WireGuard", "MB/s", tuple(samples["bare"]))
+    routed = Measure("guest to guest behind them, no filter", "MB/s", tuple(samples["routed"]))
+    found = [ratios(f"{name} / mesh", one, mesh, _GOAL) for name, one in (("routed", routed), ("bare", bare))]
+    return [mesh, routed, bare, *found]
+
+
+def _boot(image: Path, scratch: Path) -> DirectBoot:
+    """The image with the guest's program before PID 1."""
+    own = machines.direct_boot(image, ("rdinit=/bench",))
+    assert own.initramfs  # noqa: S101 — a build has one
+    program = file("bench", _SHEBANG + _GUEST.read_bytes(), "bench", 0o755)
+    segment = initramfs.segment([program], contents.load(image).epoch, level=3, first_inode=_INODE)
+    whole = scratch / "initramfs"
+    whole.write_bytes(segment + own.initramfs.read_bytes())
+    return DirectBoot(own.kernel, whole, own.arguments)
+
+
+async def _ask(machine: Machine, *words: object) -> Any:
+    """Type a line at the guest's program; returns its answer."""
+    seen = len(machine.console.lines)
+    await machine.type(json.dumps(words) + "\n")
+    line = await machine.wait_for_line("^bench: |^Traceback", _LONG, start=seen)
+    if line.startswith("Traceback"):
+        said = "\n".join(machine.console.lines[seen:])
+        raise Failure(f"cannot measure: {words[0]} failed in the machine: {said}")
+    return json.loads(line.removeprefix("bench: "))

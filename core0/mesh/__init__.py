@@ -1,0 +1,1 @@
+"""The mesh between nodes: networks of containers that span them by WireGuard."""
