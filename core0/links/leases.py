@@ -74,15 +74,17 @@ class Leases:
 
     def keep(self, links: Iterable[SeenLink], asking: frozenset[str]) -> None:
         """Ask for leases on these links, and on no other any more."""
-        indexes = set()
-        for link in links:
-            if link.name not in asking:
-                continue
-            indexes.add(link.index)
+        asked = [link for link in links if link.name in asking]
+        self.end_others(asked)
+        for link in asked:
             if not link.carrier:
                 self._dark.add(link.index)
             elif link.index in self._dark or link.index not in self._clients:
                 self._begin_client(link)
+
+    def end_others(self, asked: Iterable[SeenLink]) -> None:
+        """Ask on no links but these any more."""
+        indexes = {link.index for link in asked}
         for index in self._clients.keys() - indexes:
             self._clients.pop(index).cancel()
             self._held.pop(index, None)

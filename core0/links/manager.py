@@ -113,6 +113,8 @@ class Links:
         before, self._settings.links = self._settings.links, config.links
         refused = self._bring_to_settings()
         if not refused:
+            # at once: who asks on a link that became a member of another would tell that it failed
+            self._leases.end_others(link for link in self.seen() if link.name in self._wanted.dhcp)
             self._settings.keep()
             self._wake.set()
             return

@@ -13,6 +13,7 @@ from core0.links.leases import Leases
 from core0.links.manager import Links
 from core0.links.model import Action, AddAddress, Conversation, Lease, SeenLink
 from core0.wire.config import parse
+from core0.wire.control import RefusedError
 from core0.wire.network import CONTAINER_LINKS
 
 LINK = SeenLink(7, "eth0", "52:54:00:00:00:07", True, True, frozenset())
@@ -234,6 +235,21 @@ async def test_addresses_of_routers_are_told_once_and_so_are_those_that_another_
     seen[:] = [replace(LINK, routed=own)]
     links._reconcile()
     assert leased == ["2001:db8::7/64 on eth0"], "the first address is told, and no other"
+
+
+async def test_nobody_asks_any_more_on_a_link_that_a_config_has_taken_otherwise(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch)
+    links._reconcile()
+    await until(lambda: links._leases.held)
+    select = f'select = {{ mac = "{LINK.hardware}" }}'
+    with pytest.raises(RefusedError):
+        links.change(parse(f"[network.links.lan]\n{select}\nmtu = 20").network)
+    assert links._leases.held == {LINK.index: GOOD}
+    links.change(parse(f"[network.links.lan]\n{select}\ndhcp4 = false").network)
+    assert (links._leases._clients, links._leases.held, links.conversations) == ({}, {}, {})
+    assert server.asked == ["new"]
 
 
 async def test_the_drivers_of_links_that_are_made_are_loaded_beside_the_loop(
