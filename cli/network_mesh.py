@@ -4,7 +4,7 @@ import asyncio
 import base64
 import ipaddress
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -167,9 +167,7 @@ def mesh(
 
     async def work(found: Sequence[_Node]) -> None:
         parts = await _spread(found, network, wholes)
-        ends = {
-            one.name: _end(one, parts[one.name], given) for one in found if one.name not in (hidden or ())
-        }
+        ends = {one.name: _end(one, parts, given) for one in found if one.name not in (hidden or ())}
         await _introduce(found, parts, {name: text for name, text in ends.items() if text})
 
     _with_nodes(ctx.obj, nodes, work)
@@ -223,14 +221,24 @@ def _free_part(family: str, text: str, others: Sequence[Network]) -> Subnet:
     raise Failure(f"cannot find a /{length} within {text} that no node has; give a shorter prefix")
 
 
-def _end(node: _Node, part: Network, given: Mapping[str, str]) -> str:
-    """Where the others reach a node; empty if they do not: a loopback address is this machine's alone."""
-    there, _ = _mesh_of(part)
+def _end(node: _Node, parts: Mapping[str, Network], given: Mapping[str, str]) -> str:
+    """Where the others reach a node: as given, as they know already, or where its context does.
+
+    Empty if they do not: a loopback address is this machine's alone.
+    """
+    there, _ = _mesh_of(parts[node.name])
     if node.name in given:
         where = given[node.name]
         has_port = where.rpartition(":")[2].isdecimal() and (where.count(":") == 1 or "]:" in where)
         return where if has_port else _joined(where.strip("[]"), there.port)
-    return "" if _is_loopback(node.host) else _joined(node.host, there.port)
+    known = _known_end(there.public_key, parts.values())
+    return known or ("" if _is_loopback(node.host) else _joined(node.host, there.port))
+
+
+def _known_end(key: str, others: Iterable[Network]) -> str:
+    """Where one of the nodes reaches the peer of a key; empty if none does."""
+    peers = (peer for other in others for peer in _mesh_of(other)[1].peers.values())
+    return next((peer.endpoint for peer in peers if peer.endpoint and key in peer.public_keys), "")
 
 
 async def _introduce(nodes: Sequence[_Node], parts: Mapping[str, Network], ends: Mapping[str, str]) -> None:

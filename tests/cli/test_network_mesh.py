@@ -10,8 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from msgspec.structs import replace
 
 from cli import context as contexts
+from cli.network_mesh import _end, _Node
 from core0.wire.mesh import Mesh, MeshPeer
 from core0.wire.networks import Network
 from tests.cli.conftest import Said, Zn, beside, write_context
@@ -126,3 +128,26 @@ def test_a_node_whose_peers_are_none_gets_another_key_at_once(
     assert after.public_key != before.public_key
     assert after.next_public_key is None
     assert contexts.load(contexts_file).current == "local"
+
+
+def test_a_node_is_reached_where_it_is_said_to_be_else_where_the_others_know_it(
+    node: HostNode, zn: Zn
+) -> None:
+    done(zn("network", "mesh", "span", *MESH))
+    mesh, _, network = shown(zn)
+    assert network.spec.mesh
+    key = "A" * 42 + "E="
+    peers = {"far": MeshPeer((key,), "10.60.9.0/24", endpoint="far.example:7")}
+    other = replace(network, spec=replace(network.spec, mesh=replace(network.spec.mesh, peers=peers)))
+    parts = {"far": replace(network, mesh=replace(mesh, public_key=key)), "other": other}
+    for host, given, end in (
+        ("127.0.0.1", {}, "far.example:7"),
+        ("192.0.2.1", {}, "far.example:7"),
+        ("192.0.2.1", {"far": "2001:db8::1"}, "[2001:db8::1]:51820"),
+        ("192.0.2.1", {"far": "[2001:db8::1]:9"}, "[2001:db8::1]:9"),
+        ("192.0.2.1", {"far": "far.example"}, "far.example:51820"),
+    ):
+        assert _end(_Node("far", None, host), parts, given) == end  # type: ignore[arg-type]  # it is not asked
+    alone = {"far": parts["far"]}
+    assert _end(_Node("far", None, "192.0.2.1"), alone, {}) == "192.0.2.1:51820"  # type: ignore[arg-type]
+    assert _end(_Node("far", None, "127.0.0.1"), alone, {}) == ""  # type: ignore[arg-type]

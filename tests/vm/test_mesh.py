@@ -32,6 +32,7 @@ from corex.wire.api import ExecRequest
 from tests.disk_images import blank
 from tests.vm import shelf
 from tests.vm.inside import inside, running, settled
+from tests.vm.sabotage import sabotage
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
 Spec = Callable[..., ContainerSpec]
@@ -161,7 +162,8 @@ async def site(
         for name in WIRE:
             disks = (blank(folder, name, 1 << 30),) if name == "left" else ()
             nics = (UserNic(), segment.nic(name))
-            wanted = MachineSpec(name, direct_boot, memory=384, nics=nics, disks=disks, uuid=UUIDS[name])
+            boot = sabotage(direct_boot, folder) if name == "hub" else direct_boot
+            wanted = MachineSpec(name, boot, memory=384, nics=nics, disks=disks, uuid=UUIDS[name])
             site.machines[name] = Machine(wanted, acceleration, tmp_path_factory.mktemp(name))
         await asyncio.gather(*map(stack.enter_async_context, site.machines.values()))
         stack.push_async_callback(leave, site)
@@ -284,6 +286,21 @@ async def grown(site: Site, count: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while len((await site.run("left", "cat /tmp/got")).split()) < count:
             pass
+
+
+async def test_a_node_daemon_that_starts_again_leaves_the_mesh_as_it_is(site: Site) -> None:
+    machine, before = site.machines["hub"], await site.peer("hub", "left")
+    start = len(machine.console.lines)
+    await machine.type("kill node\n")
+    await machine.wait_for_line("zn: node api: Answers authenticated requests", READY_SECONDS, start)
+    assert await site.reaches("left", "hidden"), "through a hub that is just starting"
+    async with asyncio.timeout(PATIENCE):
+        while (after := await site.peer("hub", "left")).state != "up":
+            pass
+    assert after.public_key == before.public_key
+    assert after.received_bytes >= before.received_bytes
+    assert not [line for line in machine.console.lines[start:] if "zn: mesh" in line]
+    assert await site.reaches("hub", "left")
 
 
 async def test_a_node_that_is_killed_and_comes_back_is_in_the_mesh_again_by_itself(site: Site) -> None:
