@@ -101,7 +101,8 @@ async def test_networks_that_come_and_go_leave_nothing(node: None, many: int) ->
     assert left == there
     assert has == had
     assert len(left[0].splitlines()) == 2, "the loopback and the first container's link"
-    assert after - before < many / 2, "not one block for each network"
+    # some hundreds come and go with everything else in this process; a thousand networks tell
+    assert after - before < 300 + many / 2, "not one block for each network"
 
 
 async def come_and_go(networks: Networks, users: dict[str, dict[str, int]], many: int) -> None:
