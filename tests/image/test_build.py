@@ -79,9 +79,9 @@ def tree_with_another_order(folder: Path) -> Path:
         shutil.copyfile(ROOT / name, folder / name)
     for name in ("image", "initramfs", "core0", "corex"):
         for path in sorted((ROOT / name).rglob("*"), reverse=True):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if (path.is_symlink() or path.is_file()) and "__pycache__" not in path.parts:
                 (folder / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, folder / path.relative_to(ROOT))
+                shutil.copy(path, folder / path.relative_to(ROOT), follow_symlinks=False)
     return folder
 
 
@@ -158,7 +158,9 @@ def test_no_link_of_an_image_leads_nowhere(downloads: Path, tmp_path: Path) -> N
         entry.path: os.path.normpath(Path("/", entry.path).parent / entry.target).lstrip("/")
         for entry in links
     }
-    assert {path: end for path, end in ends.items() if end not in paths} == {}
+    made_by_a_boot = "run/"
+    lost = {path: end for path, end in ends.items() if not (end in paths or end.startswith(made_by_a_boot))}
+    assert lost == {}
 
 
 @pytest.mark.slow

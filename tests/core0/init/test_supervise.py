@@ -23,7 +23,7 @@ def started(monkeypatch):
         return 99 + len(pids)
 
     monkeypatch.setattr(supervise, "start", start)
-    monkeypatch.setattr(supervise, "_end_leftovers", lambda _: None)
+    monkeypatch.setattr(supervise, "end_leftovers", lambda _: None)
     return pids
 
 
