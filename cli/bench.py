@@ -95,7 +95,7 @@ def quota(runs: Runs = measure.RUNS, as_json: Json = False) -> None:
 
 @app.command()
 def network(runs: Runs = 21, as_json: Json = False) -> None:
-    """Attaching a container to its network, against `ip` and `nft`; the first and one beside a thousand. Needs root.
+    """Attaching a container, against `ip` and `nft`; bytes between two, against a bare pair of links. Needs root.
 
     Example: zn bench network
     """

@@ -84,6 +84,7 @@ async def life(machine: Machine, node: NodeClient) -> Life:
     await served(machine)
     async with inside(machine, container) as corex:
         (process,) = await corex.processes()
+    container = replace(container, traffic=None)  # which grows
     return Life(constant(await node.node()), container, (process.pid, process.since, process.restarts))
 
 
