@@ -99,7 +99,9 @@ class Zones:
         if address is None or not self._is_inside(address):
             return None
         host = self._by_address.get(address)
-        if host is None or host.network != asker.zone.network:
+        if host is None:
+            return Found(NXDOMAIN, elsewhere=True)
+        if host.network != asker.zone.network:
             return Found(NXDOMAIN)
         name = written(f"{host.name}.{host.network}.{DOMAIN}")
         return Found(NOERROR, ((PTR, name),) if question.kind in (PTR, ANY) else ())

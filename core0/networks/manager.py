@@ -111,6 +111,9 @@ class Meshes(Protocol):
     def link_of(self, network: str) -> str:
         """The name of a network's link to other nodes; empty if it can have none."""
 
+    def resolvers(self, network: str) -> tuple[str, ...]:
+        """Where other nodes of a network answer for names."""
+
     def owner_of(self, port: int) -> str:
         """Which mesh listens on a UDP port; empty if none does."""
 
@@ -143,7 +146,6 @@ class Networks:
         self._filter: packet_filter.Filter | None = None
         self._resumed: dict[int, tuple[Attachment, tuple[PublishedPort, ...]]] = {}
         self._hosts: dict[int, Host] = {}
-        self._resolvers: dict[str, tuple[str, ...]] = {}
         self._changes: AddressChanges | None = None
         self._changing = asyncio.Lock()
         # Asked only of networks that span nodes. Who has meshes says so.
@@ -151,7 +153,6 @@ class Networks:
         self._networks = dict(self._kept())
         if DEFAULT not in self._networks:
             self._networks[DEFAULT] = self._chosen_default()
-        self._tell_zones()
 
     def _kept(self) -> Iterator[tuple[str, Kept]]:
         for section in self._keep.names(_SECTION):
@@ -345,14 +346,6 @@ class Networks:
             raise conflict(detail, "remove one, or use another network", "/network")
         return host
 
-    def set_resolvers(self, network: str, addresses: Sequence[str]) -> None:
-        """Say which resolvers of other nodes know names of a network, too: IPv4 addresses within it.
-
-        They are asked for names that this node does not have, and may ask for those that it has.
-        """
-        self._resolvers[network] = tuple(addresses)
-        self._tell_zones()
-
     def attach(
         self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits = _NO_LIMITS
     ) -> tuple[str, str]:
@@ -483,6 +476,7 @@ class Networks:
             self._rtnetlink.apply(self._own_addresses())
             self._watch()
             self._look_around()
+            self._tell_zones()
             self._names.begin()
         return self._filter
 
@@ -506,8 +500,13 @@ class Networks:
 
     def _tell_zones(self) -> None:
         self._names.set_zones(
-            zone_of(name, kept, self._resolvers.get(name, ())) for name, kept in self._networks.items()
+            zone_of(name, kept, self._resolvers(name) if kept.spec.mesh else ())
+            for name, kept in self._networks.items()
         )
+
+    def _resolvers(self, name: str) -> tuple[str, ...]:
+        """Those on other nodes that know names of a network, too."""
+        return tuple(one for one in self.meshes().resolvers(name) if ":" not in one)
 
     def _look_around(self) -> None:
         """Tell the packet filter which subnets the node is on."""

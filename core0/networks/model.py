@@ -87,7 +87,8 @@ def policy_of(name: str, kept: Kept, mesh_link: str = "") -> Policy:
 def zone_of(name: str, kept: Kept, others: tuple[str, ...]) -> Zone:
     """What containers of a network may ask for; where nothing outside may be reached, nothing of it is told."""
     outside = kept.spec.egress != "none" and bool(kept.spec.egress_allow)
-    return Zone(name, kept.ipv4, kept.ipv6, outside, others)
+    ipv4, ipv6 = map(str, kept.reach)
+    return Zone(name, ipv4, ipv6, outside, others)
 
 
 def link_of(number: int) -> str:

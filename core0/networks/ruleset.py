@@ -68,6 +68,7 @@ _CHAINS = f"""
     chain published {{
         type nat hook prerouting priority dstnat; policy accept
         fib daddr type != local accept
+        iifname {_ANY_MESH} meta nfproto ipv4 meta l4proto {{ tcp, udp }} th dport {PORT} dnat ip to {GATEWAY}
         dnat ip to ip daddr . meta l4proto . th dport map @published_at4
         dnat ip6 to ip6 daddr . meta l4proto . th dport map @published_at6
         meta nfproto ipv4 dnat ip to meta l4proto . th dport map @published4
@@ -108,12 +109,11 @@ _CHAINS = f"""
     }}
     chain input {{
         type filter hook input priority filter; policy accept
-        iifname {_ANY_MESH} ct state established,related accept
-        iifname {_ANY_MESH} drop
-        iifname != {_ANY_LINK} accept
+        iifname != {{ {_ANY_LINK}, {_ANY_MESH} }} accept
         {_TO_NAMES} update @askers {{ ip saddr limit rate over {_QUESTIONS} }} drop
         ct state established,related accept
         {_TO_NAMES} accept
+        iifname {_ANY_MESH} drop
         goto refuse
     }}
 """

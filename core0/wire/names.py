@@ -12,8 +12,8 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         network: its name.
-        ipv4: its subnet.
-        ipv6: its subnet.
+        ipv4: its subnet, the whole of one that spans nodes.
+        ipv6: the same.
         outside: whether its containers may ask for names of the outside.
         others: IPv4 addresses of resolvers on other nodes that know names of this network, too. Theirs are the only
             questions from elsewhere that are answered, and no such question is asked further.

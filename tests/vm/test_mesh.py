@@ -192,7 +192,7 @@ async def leave(site: Site) -> None:
 
 
 async def start_container(site: Site, name: str, spec: Spec) -> None:
-    site.containers[name] = await running(site.nodes[name], "web", spec(network="span"))
+    site.containers[name] = await running(site.nodes[name], f"web-{name}", spec(network="span"))
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +216,14 @@ async def test_containers_of_three_nodes_reach_each_other_and_the_wire_sees_wire
     assert min(seen.received_bytes, seen.sent_bytes) > 1000
     assert (await site.peer("hidden", "left")).why.startswith("reached via hub: its last handshake was")
     assert (await site.peer("hub", "hidden")).endpoint == f"{WIRE['hidden']}:{PORT}"
+
+
+async def test_containers_find_each_other_by_name(site: Site) -> None:
+    for name, other in (("left", "hub"), ("left", "hidden"), ("hidden", "left")):
+        said = await site.run(name, f"busybox nslookup -type=a web-{other}.span.internal")
+        assert site.containers[other].address in said, (name, other, said)
+    nobody = await site.run("left", "busybox nslookup -type=a nobody.span.internal 2>&1")
+    assert "NXDOMAIN" in nobody
 
 
 async def test_no_node_is_reached_by_the_mesh(site: Site) -> None:
@@ -312,7 +320,7 @@ async def test_a_node_that_is_killed_and_comes_back_is_in_the_mesh_again_by_itse
     await site.nodes["left"].__aexit__(None, None, None)
     await machine.power_on()
     node = await site.enter("left")
-    site.containers["left"] = await settled(node, "web")
+    site.containers["left"] = await settled(node, "web-left")
     await site.until_reached("left", "hidden")
     assert await site.reaches("hub", "left")
     assert (await site.peer("hub", "left")).public_key == key, "it remembers who it is"

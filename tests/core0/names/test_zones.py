@@ -88,6 +88,10 @@ def test_a_container_knows_its_own_network(
         assert (found.code, [data for _, data in found.records]) == (codec.NOERROR, expected)
 
 
+def test_an_address_of_a_network_that_nobody_here_has_may_be_another_nodes(zones: Zones) -> None:
+    assert find(zones, "10.30.0.2", "9.0.30.10.in-addr.arpa", "PTR") == Found(codec.NXDOMAIN, elsewhere=True)
+
+
 def test_a_zone_is_not_handed_over_as_a_whole(zones: Zones) -> None:
     assert find(zones, "10.20.0.2", "web.internal", "AXFR") == Found(codec.REFUSED)
 

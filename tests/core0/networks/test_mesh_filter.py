@@ -8,13 +8,14 @@ import asyncio
 import ctypes.util
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from core0.linux import netlink
 from core0.linux.netlink import Netlink
 from core0.mesh.manager import Meshes
+from core0.mesh.model import Span
 from core0.node.openssl import new_x25519
 from core0.wire.mesh import MeshPeer, MeshSpec
 from core0.wire.networks import EgressRule, NetworkSpec
@@ -43,6 +44,10 @@ class NoKernel:
     def port_owner(self, port: int) -> str:
         """None."""
         return ""
+
+    def spans(self) -> Mapping[str, Span]:
+        """None: nobody is to be asked for names here."""
+        return {}
 
 
 @pytest.fixture(scope="module")
