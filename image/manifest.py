@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -140,14 +140,46 @@ _Kind = TypeVar("_Kind", NodeManifest, ContainerManifest)
 def load(path: Path) -> Manifest:
     """Read a manifest; ManifestError names the key that is unknown, missing or of the wrong type."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return msgspec.convert(tomllib.loads(text), NodeManifest | ContainerManifest)
+        return msgspec.convert(_read(path), NodeManifest | ContainerManifest)
+    except msgspec.ValidationError as error:
+        raise ManifestError(f"cannot use manifest {path}: {error}; see docs/image.md for the keys") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A manifest's tables; one that `extends` another of its folder has that one's, changed by its own."""
+    own = _toml(path)
+    other = own.pop("extends", None)
+    if other is None:
+        return own
+    if not isinstance(other, str) or Path(other).name != other:
+        raise ManifestError(f"cannot use manifest {path}: extends must name another manifest of its folder")
+    base = _toml(path.with_name(other))
+    if "extends" in base:
+        raise ManifestError(f"cannot use manifest {path}: {other}, which it extends, extends one itself")
+    return _merged(base, own)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError(f"cannot read manifest {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"cannot read manifest {path}: not TOML: {error}") from error
-    except msgspec.ValidationError as error:
-        raise ManifestError(f"cannot use manifest {path}: {error}; see docs/image.md for the keys") from error
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Tables of both are one, lists of both one behind the other; of all else it is the own that counts."""
+    merged = dict(base)
+    for key, value in own.items():
+        there = base.get(key)
+        if isinstance(value, dict) and isinstance(there, dict):
+            merged[key] = _merged(there, value)
+        elif isinstance(value, list) and isinstance(there, list):
+            merged[key] = [*there, *value]
+        else:
+            merged[key] = value
+    return merged
 
 
 def load_kind(path: Path, kind: type[_Kind]) -> _Kind:

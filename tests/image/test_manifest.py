@@ -42,6 +42,33 @@ def test_a_manifest_that_cannot_be_used_is_refused(tmp_path: Path, old: str, new
         manifest.load(path)
 
 
+def test_a_manifest_extends_another_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "virt.toml").write_text(VIRT.read_text())
+    path = tmp_path / "metal.toml"
+    path.write_text('extends = "virt.toml"\nname = "metal"\n[kernel]\nmodules = ["igb"]\n')
+    virt, metal = (manifest.load_kind(tmp_path / f"{name}.toml", NodeManifest) for name in ("virt", "metal"))
+    changed = msgspec.structs.replace(virt.kernel, modules=(*virt.kernel.modules, "igb"))
+    assert metal == msgspec.structs.replace(virt, name="metal", kernel=changed)
+
+
+@pytest.mark.parametrize(
+    ("extends", "message"),
+    [
+        pytest.param("13", "extends must name another manifest of its folder", id="type"),
+        pytest.param(
+            '"../virt.toml"', "extends must name another manifest of its folder", id="another folder"
+        ),
+        pytest.param('"none.toml"', r"cannot read manifest .*none\.toml: No such file", id="none"),
+        pytest.param('"metal.toml"', "metal.toml, which it extends, extends one itself", id="itself"),
+    ],
+)
+def test_what_a_manifest_cannot_extend_is_named(tmp_path: Path, extends: str, message: str) -> None:
+    path = tmp_path / "metal.toml"
+    path.write_text(f"extends = {extends}\n")
+    with pytest.raises(ManifestError, match=message):
+        manifest.load(path)
+
+
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"cannot read manifest .*none\.toml: No such file"):
         manifest.load(tmp_path / "none.toml")
@@ -57,7 +84,7 @@ def test_the_kernel_package_follows_the_architecture() -> None:
     assert "linux-image-cloud-arm64" in manifest.wanted_packages(virt, "arm64")
 
 
-@pytest.mark.parametrize("name", ["virt", "demo"])
+@pytest.mark.parametrize("name", ["virt", "metal", "demo"])
 def test_the_lock_in_the_repository_answers_its_manifest(name: str) -> None:
     path = ROOT / f"initramfs/{name}.toml"
     target = lock.path_of(path, "amd64")
@@ -65,7 +92,7 @@ def test_the_lock_in_the_repository_answers_its_manifest(name: str) -> None:
     lock.check_request(lock.load(target), asked, target)
 
 
-@pytest.mark.parametrize("name", ["virt", "demo"])
+@pytest.mark.parametrize("name", ["virt", "metal", "demo"])
 def test_no_lock_and_no_manifest_names_a_host(name: str) -> None:
     for path in (ROOT / f"initramfs/{name}.toml", ROOT / f"initramfs/{name}.amd64.lock.json"):
         assert "://" not in path.read_text()
