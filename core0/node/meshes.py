@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from core0.linux.tools import all_modules, mount_tools
+from core0.linux.tools import load_modules
 from core0.linux.unprivileged import ask_unprivileged
 from core0.mesh.model import Span
 from core0.mesh.resolve import Ask, Found, believe
@@ -33,8 +33,7 @@ class AroundMeshes:
 
     def load(self) -> None:
         """Have the kernel know WireGuard: its driver is in the storage part. Raises OSError."""
-        mount_tools()
-        all_modules().load("wireguard")
+        load_modules(("wireguard",))
 
     def port_owner(self, port: int) -> str:
         """Which container has a UDP port published; empty if none has."""
