@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from ci.qemu.accel import Acceleration
 from ci.qemu.disk_files import make_blank
@@ -66,15 +65,16 @@ async def measure_disks(contexts: Path, image: Path, runs: int, *, counted: bool
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
         acceleration = await machines.measured_by(image, counted=counted)
         async with _machine(contexts, image, Path(scratch), acceleration) as (machine, container):
-            await _ask(machine, "prepare", *_BARE_DISKS)
-            verbs = await _ask(machine, "volumes", max(runs, _VERBS))
+            await machines.ask_guest(machine, _LONG, "prepare", *_BARE_DISKS)
+            verbs = await machines.ask_guest(machine, _LONG, "volumes", max(runs, _VERBS))
             for run, (name, job) in product(range(runs), _JOBS.items()):
                 places = {
-                    "bare": partial(_ask, machine, "fio", *_FIO, *job),
+                    "bare": partial(machines.ask_guest, machine, _LONG, "fio", *_FIO, *job),
                     "inside": partial(_run_inside, container, (*_FIO, *job)),
                 }
                 for place in sorted(places, reverse=run % 2 == 1):
-                    await _ask(machine, "settle")  # what the other one left is not to be written meanwhile
+                    # what the other one left is not to be written meanwhile
+                    await machines.ask_guest(machine, _LONG, "settle")
                     speeds[name][place].append(await places[place]())
     return [*_of_verbs(verbs), *(_of_job(name, **samples) for name, samples in speeds.items())]
 
@@ -107,17 +107,6 @@ def _segment(epoch: int) -> bytes:
 
 def _disk(scratch: Path, name: str) -> Disk:
     return Disk(name, make_blank(scratch / f"{name}.raw", 4 * _GIB))
-
-
-async def _ask(machine: Machine, *words: object) -> Any:
-    """Type a line at the bare machine; returns its answer."""
-    seen = len(machine.console.lines)
-    await machine.type(json.dumps(words) + "\n")
-    line = await machine.wait_for_line("^bench: |^Traceback", _LONG, start=seen)
-    if line.startswith("Traceback"):
-        said = "\n".join(machine.console.lines[seen:])
-        raise Failure(f"cannot measure: {words[0]} failed in the machine: {said}")
-    return json.loads(line.removeprefix("bench: "))
 
 
 @asynccontextmanager

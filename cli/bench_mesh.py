@@ -4,16 +4,13 @@ By hand it goes between two hosts, and between guests that the hosts route, with
 booted machine (`bench_mesh_guest.py`): the kernel is the image's, and one processor does the cryptography for all.
 """
 
-import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
 from cli import machines
 from cli.measure import Measure, ratios
-from cli.outcome import Failure
 from image import contents, initramfs
 from image.tree import file
 
@@ -34,12 +31,15 @@ async def measure_mesh(image: Path, runs: int, *, counted: bool) -> list[Measure
         spec = MachineSpec("mesh", _boot(image, Path(scratch)))
         async with Machine(spec, acceleration, Path(scratch) / "node") as machine:
             await machine.wait_for_phase("storage", _SECONDS)
-            await _ask(machine, "prepare")
+            await machines.ask_guest(machine, _LONG, "prepare")
             for pair in samples:
-                await _ask(machine, "throughput", pair, _SIZE // 4)  # the handshake is not measured
+                # the handshake is not measured
+                await machines.ask_guest(machine, _LONG, "throughput", pair, _SIZE // 4)
             for run in range(runs):
                 for pair in sorted(samples, reverse=run % 2 == 1):
-                    samples[pair].append(await _ask(machine, "throughput", pair, _SIZE) / 1e6)
+                    samples[pair].append(
+                        await machines.ask_guest(machine, _LONG, "throughput", pair, _SIZE) / 1e6
+                    )
     mesh = Measure("container to container by a mesh", "MB/s", tuple(samples["mesh"]))
     bare = Measure("host to host by bare WireGuard", "MB/s", tuple(samples["bare"]))
     routed = Measure("guest to guest behind them, no filter", "MB/s", tuple(samples["routed"]))
@@ -56,14 +56,3 @@ def _boot(image: Path, scratch: Path) -> DirectBoot:
     whole = scratch / "initramfs"
     whole.write_bytes(segment + own.initramfs.read_bytes())
     return DirectBoot(own.kernel, whole, own.arguments)
-
-
-async def _ask(machine: Machine, *words: object) -> Any:
-    """Type a line at the guest's program; returns its answer."""
-    seen = len(machine.console.lines)
-    await machine.type(json.dumps(words) + "\n")
-    line = await machine.wait_for_line("^bench: |^Traceback", _LONG, start=seen)
-    if line.startswith("Traceback"):
-        said = "\n".join(machine.console.lines[seen:])
-        raise Failure(f"cannot measure: {words[0]} failed in the machine: {said}")
-    return json.loads(line.removeprefix("bench: "))

@@ -1,8 +1,10 @@
 """Machines that `zn` keeps running: their folders, their specifications, their start and end."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ci.qemu import detached, process, trial
 from ci.qemu.accel import ICOUNT, Acceleration
@@ -155,3 +157,14 @@ async def api_of(machine: Machine) -> tuple[str, str]:
 def console_log(folder: Path) -> Path:
     """The file with everything that a machine has printed."""
     return folder / CONSOLE_LOG
+
+
+async def ask_guest(machine: Machine, deadline: float, *words: object) -> Any:
+    """Type a line at the program that a benchmark put into a machine; returns its answer. Raises Failure."""
+    seen = len(machine.console.lines)
+    await machine.type(json.dumps(words) + "\n")
+    line = await machine.wait_for_line("^bench: |^Traceback", deadline, start=seen)
+    if line.startswith("Traceback"):
+        said = "\n".join(machine.console.lines[seen:])
+        raise Failure(f"cannot measure: {words[0]} failed in the machine: {said}")
+    return json.loads(line.removeprefix("bench: "))
