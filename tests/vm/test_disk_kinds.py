@@ -95,7 +95,8 @@ async def context_of(machine: Machine) -> Context:
 
 IT_IS_BLANK = "it is blank; 'zn disk claim {}' gives it to the node"
 IT_HOLDS = "it is not touched: it holds {}; 'zn disk claim {} --wipe' destroys that and gives it to the node"
-# By serial number: id, bus, media (of virtual disks it is measured), sector sizes, state and sentence.
+# By serial number: id, bus, media (of virtual disks it is measured), sector sizes, state and sentence. The
+# kernel finds the disks of a controller side by side, so which of them is sda is told by the node.
 SAID = {
     "blank": ("virtio-blank", "virtio", "", 512, 512, "unclaimed", IT_IS_BLANK.format("virtio-blank")),
     "tiny": (
@@ -109,11 +110,11 @@ SAID = {
     ),
     "photos": (
         *(f"naa.{WWN:x}", "ata", "hdd", 512, 4096, "unclaimed"),
-        IT_HOLDS.format("an ext4 signature labelled 'Y' on sda", f"naa.{WWN:x}"),
+        IT_HOLDS.format("an ext4 signature labelled 'Y' on {device}", f"naa.{WWN:x}"),
     ),
     "parts": (
         *("ata-parts", "ata", "ssd", 512, 512, "unclaimed"),
-        IT_HOLDS.format("a GPT partition table with an ext4 signature labelled 'P' on sdb1", "ata-parts"),
+        IT_HOLDS.format("a GPT partition table with an ext4 signature labelled 'P' on {device}1", "ata-parts"),
     ),
     "plain": ("ata-plain", "ata", "hdd", 512, 512, "unclaimed", IT_IS_BLANK.format("ata-plain")),
     "torn": (
@@ -130,7 +131,8 @@ async def test_each_disk_says_what_it_is_and_is_left_as_it_is(shelf: Shelf) -> N
     disks = {one.serial: one for one in await shelf.client.disks()}
     for serial, (name, bus, media, logical, physical, state, why) in SAID.items():
         disk = disks[serial]
-        assert (disk.id, disk.bus, disk.state, disk.why) == (name, bus, state, why)
+        said = why.format(device=disk.device)
+        assert (disk.id, disk.bus, disk.state, disk.why) == (name, bus, state, said)
         assert (disk.logical_sector, disk.physical_sector) == (logical, physical)
         assert disk.media == media or (bus == "virtio" and disk.media in ("hdd", "ssd"))
     assert shelf.changed() == set()
