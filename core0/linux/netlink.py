@@ -361,6 +361,16 @@ class Netlink:
         request = Request(_GETLINK, _DUMP, _IFINFO.pack(0, 0, 0, 0, 0), "cannot list links")
         return [_parse_link(body) for kind, body in self.dump(request) if kind == _NEWLINK]
 
+    def link(self, index: int) -> Link | None:
+        """One link by its number; None if there is none."""
+        doing = f"cannot look at link {index}"
+        try:
+            return _parse_link(self.get(Request(_GETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0), doing)))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return None
+
     def addresses(self) -> list[Address]:
         """Every address of this network namespace."""
         request = Request(_GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0), "cannot list addresses")

@@ -231,12 +231,13 @@ class Networks:
         """
         async with self._changing:
             old = self._networks.get(name)
+            around = self._around()
             if old and old.spec == spec:
-                return self._shown(name, self._around())
+                return self._shown(name, around)
             if new and old:
                 raise taken("network", name)
             check_spec(spec)
-            kept = self._made(name, spec, old)
+            kept = self._made(name, spec, old, around)
             if spec.mesh:
                 await self.meshes().adopt(name, spec.mesh)
             await self._keep.put(_SECTION + name, msgspec.json.encode(kept))
@@ -246,7 +247,7 @@ class Networks:
             self._tell_zones()
             await self._follow_mesh(name, old, kept)
             self._report("network", name, f"{'Changed' if old else 'Created'}: {kept.ipv4} and {kept.ipv6}")
-            return self._shown(name, self._around())
+            return self._shown(name, around)
 
     def _check_mesh(self, name: str, kept: Kept, spec: MeshSpec) -> None:
         users = self._users(name).items()
@@ -275,10 +276,9 @@ class Networks:
             if kept.spec.mesh
         }
 
-    def _made(self, name: str, spec: NetworkSpec, old: Kept | None) -> Kept:
+    def _made(self, name: str, spec: NetworkSpec, old: Kept | None, around: Around) -> Kept:
         """A network with its subnets, none of which anything else has."""
         others = {other: one for other, one in self._networks.items() if other != name}
-        around = self._around()
         used = [subnet for one in others.values() for subnet in one.reach]
         used += [parse_interface(text)[0] for texts in around.values() for text in texts]
         given = spec
@@ -514,17 +514,20 @@ class Networks:
             self._filter.set_lan([text for texts in self._around().values() for text in texts])
 
     def _around(self) -> Around:
-        """The addresses of the node's own links."""
-        own = {
-            link.index: link.name
-            for link in self._rtnetlink.links()
-            if not link.is_loopback and not link.name.startswith((CONTAINER_LINK_PREFIX, MESH_LINK_PREFIX))
-        }
-        found: dict[str, tuple[str, ...]] = dict.fromkeys(own.values(), ())
+        """The addresses of the node's own links.
+
+        They are looked for by addresses, which links of containers have none of: there may be a thousand of those.
+        """
+        by_link: dict[int, tuple[str, ...]] = {}
         for address in self._rtnetlink.addresses():
-            if address.index in own and not address.interface.startswith(_LINK_LOCAL):
-                found[own[address.index]] += (address.interface,)
-        return found
+            if address.index != _LOOPBACK and not address.interface.startswith(_LINK_LOCAL):
+                by_link[address.index] = (*by_link.get(address.index, ()), address.interface)
+        links = {index: self._rtnetlink.link(index) for index in by_link}
+        return {
+            link.name: by_link[index]
+            for index, link in links.items()
+            if link and not link.name.startswith((CONTAINER_LINK_PREFIX, MESH_LINK_PREFIX))
+        }
 
 
 def _no_meshes() -> Meshes:

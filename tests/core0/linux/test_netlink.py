@@ -115,6 +115,7 @@ with netlink.Netlink() as rt:
     ])
     seen = {link.name: link for link in rt.links()}
     assert seen['a0'].master == bridge and seen['br0'].kind == 'bridge' and seen['br0'].alias == 'zeronode'
+    assert [rt.link(card), rt.link(bridge), rt.link(1 << 20)] == [seen['a0'], seen['br0'], None]
     made = {route.destination: route for route in rt.routes() if route.index == bridge}
     assert made == {
         '10.9.0.0/16': netlink.Route(bridge, '10.9.0.0/16', '10.1.0.1', 3),
