@@ -8,12 +8,12 @@ import msgspec
 from core0.linux.tools import load_modules
 from core0.linux.unprivileged import ask_unprivileged
 from core0.mesh.model import Span
-from core0.mesh.resolve import Ask, Found, believe
+from core0.mesh.resolve import Found, believe
 
 if TYPE_CHECKING:
     from core0.node.verbs import NodeState
 
-# An emulated machine takes some seconds to start a process; then each name server has two tries of 2 s.
+# An emulated machine takes some seconds to start a process; then each of three name servers has two tries of 2 s.
 _DEADLINE = 60.0
 
 
@@ -41,9 +41,10 @@ class AroundMeshes:
 
     async def resolve(self, host: str) -> Found:
         """Ask the node's name servers, by a process without privilege. Raises OSError."""
-        ask = Ask(host, self._state.links.nameservers)
+        if not self._state.links.nameservers:
+            return Found(error="the node knows no name server; name one in the config, or let DHCP do so")
         try:
-            said, code = await ask_unprivileged("resolve", msgspec.json.encode(ask), _DEADLINE)
+            said, code = await ask_unprivileged("resolve", host.encode(), _DEADLINE)
         except TimeoutError:
             raise OSError(f"no answer within {_DEADLINE:.0f} s") from None
         try:

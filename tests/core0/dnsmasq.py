@@ -24,18 +24,19 @@ def make_cable(address: str) -> None:
 
 
 @contextmanager
-def serving(folder: str, *options: str, link: str = "srv") -> Iterator[None]:
+def serving(folder: str, *options: str, link: str = "srv", names: int = 0) -> Iterator[None]:
     """Serve on a link as long as this lasts.
 
     Args:
         folder: for its leases.
         options: of dnsmasq, beside what keeps it to this link and out of this machine's configuration.
         link: where to serve.
+        names: the port where names are answered; 0 for none.
     """
     alone = (
         "--keep-in-foreground",
         "--conf-file=/dev/null",
-        "--port=0",
+        f"--port={names}",
         "--user=root",
         "--pid-file=",
         "--no-ping",
