@@ -92,6 +92,9 @@ class _Around:
     def enforce(self) -> None:
         self._networks.guard()
 
+    def watch(self, link: str) -> None:
+        self._networks.watch_mesh(link)
+
     def load(self) -> None:
         return
 
@@ -108,9 +111,17 @@ def prepare(spaces: dict[str, int]) -> str:
     modules = tools.all_modules()
     for name in ("veth", "wireguard"):
         modules.load(name)
-    for pair in ("left right", "bare1 bare2", "host1 host2", "container1 container2", "guest1 guest2"):
+    pairs = (
+        "left right",
+        "bare1 bare2",
+        "host1 host2",
+        "container1 container2",
+        "guest1 guest2",
+        "end1 end2",
+    )
+    for pair in (*pairs, "beside1"):
         spaces |= {name: _new_namespace() for name in pair.split()}
-    for one, two in (("left", "right"), ("bare1", "bare2"), ("host1", "host2")):
+    for one, two in (("left", "right"), ("bare1", "bare2"), ("host1", "host2"), ("end1", "end2")):
         _wire(spaces, one, two)
     asyncio.run(_span(spaces))
     _by_hand(spaces, "bare")
@@ -167,9 +178,15 @@ async def _span(spaces: Mapping[str, int]) -> None:
             await asyncio.sleep(0)
             await meshes.follow()
             running.cancel()
-            addresses = networks.attach(1, "bench", "span", 2, spaces[f"container{number}"])
-        with _inside(spaces[f"container{number}"]):
-            configure_link(Go("bench", *addresses, "", ""))
+        _attach(networks, 1, space, spaces[f"container{number}"])
+    _attach(found[0][0], 2, spaces["left"], spaces["beside1"])
+
+
+def _attach(networks: Networks, number: int, node: int, container: int) -> None:
+    with _inside(node):
+        addresses = networks.attach(number, f"bench{number}", "span", number + 1, container)
+    with _inside(container):
+        configure_link(Go("bench", *addresses, "", ""))
 
 
 def _key_of(meshes: Meshes) -> str:
@@ -238,6 +255,8 @@ def throughput(spaces: Mapping[str, int], pair: str, size: int) -> float:
         "mesh": ("container1", "container2", "10.60.2.2"),
         "bare": ("bare1", "bare2", _BARE.format(2)),
         "routed": ("guest1", "guest2", _GUEST.format(2)),
+        "beside": ("container1", "beside1", "10.60.1.3"),
+        "pair": ("end1", "end2", "192.0.2.2"),
     }[pair]
     with _inside(spaces[receiver]):
         server = socket.create_server((address, _PORT))

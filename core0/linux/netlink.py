@@ -133,12 +133,16 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One message ready to be sent, and what it is for (it starts the error message)."""
+    """One message ready to be sent, and what it is for (it starts the error message).
+
+    The kernel says of each what came of it, but for those that are not to be answered: of them only what failed.
+    """
 
     kind: int
     flags: int
     body: bytes
     doing: str
+    is_answered: bool = True
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -347,12 +351,14 @@ class Netlink:
             return
         self._socket.send(b"".join(self._encode(number, request) for number, request in sent.items()))
         failed = []
-        left = set(sent)
+        left = {number for number, request in sent.items() if request.is_answered}
         while left:
             for number, kind, body in self._receive():
-                if kind == _ERROR and number in left:
+                if kind == _ERROR and number in sent:
                     left.discard(number)
                     failed += _failure(body, sent[number])
+                    if failed and not sent[number].is_answered:
+                        raise failed[0]
         if failed:
             raise failed[0]
 

@@ -19,7 +19,7 @@ from core0.mesh import checks
 from core0.mesh.apply import apply
 from core0.mesh.endpoint import is_address, parse_endpoint
 from core0.mesh.explain import show, tell
-from core0.mesh.model import Action, DeleteLink, Kept, Key, SeenLink, Span, WantedLink
+from core0.mesh.model import Action, CreateLink, DeleteLink, Kept, Key, SeenLink, Span, WantedLink
 from core0.mesh.observe import look_again, observe
 from core0.mesh.plan import plan
 from core0.mesh.resolve import Found
@@ -68,6 +68,9 @@ class Around(Protocol):
 
     def enforce(self) -> None:
         """Have a packet filter in force that knows them: without one, all that arrives would be forwarded."""
+
+    def watch(self, link: str) -> None:
+        """Have the packet filter see what comes by a link that was made a moment ago. Raises OSError."""
 
     def load(self) -> None:
         """Have the kernel know WireGuard; may take long."""
@@ -360,6 +363,8 @@ class Meshes:
             return
         secret = next((kept.key.secret for kept in self._kept.values() if kept.link == action.link), None)
         apply(action, self._rtnetlink, self._wireguard, secret)
+        if isinstance(action, CreateLink):
+            self._around.watch(action.link)
 
     def _note(self, failures: dict[str, str]) -> None:
         for link, said in failures.items():

@@ -28,7 +28,6 @@ from core0.networks.model import (
     Attachment,
     Kept,
     Policy,
-    hardware_of,
     link_of,
     policy_of,
     zone_of,
@@ -175,6 +174,8 @@ class Networks:
     def close(self) -> None:
         """Close the sockets to the kernel."""
         self._rtnetlink.close()
+        if self._filter:
+            self._filter.close()
         if self._changes:
             asyncio.get_running_loop().remove_reader(self._changes.fileno())
             self._changes.close()
@@ -368,11 +369,11 @@ class Networks:
         kept = self._networks.get(network)
         if kept is None:
             raise FileNotFoundError(errno.ENOENT, f"cannot link it: {self.trouble(network)}")
-        attachment = _attachment(number, kept, host)
+        attachment = _attachment(number, network, kept, host)
         rules = self._need_filter()
-        requests = _link_requests(number, attachment, kept.link_mtu, namespace)
+        requests = _link_requests(attachment, namespace)
         try:
-            self._rtnetlink.apply([*requests, *_limit_requests(number, kept.link_mtu, limits)])
+            self._rtnetlink.apply([*requests, *_limit_requests(attachment, limits)])
             rules.attach(attachment)
         except OSError:
             self.detach(number)
@@ -394,7 +395,7 @@ class Networks:
         ports: Sequence[PublishedPort],
     ) -> None:
         """Go on with a container that an earlier daemon linked; see `enforce`."""
-        self._resumed[number] = (Attachment(link_of(number), hardware_of(number), *addresses), tuple(ports))
+        self._resumed[number] = (Attachment(number, network, *addresses, mtu=0), tuple(ports))
         self._name(number, Host(network, name, *addresses))
 
     def enforce(self) -> None:
@@ -437,6 +438,10 @@ class Networks:
         """Have the packet filter in force, whether there are containers or not. Raises OSError."""
         self._need_filter()
 
+    def watch_mesh(self, link: str) -> None:
+        """Have the packet filter see what comes by the link of a mesh, made a moment ago. Raises OSError."""
+        self._need_filter().watch_mesh(link)
+
     def port_owner(self, port: int) -> str:
         """Which mesh listens on a UDP port of the node; empty if none does."""
         return self.meshes().owner_of(port) if self.spans() else ""
@@ -470,15 +475,27 @@ class Networks:
         if not self._filter:
             tools.load_modules(("veth", *packet_filter.MODULES))
             self._filter = packet_filter.Filter(self._policy(*one) for one in self._networks.items())
-            for attachment, ports in self._resumed.values():
-                self._filter.attach(attachment)
-                self._filter.publish(attachment.link, ports)
+            self._resume_all(self._filter)
             self._rtnetlink.apply(self._own_addresses())
             self._watch()
             self._look_around()
             self._tell_zones()
             self._names.begin()
         return self._filter
+
+    def _resume_all(self, rules: packet_filter.Filter) -> None:
+        """Let the filter know what an earlier daemon linked, as far as it is still there."""
+        mtus = {link.name: link.mtu for link in self._rtnetlink.links()}
+        for attachment, ports in self._resumed.values():
+            there = msgspec.structs.replace(attachment, mtu=mtus.get(attachment.link, 0))
+            try:
+                rules.attach(there)
+            except OSError:  # the link has ended since
+                rules.attach(attachment)
+            rules.publish(attachment.link, ports)
+        for link in mtus:
+            if link.startswith(MESH_LINK_PREFIX):
+                rules.watch_mesh(link)
 
     def _own_addresses(self) -> Sequence[netlink.Request]:
         """Where the node's errors to containers come from: it may have no other address of a family."""
@@ -544,21 +561,21 @@ def _delete_link(number: int) -> None:
                 raise
 
 
-def _attachment(number: int, kept: Kept, host: int) -> Attachment:
+def _attachment(number: int, network: str, kept: Kept, host: int) -> Attachment:
     ipv4, ipv6 = kept.subnets
-    return Attachment(link_of(number), hardware_of(number), ipv4.address(host), ipv6.address(host))
+    return Attachment(number, network, ipv4.address(host), ipv6.address(host), kept.link_mtu)
 
 
-def _link_requests(number: int, attachment: Attachment, mtu: int, namespace: int) -> list[netlink.Request]:
+def _link_requests(attachment: Attachment, namespace: int) -> list[netlink.Request]:
     """All of a link in one batch.
 
     Both ends know each other's hardware address, so neither has to ask, and the node's end needs no address: the same
     one on a thousand links would make the kernel look through all of them for each new one.
     """
-    index = CONTAINER_LINKS + number
+    index = attachment.index
     end = End(attachment.link, GATEWAY_HARDWARE, index)
     return [
-        netlink.add_veth(end, End("eth0", attachment.hardware), namespace, mtu=mtu),
+        netlink.add_veth(end, End("eth0", attachment.hardware), namespace, mtu=attachment.mtu),
         netlink.forbid_link_local(index),
         netlink.add_route(f"{attachment.ipv4}/32", index),
         netlink.add_route(f"{attachment.ipv6}/128", index),
@@ -567,7 +584,7 @@ def _link_requests(number: int, attachment: Attachment, mtu: int, namespace: int
     ]
 
 
-def _limit_requests(number: int, mtu: int, limits: Limits) -> list[netlink.Request]:
+def _limit_requests(attachment: Attachment, limits: Limits) -> list[netlink.Request]:
     """The queue of the node's end, for containers that have a limit."""
     if not (limits.receive_bps or limits.send_bps):
         return []
@@ -577,7 +594,7 @@ def _limit_requests(number: int, mtu: int, limits: Limits) -> list[netlink.Reque
     tools.load_modules((netlink_traffic.MODULE,))
     if not limits.receive_bps:
         return []
-    return netlink_traffic.limit_rate(CONTAINER_LINKS + number, limits.receive_bps, mtu)
+    return netlink_traffic.limit_rate(attachment.index, limits.receive_bps, attachment.mtu)
 
 
 def _seen_inside(counted: "Counters", refused: int) -> Traffic:

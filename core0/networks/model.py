@@ -4,7 +4,7 @@ import msgspec
 
 from core0.wire.mesh import MeshSpec
 from core0.wire.names import Zone
-from core0.wire.network import CONTAINER_LINK_PREFIX
+from core0.wire.network import CONTAINER_LINK_PREFIX, CONTAINER_LINKS, MESH_LINK_PREFIX, MESH_LINKS
 from core0.wire.networks import Egress, EgressRule, NetworkSpec
 from core0.wire.subnets import Subnet, parse_part, parse_subnet
 
@@ -43,11 +43,26 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MeshPolicy(msgspec.Struct, frozen=True):
-    """A mesh as the packet filter knows it: its link, "" if there is none, and the whole of each family."""
+    """A mesh as the packet filter knows it.
+
+    Attributes:
+        link: its link's name, "" if there is none.
+        mtu: of that link, bytes.
+        ipv4: the whole of the family, if it spans nodes.
+        ipv6: of the other one.
+        parts: the subnets of the peers.
+    """
 
     link: str
+    mtu: int
     ipv4: str | None
     ipv6: str | None
+    parts: tuple[str, ...]
+
+    @property
+    def index(self) -> int:
+        """Its link's number in the kernel."""
+        return MESH_LINKS + int(self.link.removeprefix(MESH_LINK_PREFIX))
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -62,26 +77,48 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Attachment(msgspec.Struct, frozen=True):
-    """A container's end of its link: the only addresses that may come from there.
+    """A container's link, and the only addresses that may come from there.
 
     Attributes:
-        link: the link's name on the node.
-        hardware: its hardware address in the container.
+        number: the container's.
+        network: its network.
         ipv4: its address.
         ipv6: the other one.
+        mtu: of the link, bytes; 0 if the link is gone.
     """
 
-    link: str
-    hardware: str
+    number: int
+    network: str
     ipv4: str
     ipv6: str
+    mtu: int
+
+    @property
+    def link(self) -> str:
+        """The link's name on the node."""
+        return link_of(self.number)
+
+    @property
+    def index(self) -> int:
+        """The number of the link's end on the node."""
+        return CONTAINER_LINKS + self.number
+
+    @property
+    def hardware(self) -> str:
+        """The hardware address of the container's end: locally administered, from its number."""
+        return f"02:5a:4e:01:{self.number >> 8:02x}:{self.number & 255:02x}"
 
 
 def policy_of(name: str, kept: Kept, mesh_link: str = "") -> Policy:
     """What the packet filter does with a network, and with the link of its mesh."""
     spec = kept.spec
-    mesh = MeshPolicy(mesh_link, spec.mesh.ipv4, spec.mesh.ipv6) if spec.mesh else None
+    mesh = _mesh_policy(spec.mesh, mesh_link) if spec.mesh else None
     return Policy(name, kept.ipv4, kept.ipv6, spec.egress, spec.egress_allow, mesh)
+
+
+def _mesh_policy(spec: MeshSpec, link: str) -> MeshPolicy:
+    parts = (text for peer in spec.peers.values() for text in (peer.ipv4, peer.ipv6) if text)
+    return MeshPolicy(link, spec.mtu, spec.ipv4, spec.ipv6, tuple(map(str, map(parse_part, parts))))
 
 
 def zone_of(name: str, kept: Kept, others: tuple[str, ...]) -> Zone:
@@ -94,8 +131,3 @@ def zone_of(name: str, kept: Kept, others: tuple[str, ...]) -> Zone:
 def link_of(number: int) -> str:
     """The name of a container's link."""
     return f"{CONTAINER_LINK_PREFIX}{number}"
-
-
-def hardware_of(number: int) -> str:
-    """The hardware address of a container's end of its link: locally administered, from its number."""
-    return f"02:5a:4e:01:{number >> 8:02x}:{number & 255:02x}"

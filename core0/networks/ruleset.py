@@ -8,11 +8,13 @@ The way of a packet (docs/networks.md has the picture): `origin` drops what a co
 `published` turns ports of the node into those of containers; `forward` lets pass what answers, what stays within a
 network, what was published, and what the network's own chain accepts; `input` lets nothing of containers in but
 questions for names. What comes by the link of a mesh is for the containers of its network, or for other nodes of the
-same mesh.
+same mesh. Most of what stays within a network takes a shorter way, before all of this (shortcut.py).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from core0.linux.nfnetlink import Element, address, hardware, link_name
+from core0.networks import shortcut
 from core0.networks.model import Attachment, MeshPolicy, Policy
 from core0.wire.names import PORT
 from core0.wire.network import CONTAINER_LINK_PREFIX, GATEWAY, MESH_LINK_PREFIX
@@ -109,7 +111,7 @@ _CHAINS = f"""
     }}
     chain input {{
         type filter hook input priority filter; policy accept
-        iifname != {{ {_ANY_LINK}, {_ANY_MESH} }} accept
+        iifname != {_ANY_LINK} iifname != {_ANY_MESH} accept
         {_TO_NAMES} update @askers {{ ip saddr limit rate over {_QUESTIONS} }} drop
         ct state established,related accept
         {_TO_NAMES} accept
@@ -118,12 +120,12 @@ _CHAINS = f"""
     }}
 """
 
-# A table that an earlier node daemon of this boot left goes in the same transaction.
+# Tables that an earlier node daemon of this boot left go in the same transaction.
 RULESET = f"""
 table inet zeronode
 delete table inet zeronode
 table inet zeronode {{{_SETS.format(n=4)}{_SETS.format(n=6)}{_MESHES}{_CHAINS}}}
-"""
+{shortcut.RULESET}"""
 
 _PROTOCOLS = {
     None: "",
@@ -237,14 +239,14 @@ def elements_of_network(network: Policy) -> Elements:
     return found
 
 
-def elements_of_container(attachment: Attachment) -> Elements:
+def elements_of_container(attachment: Attachment) -> list[Element]:
     """What a container puts into the sets."""
-    start = f'"{attachment.link}" . {attachment.hardware}'
-    return {
-        "origins4": [f"{start} . {attachment.ipv4}"],
-        "origins6": [f"{start} . {attachment.ipv6}"],
-        "refused": [f'"{attachment.link}"'],
-    }
+    link, pairs = link_name(attachment.link), hardware(attachment.hardware)
+    return [
+        Element("inet", "zeronode", "origins4", link + pairs + address(attachment.ipv4)),
+        Element("inet", "zeronode", "origins6", link + pairs + address(attachment.ipv6)),
+        Element("inet", "zeronode", "refused", link),
+    ]
 
 
 def elements_of_ports(attachment: Attachment, ports: Iterable[PublishedPort]) -> Elements:
@@ -299,5 +301,6 @@ def _commands(verb: str, several: Iterable[Elements]) -> str:
     for one in several:
         for name, values in one.items():
             if text := ", ".join(values):
-                lines.append(f"{verb} element inet zeronode {name} {{ {text} }}\n")
+                family = shortcut.FAMILY if name in shortcut.SETS else "inet"
+                lines.append(f"{verb} element {family} zeronode {name} {{ {text} }}\n")
     return "".join(lines)

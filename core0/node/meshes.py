@@ -31,6 +31,10 @@ class AroundMeshes:
         """Have the packet filter in force. Raises OSError."""
         self._state.networks.guard()
 
+    def watch(self, link: str) -> None:
+        """Have the packet filter see what comes by a link that was made a moment ago. Raises OSError."""
+        self._state.networks.watch_mesh(link)
+
     def load(self) -> None:
         """Have the kernel know WireGuard: its driver is in the storage part. Raises OSError."""
         load_modules(("wireguard",))

@@ -114,7 +114,9 @@ SAID = {
     ),
     "parts": (
         *("ata-parts", "ata", "ssd", 512, 512, "unclaimed"),
-        IT_HOLDS.format("a GPT partition table with an ext4 signature labelled 'P' on {device}1", "ata-parts"),
+        IT_HOLDS.format(
+            "a GPT partition table with an ext4 signature labelled 'P' on {device}1", "ata-parts"
+        ),
     ),
     "plain": ("ata-plain", "ata", "hdd", 512, 512, "unclaimed", IT_IS_BLANK.format("ata-plain")),
     "torn": (

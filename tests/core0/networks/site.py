@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import select
 import socket
 import struct
@@ -17,14 +18,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from core0.init.phases import SYSCTLS
-from core0.linux import namespaces, netlink
+from core0.linux import namespaces, netlink, netlink_links
 from core0.linux.netlink import End, Netlink
 from core0.names.manager import Names
 from core0.networks.manager import Networks
 from core0.template.link import configure_link
 from core0.template.messages import Go
 from core0.wire.names import DOMAIN
-from core0.wire.network import GATEWAY
+from core0.wire.network import GATEWAY, GATEWAY6
 from core0.wire.networks import NetworkSpec
 from core0.wire.types import PublishedPort
 from tests.core0.networks.kept import KeptInMemory
@@ -38,6 +39,12 @@ ECHO_PORT = 7000
 # No packet between namespaces of one machine takes this long; what was dropped takes all of it.
 _PATIENCE = 0.2
 _ROOT = Path(__file__).parents[3]
+
+
+def kernel_rules() -> str:
+    """The packet filter in force, but for the links that it looks at: Linux 6.16 keeps the names of gone ones."""
+    listed = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    return re.sub(r"devices = \{.*?\}", "devices", listed)
 
 
 def unasked_names() -> Names:
@@ -56,6 +63,7 @@ class Site:
         self._spaces: dict[str, int] = {}
         self._servers: list[socket.socket] = []
         self._linked: dict[int, tuple[tuple[str, str], Sequence[PublishedPort]]] = {}
+        self._of_links: dict[str, tuple[int, list[netlink.Request]]] = {}
         self.hosts: dict[str, dict[str, int]] = {}
         self.keep = KeptInMemory()
         self.nameservers: tuple[str, ...] = (LAN[0],)
@@ -162,11 +170,12 @@ class Site:
             rt.apply([netlink.add_route(destination, index, gateway) for destination, gateway in ways])
 
     def link(
-        self, link: str, name: str, reached: Sequence[str], addresses: dict[str, tuple[str, str]]
+        self, index: int, link: str, name: str, reached: Sequence[str], addresses: dict[str, tuple[str, str]]
     ) -> None:
         """A host behind another link of the node: with these addresses, and every way leads back to the node.
 
         Args:
+            index: the link's number on the node.
             link: what the node calls it.
             name: the host.
             reached: what the node reaches by it.
@@ -174,16 +183,17 @@ class Site:
         """
         self._make(name)
         with self.inside("node"), Netlink() as rt:
-            end, peer = End(link, "02:5a:4e:02:00:01"), End("node0", "02:5a:4e:02:00:02")
+            end, peer = End(link, "02:5a:4e:02:00:01", index), End("node0", "02:5a:4e:02:00:02")
             rt.apply([netlink.add_veth(end, peer, self._spaces[name])])
-            index = next(one.index for one in rt.links() if one.name == link)
             ways = [netlink.add_route(way, index) for way in reached]
             known = [
                 netlink.add_neighbour(index, one, peer.hardware)
-                for both in addresses.values()
+                # all by the gateways: a link of WireGuard's asks for nobody's hardware address
+                for both in (*addresses.values(), (GATEWAY, GATEWAY6))
                 for one in both
             ]
-            rt.apply([netlink.forbid_link_local(index), *ways, *known])
+            self._of_links[link] = (index, [netlink.forbid_link_local(index), *ways, *known])
+            rt.apply(self._of_links[link][1])
         with self.inside(name), Netlink() as rt:
             index = next(one.index for one in rt.links() if one.name == "node0")
             own = [
@@ -191,13 +201,23 @@ class Site:
                 for both in addresses.values()
                 for one in both
             ]
-            gateways = ("169.254.1.1", "fe80::1")
+            gateways = (GATEWAY, GATEWAY6)
             known = [netlink.add_neighbour(index, gateway, end.hardware) for gateway in gateways]
-            rt.apply([netlink.set_up(index), *own, *known, netlink.add_route("169.254.1.1/32", index)])
+            rt.apply([netlink.set_up(index), *own, *known, netlink.add_route(f"{GATEWAY}/32", index)])
             self._route("node0", ("0.0.0.0/0", "::/0"), gateways)
         for alias, both in addresses.items():
             self._spaces[alias] = os.dup(self._spaces[name])
             self.addresses[alias] = both
+
+    @contextlib.contextmanager
+    def without_link(self, link: str) -> Iterator[None]:
+        """A link that was made by `link` is down meanwhile."""
+        index, requests = self._of_links[link]
+        with self.inside("node"), Netlink() as rt:
+            rt.apply([netlink_links.set_down(index)])
+        yield
+        with self.inside("node"), Netlink() as rt:
+            rt.apply([netlink.set_up(index), *requests])
 
     def route_back(self, subnets: tuple[str, str], host: str = "internet") -> None:
         """Have a host send a routed network's packets to the node."""
@@ -241,6 +261,16 @@ class Site:
         os.close(self._spaces.pop("guest"))
 
     # traffic
+
+    @contextlib.contextmanager
+    def without_forwarding(self) -> Iterator[None]:
+        """The node's IP stack forwards no packet meanwhile."""
+        for value in ("0", "1"):
+            with self.inside("node"):
+                for family in ("ipv4", "ipv6"):
+                    Path(f"/proc/sys/net/{family}/conf/all/forwarding").write_text(value)
+            if value == "0":
+                yield
 
     def serve(self, name: str, port: int = ECHO_PORT) -> None:
         """Answer on TCP and UDP, on both families."""

@@ -16,7 +16,7 @@ from core0.wire.networks import NetworkSpec
 from core0.wire.subnets import parse_interface
 from core0.wire.types import PublishedPort
 from tests.core0.networks.kept import KeptInMemory
-from tests.core0.networks.site import unasked_names
+from tests.core0.networks.site import kernel_rules, unasked_names
 
 pytestmark = [
     pytest.mark.root,
@@ -31,7 +31,6 @@ COMMANDS = (
     "ip route show table all",
     "ip -6 route show table all",
     "ip neighbour",
-    "nft list ruleset",
 )
 
 
@@ -59,9 +58,8 @@ def container() -> int:
 
 def seen() -> tuple[str, ...]:
     """All that the kernel has of the node's networks."""
-    return tuple(
-        subprocess.run(one.split(), capture_output=True, text=True, check=True).stdout for one in COMMANDS
-    )
+    shown = [subprocess.run(one.split(), capture_output=True, text=True, check=True) for one in COMMANDS]
+    return (*(one.stdout for one in shown), kernel_rules())
 
 
 def held(networks: Networks, keep: KeptInMemory) -> dict[str, int]:

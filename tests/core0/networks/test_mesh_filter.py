@@ -18,6 +18,7 @@ from core0.mesh.manager import Meshes
 from core0.mesh.model import Span
 from core0.node.openssl import new_x25519
 from core0.wire.mesh import MeshPeer, MeshSpec
+from core0.wire.network import MESH_LINKS
 from core0.wire.networks import EgressRule, NetworkSpec
 from core0.wire.types import PublishedPort
 from tests.core0.networks.site import ECHO_PORT, LAN, NODE, Site
@@ -71,8 +72,10 @@ def site(loop: asyncio.AbstractEventLoop) -> Iterator[Site]:
         await site.put("span", NetworkSpec(*OWN, mesh=mesh, egress_allow=everything))
         site.add_container("m", "span", (PublishedPort(8000, ECHO_PORT),))
         site.add_container("d", "default", (PublishedPort(8001, ECHO_PORT),))
-        site.link("zm1", "mesh", WHOLE, {"far": FAR, "laptop": LAPTOP, "stranger": STRANGER})
+        site.link(MESH_LINKS + 1, "zm1", "mesh", WHOLE, {"far": FAR, "laptop": LAPTOP, "stranger": STRANGER})
         site.route_back(WHOLE, "lan")
+        with site.inside("node"):
+            site.networks.watch_mesh("zm1")
         for name in ("m", "d", "node", "lan", "far"):
             site.serve(name)
 
@@ -130,6 +133,14 @@ def test_tcp_goes_both_ways(site: Site, family: int) -> None:
     assert site.reaches("far", site.addresses["m"][family], "tcp")
     assert site.reaches("m", site.addresses["far"][family], "tcp")
     assert site.reaches("m", site.addresses["far"][family], "icmp")
+
+
+@FAMILIES
+def test_what_comes_and_goes_needs_no_forwarding(site: Site, family: int) -> None:
+    with site.without_forwarding():
+        assert site.reaches("far", site.addresses["m"][family], "tcp")
+        assert site.reaches("m", site.addresses["far"][family], "tcp")
+        assert not gets_through(site, "far", "d", family)
 
 
 @FAMILIES
@@ -193,8 +204,11 @@ def test_what_is_for_other_nodes_never_leaves_unencrypted_while_the_link_is_away
     with site.inside("lan"), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
         wire.bind(("node0", 0))
         wire.settimeout(1)
-        assert not gets_through(site, "m", "far", family)
+        with site.without_link("zm1"):
+            assert not gets_through(site, "m", "far", family)
         assert not came_back(wire, b"hello")
+    for server in site.arrived():  # the pair of links kept it until it knew for whom
+        server.recv(64)
     with site.inside("node"), Netlink() as rt:
         from core0.linux.netlink_links import delete_route
 
@@ -210,4 +224,6 @@ def test_a_network_that_spans_nodes_no_more_leaves_no_rule_of_its_mesh(
     assert not gets_through(site, "far", "m", 0)
     assert not gets_through(site, "m", "far", 0)
     loop.run_until_complete(site.put("span", mesh))
+    with site.inside("node"):
+        site.networks.watch_mesh("zm1")
     assert gets_through(site, "far", "m", 0)
