@@ -28,7 +28,7 @@ from core0.disks.model import (
     SeenDisk,
 )
 from core0.disks.tools import ToolError, run_tool
-from core0.linux import fdisk
+from core0.linux import fdisk, tools
 from core0.linux.mounts import MS_REMOUNT
 from core0.linux.worker import Worker
 from core0.wire.storage import Encryption, KeySource, MountOptions, PoolSpec, Profile, public
@@ -168,7 +168,7 @@ async def finish_pool(
         if pool.encryption:
             for claim, device in data.items():
                 devices[claim] = await _encrypt(world, name, claim, device, pool.encryption, key)
-        await world.worker.call(blocks.load_modules, ("btrfs",), deadline=TABLE)
+        await world.worker.call(tools.load_modules, ("btrfs",), deadline=TABLE)
         arguments = [
             *("--quiet", "--force", "--label", f"{_LABEL}{name}", "--uuid", pool.uuid),
             *("--data", pool.profile),
@@ -194,7 +194,7 @@ async def _encrypt(
         *("--batch-mode", "--type", "luks2", "--label", f"{_LABEL}{name}", "--subsystem", "zeronode"),
         *key_derivation(encryption.key),
     )
-    await world.worker.call(blocks.load_modules, ("dm_crypt", "xts"), deadline=TABLE)
+    await world.worker.call(tools.load_modules, ("dm_crypt", "xts"), deadline=TABLE)
     await run_tool(
         "cryptsetup", "luksFormat", *options, "--key-file", "-", device, given=key, deadline=FORMAT
     )
@@ -219,7 +219,7 @@ async def unlock_disk(world: World, claim: str, device: str, key: bytes) -> None
     Raises:
         DiskError: if the key is not its key.
     """
-    await world.worker.call(blocks.load_modules, ("dm_crypt", "xts"), deadline=TABLE)
+    await world.worker.call(tools.load_modules, ("dm_crypt", "xts"), deadline=TABLE)
     arguments = ("open", "--type", "luks2", "--key-file", "-", "--allow-discards", device, f"zn-{claim}")
     try:
         await run_tool("cryptsetup", *arguments, given=key, deadline=FORMAT)
@@ -254,7 +254,7 @@ async def mount_pool(
     words = [*_words(options), *(["degraded"] if degraded else [])]
     words += [f"device={device}" for device in devices.values()]
     try:
-        await world.worker.call(blocks.load_modules, ("btrfs",), deadline=TABLE)
+        await world.worker.call(tools.load_modules, ("btrfs",), deadline=TABLE)
         source = next(iter(devices.values()))
         target = f"{world.pools}/{name}"
         await world.worker.call(blocks.mount, source, target, ",".join(words), 0, deadline=FORMAT)

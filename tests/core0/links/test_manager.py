@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from core0.links import dhcp, leases, manager
 from core0.links.leases import Leases
 from core0.links.manager import Links
-from core0.links.model import Action, AddAddress, Conversation, Lease, SeenLink
+from core0.links.model import Action, Conversation, Lease, SeenLink
+from core0.linux.link_actions import AddAddress
 from core0.linux.routers import Advertisements, NameServers
 from core0.wire.config import parse
 from core0.wire.control import RefusedError
