@@ -18,8 +18,6 @@ from core0.wire.clock import ClockConfig
 from core0.wire.control import Report
 from core0.wire.types import Check
 
-# Seconds between looks at whom DHCP names now.
-_LOOK = 5.0
 # Seconds before chronyd starts again, doubling.
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 # Seconds that chronyd has to write its drift and end.
@@ -45,6 +43,10 @@ class Clock:
         if config != self._config:
             self._config = config
             self._changed.set()
+
+    def look(self) -> None:
+        """See which NTP servers the node knows now."""
+        self._changed.set()
 
     def check(self) -> Check:
         """How it stands with the clock. A clock that nobody corrects is no failure: the node works with it."""
@@ -119,9 +121,7 @@ class Clock:
     async def _until_others(self, asked: tuple[str, ...]) -> None:
         """Return when other servers are to be asked, or none."""
         while self._config.enabled and self._servers() == asked:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK):
-                    await self._changed.wait()
+            await self._changed.wait()
             self._changed.clear()
 
 

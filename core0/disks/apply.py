@@ -28,10 +28,10 @@ from core0.disks.model import (
     SeenDisk,
 )
 from core0.disks.tools import ToolError, run_tool
-from core0.linux import fdisk
+from core0.linux import fdisk, tools
 from core0.linux.mounts import MS_REMOUNT
 from core0.linux.worker import Worker
-from core0.wire.storage import Encryption, MountOptions, PoolSpec, Profile, public
+from core0.wire.storage import Encryption, KeySource, MountOptions, PoolSpec, Profile, public
 
 # Seconds: for a look and other small things, for a table or a key, for a file system on many slow disks.
 LOOK, TABLE, FORMAT = 15.0, 60.0, 300.0
@@ -168,7 +168,7 @@ async def finish_pool(
         if pool.encryption:
             for claim, device in data.items():
                 devices[claim] = await _encrypt(world, name, claim, device, pool.encryption, key)
-        await world.worker.call(blocks.load_modules, ("btrfs",), deadline=TABLE)
+        await world.worker.call(tools.load_modules, ("btrfs",), deadline=TABLE)
         arguments = [
             *("--quiet", "--force", "--label", f"{_LABEL}{name}", "--uuid", pool.uuid),
             *("--data", pool.profile),
@@ -192,14 +192,25 @@ async def _encrypt(
         await close_disk(claim)
     options = (
         *("--batch-mode", "--type", "luks2", "--label", f"{_LABEL}{name}", "--subsystem", "zeronode"),
-        *("--pbkdf", "argon2id", "--pbkdf-memory", str(_KEY_KIB), "--iter-time", "1000"),
+        *key_derivation(encryption.key),
     )
-    await world.worker.call(blocks.load_modules, ("dm_crypt", "xts"), deadline=TABLE)
+    await world.worker.call(tools.load_modules, ("dm_crypt", "xts"), deadline=TABLE)
     await run_tool(
         "cryptsetup", "luksFormat", *options, "--key-file", "-", device, given=key, deadline=FORMAT
     )
     await unlock_disk(world, claim, device, key)
     return mapped(claim)
+
+
+def key_derivation(source: KeySource) -> tuple[str, ...]:
+    """How cryptsetup makes a disk's key slot of the pool's key.
+
+    What a person chose is made dear to guess. A key that the node made has 160 bits of chance, which nobody guesses,
+    and a boot would only wait for it; systemd-cryptenroll(1) does the same with the keys that it makes.
+    """
+    if source == "tpm2":
+        return "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"
+    return "--pbkdf", "argon2id", "--pbkdf-memory", str(_KEY_KIB), "--iter-time", "1000"
 
 
 async def unlock_disk(world: World, claim: str, device: str, key: bytes) -> None:
@@ -208,7 +219,7 @@ async def unlock_disk(world: World, claim: str, device: str, key: bytes) -> None
     Raises:
         DiskError: if the key is not its key.
     """
-    await world.worker.call(blocks.load_modules, ("dm_crypt", "xts"), deadline=TABLE)
+    await world.worker.call(tools.load_modules, ("dm_crypt", "xts"), deadline=TABLE)
     arguments = ("open", "--type", "luks2", "--key-file", "-", "--allow-discards", device, f"zn-{claim}")
     try:
         await run_tool("cryptsetup", *arguments, given=key, deadline=FORMAT)
@@ -243,7 +254,7 @@ async def mount_pool(
     words = [*_words(options), *(["degraded"] if degraded else [])]
     words += [f"device={device}" for device in devices.values()]
     try:
-        await world.worker.call(blocks.load_modules, ("btrfs",), deadline=TABLE)
+        await world.worker.call(tools.load_modules, ("btrfs",), deadline=TABLE)
         source = next(iter(devices.values()))
         target = f"{world.pools}/{name}"
         await world.worker.call(blocks.mount, source, target, ",".join(words), 0, deadline=FORMAT)

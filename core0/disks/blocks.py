@@ -6,23 +6,11 @@ import struct
 from contextlib import suppress
 
 from core0.linux import blkid, mounts
-from core0.linux.tools import all_modules
 
 _ZEROS = bytes(1 << 20)
 _PAGE = 4096
 _BLKDISCARD = 0x1277
 _FLAGS = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOATIME
-
-
-def load_modules(names: tuple[str, ...]) -> None:
-    """Load kernel modules.
-
-    Raises:
-        OSError: naming the one that the kernel refused.
-    """
-    modules = all_modules()
-    for name in names:
-        modules.load(name)
 
 
 def check_writable(device: str) -> None:

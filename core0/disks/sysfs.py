@@ -19,7 +19,15 @@ _UNIT = 512  # of sysfs's sizes, whatever the sectors are
 def observe(root: str = "/sys") -> tuple[Facts, ...]:
     """Every disk, in the order of the kernel's names."""
     names = sorted(os.listdir(f"{root}/block"), key=lambda name: (len(name), name))
-    return tuple(facts for name in names if (facts := _facts(root, name)))
+    return tuple(facts for name in names if (facts := _facts_if_there(root, name)))
+
+
+def _facts_if_there(root: str, name: str) -> Facts | None:
+    """What a disk is; None for what is none, or is pulled at this moment."""
+    try:
+        return _facts(root, name)
+    except FileNotFoundError:
+        return None
 
 
 def _facts(root: str, name: str) -> Facts | None:

@@ -3,31 +3,23 @@
 import contextlib
 import errno
 import os
-import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from core0.links.model import (
     Action,
-    AddAddress,
     AddRoute,
     Create,
-    DeleteAddress,
-    DeleteLink,
     DeleteRoute,
     SetBond,
     SetDown,
     SetIpv6,
     SetMaster,
     SetMtu,
-    SetUp,
     WantedLink,
 )
 from core0.linux import files, netlink
+from core0.linux.link_actions import AddAddress, DeleteAddress, DeleteLink, SetUp, number_of
 from core0.linux.netlink import Netlink, Request
-
-if TYPE_CHECKING:
-    from core0.linux.modules import Modules
 
 _DARK = "/proc/sys/net/{}/conf/{}/ignore_routes_with_linkdown"
 _IPV6 = "/proc/sys/net/ipv6/conf/{}/disable_ipv6"
@@ -49,18 +41,10 @@ def apply(action: Action, rtnetlink: Netlink) -> None:
         case _:
             pass
     try:
-        rtnetlink.apply(_requests(action, _number(action.link, action)))
+        rtnetlink.apply(_requests(action, number_of(action.link, action)))
     except OSError as error:
         if error.errno not in _GONE.get(type(action), ()):
             raise
-
-
-def _number(name: str, action: Action) -> int:
-    """The kernel's number of a link, which may have been made a moment ago."""
-    try:
-        return socket.if_nametoindex(name)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot {action}: link {name}: {os.strerror(error.errno or 0)}") from None
 
 
 def _requests(action: Action, index: int) -> list[Request]:
@@ -92,9 +76,9 @@ def _rare_requests(action: Action, index: int) -> list[Request]:
             return [links.set_down(index)]
         case SetMaster(_, master, is_bond):
             lower = [links.set_down(index)] if is_bond else []
-            return [*lower, links.set_master(index, _number(master, action) if master else 0)]
+            return [*lower, links.set_master(index, number_of(master, action) if master else 0)]
         case SetBond(_, bond):
-            primary = _number(bond.primary, action) if bond.primary else 0
+            primary = number_of(bond.primary, action) if bond.primary else 0
             return [links.set_bond(index, bond.miimon, primary if bond.mode == "active-backup" else None)]
         case SetMtu(_, mtu, is_card, original):
             note = f"{netlink.MARK} mtu={original}" if original is not None else ""
@@ -108,7 +92,7 @@ def _creation(wanted: WantedLink) -> Request:
     from core0.linux import netlink_links as links
 
     if wanted.kind == "vlan":
-        return links.add_vlan(wanted.name, _number(wanted.parent, Create(wanted.name, wanted)), wanted.vlan)
+        return links.add_vlan(wanted.name, number_of(wanted.parent, Create(wanted.name, wanted)), wanted.vlan)
     if wanted.bond:
         return links.add_bond(wanted.name, wanted.bond.mode, wanted.bond.miimon)
     return links.add_bridge(wanted.name)
@@ -133,7 +117,6 @@ def _write_ipv6(link: str, on: bool, action: Action) -> None:
         raise OSError(error.errno, f"cannot {action}: {os.strerror(error.errno or 0)}") from None
 
 
-_modules: "list[Modules]" = []
 _loaded: set[str] = set()
 
 
@@ -150,12 +133,8 @@ def load(kinds: Iterable[str]) -> None:
     Raises:
         OSError: the image has no driver for one, or the kernel does not take it.
     """
-    from core0.linux.tools import all_modules, mount_tools
+    if wanted := missing(kinds):
+        from core0.linux.tools import load_modules
 
-    if not _modules:
-        mount_tools()
-        _modules.append(all_modules())
-        _modules[0].parameters["bonding"] = "max_bonds=0"  # it makes a bond0 of its own else
-    for kind in missing(kinds):
-        _modules[0].load(_MODULES[kind])
-        _loaded.add(kind)
+        load_modules(tuple(_MODULES[kind] for kind in wanted))
+        _loaded.update(wanted)

@@ -42,7 +42,7 @@ class Autoconfiguration:
         report: where to tell what happened.
         rtnetlink: the socket to the kernel.
         failed: takes the defect by which a client ended.
-        changed: told when a server gave something new.
+        changed: told when name servers or time servers came or went.
     """
 
     def __init__(
@@ -80,6 +80,12 @@ class Autoconfiguration:
         advertised = [name for (_, name), until in self._advertised.items() if until > moment]
         told = [name for lease in self._leases.values() for name in lease.nameservers]
         return tuple(dict.fromkeys((*advertised, *told)))[:_MOST_NAMESERVERS]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the first of what routers advertise may not be used any more; None for nothing."""
+        moment = now()
+        return min((until - moment for until in self._advertised.values() if until > moment), default=None)
 
     @property
     def timeservers(self) -> tuple[str, ...]:
@@ -169,8 +175,9 @@ class Autoconfiguration:
         await asyncio.sleep(min(max(left / 2, _LEAST_RENEWAL), left))
 
     def _drop(self, index: int) -> None:
-        self._leases.pop(index, None)
         self._ends.pop(index, None)
+        if self._leases.pop(index, None):
+            self._changed()
 
     async def _ask(self, link: SeenLink, *, managed: bool) -> Lease6:
         with dhcp6.Client(link.name, bytes.fromhex(link.hardware.replace(":", ""))) as client:

@@ -58,6 +58,8 @@ class Links:
         self._failing: dict[str, str] = {}
         # The subnets that no link may be given, by whose they are. Who has any says so.
         self.taken: Callable[[], Mapping[str, Sequence[str]]] = dict
+        # Called when the node knows other name servers or time servers. Who asks them says so.
+        self.on_servers: Callable[[], None] = lambda: None
         self._rtnetlink = Netlink()
         self._changes = LinkChanges()
         self._wake = asyncio.Event()
@@ -66,7 +68,7 @@ class Links:
         self._told: frozenset[tuple[int, str]] = frozenset()
         self._routers: Autoconfiguration | None = None
         self._resolver_file = f"{os.path.dirname(kept)}/resolv.conf"
-        self._resolver: tuple[str, ...] | None = None
+        self._servers: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._defect: BaseException | None = None
 
     @property
@@ -182,7 +184,9 @@ class Links:
             heard.clear()
             self._routers.follow(self.seen())
             self._keep_resolver()
-            await heard.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._routers.seconds_left):
+                    await heard.wait()
 
     def _look(self) -> tuple[SeenLink, ...]:
         """Every link of the node; cards that came are called by their names first."""
@@ -203,11 +207,12 @@ class Links:
         return refused
 
     def _keep_resolver(self) -> None:
-        """Have the node's own programs ask whom the node knows now."""
-        known = self.nameservers
-        if known != self._resolver:
-            self._resolver = known
-            files.replace(self._resolver_file, _resolver(known).encode())
+        """Have everybody here ask the servers that the node knows now."""
+        known = self.nameservers, self.timeservers
+        if known != self._servers:
+            self._servers = known
+            files.replace(self._resolver_file, _resolver(known[0]).encode())
+            self.on_servers()
 
     def _bring_to_settings(self) -> dict[str, OSError]:
         """The same for the links alone: who changed the settings hears what the kernel says of it."""

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from core0.linux.link_actions import AddAddress, DeleteAddress, DeleteLink, SetUp
+
 
 class Lease(msgspec.Struct, frozen=True):
     """An IPv4 lease (RFC 2131): what the server gave, and for how many seconds.
@@ -162,15 +164,6 @@ class Create(msgspec.Struct, frozen=True):
         return f"create {self.wanted.kind} {self.link}{mode}"
 
 
-class DeleteLink(msgspec.Struct, frozen=True):
-    """Delete a link that the config had made."""
-
-    link: str
-
-    def __str__(self) -> str:
-        return f"delete link {self.link}"
-
-
 class SetMaster(msgspec.Struct, frozen=True):
     """Make a link a member of a bond or a bridge, or of none (""). A bond takes only a link that is down."""
 
@@ -215,15 +208,6 @@ class SetIpv6(msgspec.Struct, frozen=True):
         return f"set IPv6 of {self.link} {'on' if self.on else 'off'}"
 
 
-class SetUp(msgspec.Struct, frozen=True):
-    """Set a link up."""
-
-    link: str
-
-    def __str__(self) -> str:
-        return f"set {self.link} up"
-
-
 class SetDown(msgspec.Struct, frozen=True):
     """Set a link down."""
 
@@ -231,26 +215,6 @@ class SetDown(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"set {self.link} down"
-
-
-class AddAddress(msgspec.Struct, frozen=True):
-    """Give a link an address."""
-
-    link: str
-    address: str
-
-    def __str__(self) -> str:
-        return f"add {self.address} to {self.link}"
-
-
-class DeleteAddress(msgspec.Struct, frozen=True):
-    """Take an address that neither lease nor config has any more."""
-
-    link: str
-    address: str
-
-    def __str__(self) -> str:
-        return f"delete {self.address} from {self.link}"
 
 
 class AddRoute(msgspec.Struct, frozen=True):

@@ -12,11 +12,8 @@ from msgspec.structs import replace
 
 from core0.links.model import (
     Action,
-    AddAddress,
     AddRoute,
     Create,
-    DeleteAddress,
-    DeleteLink,
     DeleteRoute,
     SeenLink,
     SetBond,
@@ -24,9 +21,9 @@ from core0.links.model import (
     SetIpv6,
     SetMaster,
     SetMtu,
-    SetUp,
     WantedLink,
 )
+from core0.linux.link_actions import AddAddress, DeleteAddress, DeleteLink, SetUp
 
 # Below this the kernel takes IPv6 from a link, and above gives it anew (RFC 8200, section 5).
 _IPV6_MTU = 1280

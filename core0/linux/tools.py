@@ -8,7 +8,6 @@ import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Iterable
 
 from core0.linux import mounts
 from core0.linux.modules import ROOT, Modules
@@ -16,6 +15,8 @@ from core0.wire import paths
 
 _FOLDERS = ("usr/sbin", "usr/bin")
 _loaded: set[str] = set()
+# By a module's name what it is to be told: bonding makes a bond0 of its own else.
+_PARAMETERS = {"bonding": "max_bonds=0"}
 _ATTRIBUTES = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV
 
 
@@ -48,11 +49,14 @@ def all_modules() -> Modules:
     return Modules.of_running_kernel(ROOT, paths.STORAGE + ROOT)
 
 
-def load_modules(names: Iterable[str]) -> None:
+def load_modules(names: tuple[str, ...]) -> None:
     """Load modules of the image, the storage part's included, each after the ones it needs.
 
     What this process loaded already is not looked for again. A machine without that part, which is none of ours, has
     its modules in its root.
+
+    Raises:
+        OSError: naming the one that is not there, or that the kernel refused.
     """
     missing = [name for name in names if name not in _loaded]
     if not missing:
@@ -60,6 +64,7 @@ def load_modules(names: Iterable[str]) -> None:
     if os.path.exists(paths.STORAGE_FILE):
         mount_tools()
     modules = all_modules()
+    modules.parameters.update(_PARAMETERS)
     for name in missing:
         modules.load(name)
         _loaded.add(name)

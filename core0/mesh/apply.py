@@ -1,18 +1,15 @@
 """Carries out the plan's actions; the only module here that changes the kernel's links."""
 
 import errno
-import socket
 
 from core0.linux import netlink, netlink_links
+from core0.linux.link_actions import AddAddress, DeleteAddress, DeleteLink, SetUp, number_of
 from core0.linux.netlink import Netlink, Request
 from core0.linux.wireguard import PeerChange, WireGuard
 from core0.mesh.model import (
     Action,
-    AddAddress,
     AddRoute,
     CreateLink,
-    DeleteAddress,
-    DeleteLink,
     DeleteRoute,
     Greet,
     Secret,
@@ -20,7 +17,6 @@ from core0.mesh.model import (
     SetMtu,
     SetPeer,
     SetPort,
-    SetUp,
 )
 
 # Any at all: a peer that gets one for the first time is sent to at once.
@@ -49,23 +45,15 @@ def apply(action: Action, rtnetlink: Netlink, wireguard: WireGuard, secret: Secr
         case DeleteLink(name):
             rtnetlink.apply([netlink.delete_link(name)])
         case SetKey() | SetPort() | SetPeer() | Greet():
-            _set_up_wireguard(action, wireguard, _number(action), secret)
+            _set_up_wireguard(action, wireguard, number_of(action.link, action), secret)
         case DeleteAddress() | DeleteRoute():
             try:
-                rtnetlink.apply([_request(action, _number(action))])
+                rtnetlink.apply([_request(action, number_of(action.link, action))])
             except OSError as error:
                 if error.errno not in _GONE:
                     raise
         case _:
-            rtnetlink.apply([_request(action, _number(action))])
-
-
-def _number(action: Action) -> int:
-    """The kernel's number of a link."""
-    try:
-        return socket.if_nametoindex(action.link)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot {action}: {error.strerror}") from None
+            rtnetlink.apply([_request(action, number_of(action.link, action))])
 
 
 def _set_up_wireguard(

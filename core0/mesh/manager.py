@@ -13,13 +13,14 @@ from typing import Protocol
 
 import msgspec
 
+from core0.linux.link_actions import DeleteLink
 from core0.linux.netlink import Netlink
 from core0.linux.wireguard import Endpoint, WireGuard
 from core0.mesh import checks
 from core0.mesh.apply import apply
 from core0.mesh.endpoint import is_address, parse_endpoint
 from core0.mesh.explain import show, tell
-from core0.mesh.model import Action, CreateLink, DeleteLink, Kept, Key, SeenLink, Span, WantedLink
+from core0.mesh.model import Action, CreateLink, Kept, Key, SeenLink, Span, WantedLink
 from core0.mesh.observe import look_again, observe
 from core0.mesh.plan import plan
 from core0.mesh.resolve import Found

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from core0.linux.link_actions import AddAddress, DeleteAddress, DeleteLink, SetUp
 from core0.linux.wireguard import Device, Endpoint, PeerChange
 from core0.wire.mesh import MeshSpec
 from core0.wire.network import MESH_LINK_PREFIX, MESH_LINKS
@@ -129,15 +130,6 @@ class SeenLink(msgspec.Struct, frozen=True):
         return self.name.startswith(MESH_LINK_PREFIX) and self.alias.startswith(_MARK)
 
 
-class DeleteLink(msgspec.Struct, frozen=True):
-    """Delete a link of a mesh that is not wanted any more."""
-
-    link: str
-
-    def __str__(self) -> str:
-        return f"delete link {self.link}"
-
-
 class CreateLink(msgspec.Struct, frozen=True):
     """Make the link of a mesh, down."""
 
@@ -205,26 +197,6 @@ class Greet(msgspec.Struct, frozen=True):
         return f"shake hands with {self.peer} on {self.link}"
 
 
-class AddAddress(msgspec.Struct, frozen=True):
-    """Give it an address of the node's own within the mesh: the node's errors come from there."""
-
-    link: str
-    address: str
-
-    def __str__(self) -> str:
-        return f"add {self.address} to {self.link}"
-
-
-class DeleteAddress(msgspec.Struct, frozen=True):
-    """Take an address that the node has there no more."""
-
-    link: str
-    address: str
-
-    def __str__(self) -> str:
-        return f"delete {self.address} from {self.link}"
-
-
 class AddRoute(msgspec.Struct, frozen=True):
     """Reach a mesh by its link."""
 
@@ -243,15 +215,6 @@ class DeleteRoute(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"delete route to {self.to} out of {self.link}"
-
-
-class SetUp(msgspec.Struct, frozen=True):
-    """Set it up: it listens from then on."""
-
-    link: str
-
-    def __str__(self) -> str:
-        return f"set {self.link} up"
 
 
 Action = (

@@ -7,14 +7,12 @@ and its flows follow within the second that the manager needs to see it.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from core0.linux.link_actions import AddAddress, DeleteAddress, DeleteLink, SetUp
 from core0.linux.wireguard import Peer, PeerChange
 from core0.mesh.model import (
     Action,
-    AddAddress,
     AddRoute,
     CreateLink,
-    DeleteAddress,
-    DeleteLink,
     DeleteRoute,
     Greet,
     SeenLink,
@@ -22,7 +20,6 @@ from core0.mesh.model import (
     SetMtu,
     SetPeer,
     SetPort,
-    SetUp,
     WantedLink,
     WantedPeer,
 )

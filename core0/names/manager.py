@@ -13,8 +13,6 @@ from core0.wire.names import PORT, Host, Told, Zone
 from core0.wire.network import GATEWAY
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.1, 30.0, 60.0
-# Seconds between two looks at the node's name servers: leases, routers and config name them, and say not when.
-_LOOK = 5.0
 _BACKLOG = 64
 
 
@@ -65,6 +63,13 @@ class Names:
         if self._hosts.pop(ipv4, None):
             self._tell(Told(went=(ipv4,)))
 
+    def look(self) -> None:
+        """See which name servers the node knows now."""
+        now = self._nameservers()
+        if now != self._asked:
+            self._asked = now
+            self._tell(Told(nameservers=now))
+
     def _tell(self, told: Told) -> None:
         """What the process does not take yet waits in memory: it is small, and ends with the process."""
         if self._writer:
@@ -103,25 +108,10 @@ class Names:
         try:
             self._asked = self._nameservers()
             self._tell(Told(self._zones, self._asked, tuple(self._hosts.values())))
-            await self._wait_for_end(reader)
+            await _ended(reader)
         finally:
             self._writer.close()
             self._writer = None
-
-    async def _wait_for_end(self, reader: asyncio.StreamReader) -> None:
-        """Wait until the process ends; meanwhile tell it of other name servers."""
-        while True:
-            try:
-                async with asyncio.timeout(_LOOK):
-                    return await _ended(reader)
-            except TimeoutError:
-                self._look_at_nameservers()
-
-    def _look_at_nameservers(self) -> None:
-        now = self._nameservers()
-        if now != self._asked:
-            self._asked = now
-            self._tell(Told(nameservers=now))
 
     def close(self) -> None:
         """Close the sockets."""

@@ -71,6 +71,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
         _names,
         _meshes,
     )
+    links.on_servers = state.look_at_servers
     if os.listdir(paths.CONTAINERS):  # an earlier daemon left them
         _ = state.containers
     # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.

@@ -114,6 +114,13 @@ class NodeState(msgspec.Struct, dict=True):
         """Which container has a UDP port of the node published. Without a container manager none has."""
         return self.containers.port_owner(port) if "containers" in self.__dict__ else ""
 
+    def look_at_servers(self) -> None:
+        """The node knows other name servers or time servers: those who ask them shall know."""
+        if "names" in self.__dict__:
+            self.names.look()
+        if "clock" in self.__dict__:
+            self.clock.look()
+
     def users_of(self, volume: str) -> tuple[str, ...]:
         """The containers that have a volume in their spec. Without a container manager there are none."""
         return self.containers.users_of(volume) if "containers" in self.__dict__ else ()

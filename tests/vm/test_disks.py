@@ -1,15 +1,16 @@
 """Disks of a booted node: seen, claimed, pooled, found again, and left alone."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from msgspec.structs import replace
 
 from ci.pytest_machines import Machines
 from ci.qemu.machine import Machine
-from ci.qemu.spec import DirectBoot, MachineSpec
+from ci.qemu.spec import DirectBoot, Disk, MachineSpec
 from ci.qemu.tpm import software_tpm
 from core0.client.client import NodeClient, RefusedError
 from core0.wire.storage import Claim, Encryption, EraseRequest, Pool, PoolSpec, Replacement, Selector
@@ -18,64 +19,75 @@ from tests.disk_images import blank, with_ext4
 from tests.vm.shelf import disk_in, pool_in, settled
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
+Plug = Callable[..., Awaitable[None]]
 READY_SECONDS = 10.0
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def plug(machine: Machine) -> AsyncIterator[Plug]:
+    """Plugs disks into the shared machine; those that are still there at the end of the test are pulled."""
+    plugged = []
+
+    async def do(*disks: Disk) -> None:
+        for disk in disks:
+            await machine.plug_disk(disk)
+            plugged.append(disk.name)
+
+    yield do
+    for name in plugged:
+        await machine.pull(name, READY_SECONDS)
+
+
 async def test_a_node_makes_a_pool_of_its_disks_and_leaves_the_others_alone(
-    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+    plug: Plug, node: NodeClient, tmp_path: Path
 ) -> None:
     disks = (blank(tmp_path, "one"), blank(tmp_path, "two"), with_ext4(blank(tmp_path, "photos"), "Y"))
     before = disks[2].path.read_bytes()
-    machine = await machines.start(MachineSpec("pooled", direct_boot, disks=disks))
-    await machine.wait_for_phase("ready", READY_SECONDS)
-    async with await connect(machine) as client:
-        await settled(client, 3)
-        photos = await client.disk("photos")
-        assert (photos.id, photos.state) == ("virtio-photos", "unclaimed")
-        assert photos.why.startswith("it is not touched: it holds an ext4 signature labelled 'Y' on vd")
-        with pytest.raises(RefusedError, match="it holds an ext4"):
-            await client.claim_disk("photos", Claim())
-        pool = await client.put_pool("fast", PoolSpec(Selector(), "raid1", format_blank=True), wait=60)
-        assert (pool.state, [one.disk for one in pool.members]) == ("online", ["virtio-one", "virtio-two"])
+    await plug(*disks)
+    await settled(node, 3)
+    photos = await node.disk("photos")
+    assert (photos.id, photos.state) == ("virtio-photos", "unclaimed")
+    assert photos.why.startswith("it is not touched: it holds an ext4 signature labelled 'Y' on vd")
+    with pytest.raises(RefusedError, match="it holds an ext4"):
+        await node.claim_disk("photos", Claim())
+    pool = await node.put_pool("fast", PoolSpec(Selector(), "raid1", format_blank=True), wait=60)
+    assert (pool.state, [one.disk for one in pool.members]) == ("online", ["virtio-one", "virtio-two"])
     assert disks[2].path.read_bytes() == before
 
 
 async def test_disks_come_and_go_while_the_node_runs(
-    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+    machine: Machine, node: NodeClient, tmp_path: Path
 ) -> None:
-    machine = await machines.start(MachineSpec("plugged", direct_boot))
-    await machine.wait_for_phase("ready", READY_SECONDS)
-    async with await connect(machine) as client:
-        assert await client.disks() == ()
-        await machine.plug_disk(blank(tmp_path, "one"))
-        await settled(client, 1)
-        pool = await client.put_pool("fast", PoolSpec(Selector(), format_blank=True), wait=60)
-        assert pool.state == "online", pool.why
-        await machine.pull("one", READY_SECONDS)
-        await settled(client, 0)
-        lost = await pool_in(client, "fast", "offline")
-        assert lost.why == "disk virtio-one is missing, and single needs all its disks; plug what is missing"
+    assert await node.disks() == ()
+    await machine.plug_disk(blank(tmp_path, "one"))
+    await settled(node, 1)
+    pool = await node.put_pool("fast", PoolSpec(Selector(), format_blank=True), wait=60)
+    assert pool.state == "online", pool.why
+    await machine.pull("one", READY_SECONDS)
+    await settled(node, 0)
+    lost = await pool_in(node, "fast", "offline")
+    assert lost.why == "disk virtio-one is missing, and single needs all its disks; plug what is missing"
 
 
 async def test_an_encrypted_pool_waits_for_its_passphrase(
-    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+    machine: Machine, plug: Plug, node: NodeClient, tmp_path: Path
 ) -> None:
-    one = blank(tmp_path, "one")
+    one, begun = blank(tmp_path, "one"), len(machine.console.lines)
     spec = PoolSpec(Selector(serials=("one",)), format_blank=True, encryption=Encryption("operator"))
-    machine = await machines.start(MachineSpec("vault", direct_boot, disks=(one,)))
-    await machine.wait_for_phase("ready", READY_SECONDS)
-    async with await connect(machine) as client:
-        await client.put_pool("vault", spec)  # nobody has waited until its disk is found
-        await settled(client, 1)
-        pool = await client.pool("vault")
-        assert (pool.state, pool.why) == (
-            "waiting",
-            "its disks will be encrypted; 'zn pool unlock vault' takes the passphrase",
-        )
-        made = await client.unlock_pool("vault", "correct horse", wait=60)
-        assert made.state == "online", made.why
-        console = "\n".join(machine.console.lines)
-    assert "correct horse" not in console
+    await plug(one)
+    async with asyncio.timeout(READY_SECONDS):
+        while not await node.disks():  # it is known as soon as the kernel has it, and looked at after that
+            pass
+    await node.put_pool("vault", spec)
+    await settled(node, 1)
+    pool = await node.pool("vault")
+    assert (pool.state, pool.why) == (
+        "waiting",
+        "its disks will be encrypted; 'zn pool unlock vault' takes the passphrase",
+    )
+    made = await node.unlock_pool("vault", "correct horse", wait=60)
+    assert made.state == "online", made.why
+    assert "correct horse" not in "\n".join(machine.console.lines[begun:])
     assert b"correct horse" not in one.path.read_bytes()
     assert b"LUKS\xba\xbe" in one.path.read_bytes()
 
@@ -134,32 +146,30 @@ async def test_a_disk_is_erased_by_the_first_method_that_it_has(
 
 
 async def test_a_disk_that_takes_long_to_be_erased_is_not_taken_for_one_that_hangs(
-    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
+    machine: Machine, plug: Plug, node: NodeClient, tmp_path: Path
 ) -> None:
     """Both answer nothing from some moment on; who was asked last is told to hang, and the other one is not."""
     slow, other = with_ext4(blank(tmp_path, "slow"), "photos"), blank(tmp_path, "other")
-    machine = await machines.start(MachineSpec("patient", direct_boot, disks=(slow, other)))
-    await machine.wait_for_phase("ready", READY_SECONDS)
-    async with await connect(machine) as client:
-        shown = (await settled(client, 2))["slow"]
-        pool = await client.put_pool("fast", PoolSpec(Selector(("other",)), format_blank=True), wait=60)
-        assert pool.state == "online", pool.why
-        await client.put_volume("data", VolumeSpec(64 << 20, "fast"))
-        await machine.hang_disk("slow")
-        erasing = await client.erase_disk("slow", EraseRequest(shown.content))
-        await machine.hang_disk("other")
-        creating = asyncio.create_task(client.put_volume("more", VolumeSpec(64 << 20, "fast")))
-        await disk_in(client, "other", "hung")
-        shown = await client.disk("slow")
-        assert (shown.state, shown.why, shown.content) == ("probing", "it is being erased", "")
-        with pytest.raises(RefusedError, match="cannot claim virtio-slow: it has not been looked at yet"):
-            await client.claim_disk("slow", Claim())
-        for disk in (slow, other):
-            await machine.mend_disk(disk.name)
-        done = await client.operation(erasing.id, 60)
-        assert (done.state, done.detail) == ("done", "erased by discard; it reads as zeros")
-        assert (await disk_in(client, "slow", "unclaimed")).why.startswith("it is blank")
-        assert (await creating).state == "ready"
+    await plug(slow, other)
+    shown = (await settled(node, 2))["slow"]
+    pool = await node.put_pool("fast", PoolSpec(Selector(("other",)), format_blank=True), wait=60)
+    assert pool.state == "online", pool.why
+    await node.put_volume("data", VolumeSpec(64 << 20, "fast"))
+    await machine.hang_disk("slow")
+    erasing = await node.erase_disk("slow", EraseRequest(shown.content))
+    await machine.hang_disk("other")
+    creating = asyncio.create_task(node.put_volume("more", VolumeSpec(64 << 20, "fast")))
+    await disk_in(node, "other", "hung")
+    shown = await node.disk("slow")
+    assert (shown.state, shown.why, shown.content) == ("probing", "it is being erased", "")
+    with pytest.raises(RefusedError, match="cannot claim virtio-slow: it has not been looked at yet"):
+        await node.claim_disk("slow", Claim())
+    for disk in (slow, other):
+        await machine.mend_disk(disk.name)
+    done = await node.operation(erasing.id, 60)
+    assert (done.state, done.detail) == ("done", "erased by discard; it reads as zeros")
+    assert (await disk_in(node, "slow", "unclaimed")).why.startswith("it is blank")
+    assert (await creating).state == "ready"
 
 
 async def opened(client: NodeClient) -> Pool:

@@ -5,13 +5,14 @@ import re
 import socket
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from ci.pytest_machines import check_console, watch
 from ci.qemu.machine import Machine
 from ci.qemu.segment import Segment
 from ci.qemu.spec import mac_address
@@ -25,6 +26,7 @@ from tests.vm.layouts import BUSYBOX, file_entry, folder_entry, write_layout
 from tests.vm.outside import Outside
 
 Spec = Callable[..., ContainerSpec]
+Connect = Callable[[Machine], Awaitable[NodeClient]]
 HERE = Path(__file__).parent
 SECONDS, SCAN_SECONDS = 20.0, 90.0
 NODE, LAN, INTERNET = (
@@ -104,11 +106,14 @@ class Site:
         return done.stdout.data.splitlines()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def site(
-    machine: Machine, node: NodeClient, spec: Spec, perl: str, tmp_path: Path
+    booted: Machine, connect: Connect, spec: Spec, perl: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Site]:
-    async with Segment(tmp_path) as lan:
+    """One for all tests here: none of them changes it."""
+    machine = booted
+    await machine.restore("ready")
+    async with await connect(machine) as node, Segment(tmp_path_factory.mktemp("wire")) as lan:
         hardware = mac_address("node1", "lan0")
         await machine.plug_nic(lan.nic("lan0"))
         async with Outside(lan.nic("outside"), hardware, LAN, INTERNET) as outside:
@@ -128,6 +133,14 @@ async def site(
                 await outside.echo(LAN[family], NODE[family], machine.acceleration.seconds(SECONDS))
             yield Site(machine, node, outside, there)
         await machine.pull("lan0", SECONDS)
+
+
+@pytest.fixture(autouse=True)
+def watched(site: Site, request: pytest.FixtureRequest) -> Iterator[None]:
+    watch(request.node, site.machine)
+    begun = len(site.machine.console.lines)
+    yield
+    check_console(site.machine.console, "node1", begun)
 
 
 def policy(source: str, target: str, how: str, port: int) -> bool:

@@ -4,12 +4,9 @@ from msgspec.structs import replace
 
 from core0.links.model import (
     Action,
-    AddAddress,
     AddRoute,
     Bond,
     Create,
-    DeleteAddress,
-    DeleteLink,
     DeleteRoute,
     SeenLink,
     SetBond,
@@ -17,8 +14,8 @@ from core0.links.model import (
     SetIpv6,
     SetMaster,
     SetMtu,
-    SetUp,
 )
+from core0.linux.link_actions import AddAddress, DeleteAddress, DeleteLink, SetUp
 
 
 class Kernel:

@@ -147,6 +147,7 @@ async def main():
     await follow(lambda: auto.nameservers)
 with_router('2001:db8::,ra-only', main)
 assert auto.nameservers == ('2001:db8::53',) and auto._leases.get(index) is None and not told, told
+assert auto.seconds_left > 0
 """)
 
 
@@ -176,6 +177,6 @@ async def main():
     await follow(lambda: auto._leases.get(index) and auto.nameservers)
     run('ip', 'link', 'del', 'cli')
     await follow(lambda: not auto.nameservers)
-    assert auto._leases.get(index) is None
+    assert auto._leases.get(index) is None and auto.seconds_left is None
 with_router('2001:db8::50,2001:db8::50,64,300', main)
 """)

@@ -14,12 +14,9 @@ import asyncio, json, subprocess
 from msgspec.structs import replace
 from core0.links import manager, observe
 from core0.links.manager import Links
-from core0.links import apply as applying
-from core0.linux.modules import Modules
 from core0.wire.config import parse
 from core0.wire.control import RefusedError
 
-applying._modules.append(Modules())  # the drivers are this machine's
 def run(*words):
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 for card in ('c0', 'c1'):

@@ -11,9 +11,12 @@ from msgspec.structs import replace
 from core0.links import dhcp, leases, manager
 from core0.links.leases import Leases
 from core0.links.manager import Links
-from core0.links.model import Action, AddAddress, Conversation, Lease, SeenLink
+from core0.links.model import Action, Conversation, Lease, SeenLink
+from core0.linux.link_actions import AddAddress
+from core0.linux.routers import Advertisements, NameServers
 from core0.wire.config import parse
 from core0.wire.control import RefusedError
+from core0.wire.link_config import NetworkConfig
 from core0.wire.network import CONTAINER_LINKS
 
 LINK = SeenLink(7, "eth0", "52:54:00:00:00:07", True, True, frozenset())
@@ -420,3 +423,44 @@ async def test_containers_links_are_no_reason_to_look_again(
     monkeypatch.setattr(links._changes, "links", lambda: changed)
     links._hear()
     assert links._wake.is_set() == looks
+
+
+def configured(*nameservers: str) -> NetworkConfig:
+    named = ", ".join(f'"{one}"' for one in nameservers)
+    return parse(
+        f'[network.links.lan]\nselect = {{ mac = "{LINK.hardware}" }}\nnameservers = [{named}]\n'
+    ).network
+
+
+async def test_who_asks_name_servers_is_told_when_they_are_others(
+    links: Links, seen: list[SeenLink], tmp_path: Path
+) -> None:
+    known: list[tuple[str, ...]] = []
+    links.on_servers = lambda: known.append(links.nameservers)
+    for config in (configured("192.0.2.53"), configured("192.0.2.53"), configured()):
+        links.adopt(config)
+        links._reconcile()
+    assert known == [("192.0.2.53",), ()]
+    assert (tmp_path / "resolv.conf").read_text() == "options timeout:2\n"
+
+
+async def test_a_name_server_whose_router_says_nothing_more_is_asked_no_more(
+    links: Links, seen: list[SeenLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is heard when its time is over."""
+    known: list[tuple[str, ...]] = []
+    over = asyncio.Event()
+    said = [NameServers(LINK.index, ("2001:db8::53",), 0.05)]  # type: ignore[arg-type]  # seconds; a test has no time
+
+    def tell() -> None:
+        known.append(links.nameservers)
+        if known[-1:] == [()] and len(known) > 1:
+            over.set()
+
+    monkeypatch.setattr(Advertisements, "pending", lambda _: [said.pop()] if said else [])
+    links.on_servers = tell
+    following = asyncio.create_task(links.follow_routers())
+    async with asyncio.timeout(10):
+        await over.wait()
+    following.cancel()
+    assert known == [("2001:db8::53",), ()]

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
+from core0.linux.link_actions import AddAddress, DeleteAddress, DeleteLink, SetUp
 from core0.linux.wireguard import Device, Peer, PeerChange
 from core0.mesh.model import (
     Action,
-    AddAddress,
     AddRoute,
     CreateLink,
-    DeleteAddress,
-    DeleteLink,
     DeleteRoute,
     Greet,
     SeenLink,
@@ -19,7 +17,6 @@ from core0.mesh.model import (
     SetMtu,
     SetPeer,
     SetPort,
-    SetUp,
 )
 
 

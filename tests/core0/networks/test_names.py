@@ -169,7 +169,7 @@ def test_other_name_servers_of_the_node_are_asked_from_then_on(
     site: Resolving, loop: asyncio.AbstractEventLoop
 ) -> None:
     site.nameservers = ("192.168.7.77",)
-    site.names._look_at_nameservers()
+    site.names.look()
     with site.inside("lan"), Netlink() as rt:
         index = next(link.index for link in rt.links() if link.name == "node0")
         rt.apply([netlink.add_address(index, "192.168.7.77/24")])
