@@ -37,7 +37,8 @@ NEW_LINK = _NEWLINK
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_CARRIER = 1, 3, 4, 18, 28, 33
 _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_IFALIAS, _IFLA_PERM_ADDRESS = 5, 10, 12, 20, 54
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
-_VLAN_ID, _BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY, _SLAVE_PERM_ADDRESS = 1, 1, 3, 11, 4
+_VLAN_ID, _BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY, _BOND_AD_INFO = 1, 1, 3, 11, 23
+_AD_AGGREGATOR, _AD_PARTNER_MAC, _SLAVE_PERM_ADDRESS, _SLAVE_AGGREGATOR = 1, 5, 4, 6
 _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 52, 53
 _INET6_FLAGS = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
@@ -77,6 +78,9 @@ class Link(msgspec.Struct, frozen=True):
         vlan: of a VLAN its tag.
         bond: of a bond its mode, milliseconds between looks at carriers, and the number of its primary member.
         other_names: more names by which it is found.
+        lacp: of a bond that speaks LACP the number of the aggregator in use, and the hardware address of the partner
+            in it: of zeros if there is none.
+        aggregator: of a member of such a bond the number of the one that it is in, or 0.
     """
 
     index: int
@@ -93,6 +97,8 @@ class Link(msgspec.Struct, frozen=True):
     vlan: int = 0
     bond: tuple[int, int, int] | None = None
     other_names: tuple[str, ...] = ()
+    lacp: tuple[int, str] | None = None
+    aggregator: int = 0
 
     @property
     def is_up(self) -> bool:
@@ -507,6 +513,7 @@ def _parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
     found = attributes(body[_IFINFO.size :])
     info = attributes(found.get(_IFLA_LINKINFO, b""))
+    member = _parse_bond_member(info)
     return Link(
         index=index,
         name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
@@ -518,7 +525,8 @@ def _parse_link(body: bytes) -> Link:
         master=_word(found.get(_IFLA_MASTER)),
         parent=_word(found.get(_IFLA_LINK)),
         alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
-        permanent=_permanent(found, info),
+        permanent=(member.get(_SLAVE_PERM_ADDRESS) or found.get(_IFLA_PERM_ADDRESS, b"")).hex(":"),
+        aggregator=_word(member.get(_SLAVE_AGGREGATOR)),
         other_names=tuple(
             value.rstrip(b"\0").decode()
             for kind, value in each_attribute(found.get(_IFLA_PROP_LIST, b""))
@@ -539,13 +547,11 @@ def _word(data: bytes | None) -> int:
     return int.from_bytes(data or b"", sys.byteorder)
 
 
-def _permanent(found: dict[int, bytes], info: dict[int, bytes]) -> str:
-    """A link's own hardware address: a bond lends its members another, and remembers theirs."""
-    if info.get(_INFO_SLAVE_KIND, b"").rstrip(b"\0") == b"bond":
-        kept = attributes(info.get(_INFO_SLAVE_DATA, b"")).get(_SLAVE_PERM_ADDRESS)
-        if kept:
-            return kept.hex(":")
-    return found.get(_IFLA_PERM_ADDRESS, b"").hex(":")
+def _parse_bond_member(info: dict[int, bytes]) -> dict[int, bytes]:
+    """What a bond knows of a member: its own hardware address, too, as the bond lends it another."""
+    if info.get(_INFO_SLAVE_KIND, b"").rstrip(b"\0") != b"bond":
+        return {}
+    return attributes(info.get(_INFO_SLAVE_DATA, b""))
 
 
 def _parse_kind(info: dict[int, bytes]) -> dict[str, Any]:
@@ -555,7 +561,10 @@ def _parse_kind(info: dict[int, bytes]) -> dict[str, Any]:
         return {"vlan": _word(attributes(data).get(_VLAN_ID))}
     if kind == b"bond":
         bond = attributes(data)
-        return {"bond": tuple(_word(bond.get(field)) for field in (_BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY))}
+        way = tuple(_word(bond.get(field)) for field in (_BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY))
+        agreed = attributes(bond.get(_BOND_AD_INFO, b""))
+        partner = agreed.get(_AD_PARTNER_MAC, b"").hex(":")
+        return {"bond": way, "lacp": (_word(agreed.get(_AD_AGGREGATOR)), partner) if agreed else None}
     return {}
 
 
