@@ -8,18 +8,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from ci.pytest_machines import Machines
 from ci.qemu.machine import Machine
 from ci.qemu.segment import Quality, Segment
-from ci.qemu.spec import DirectBoot, MachineSpec, mac_address
+from ci.qemu.spec import DirectBoot, MachineSpec, UserNic, mac_address
 from core0.client.client import NodeClient
 from core0.wire.config import parse
 from core0.wire.links import Link
 from core0.wire.ports import API
+from core0.wire.types import ContainerSpec, PublishedPort
 from tests.vm import router
+from tests.vm.inside import running
 from tests.vm.router import Router
+from tests.vm.sabotage import order, sabotage
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not router.IS_POSSIBLE, reason=router.REASON)]
 
@@ -171,6 +175,57 @@ async def test_a_vlan_of_a_trunk_gets_its_lease_through_a_segment_of_small_packe
                 trunk.why == "it has no address: its config gives it none, and lets it ask for none by DHCP"
             )
         await node.put_config(parse(""))
+        await machine.pull("a0", READY_SECONDS)
+
+
+# A node as a switch between two segments, where each frame waits, a quarter overtakes, and a fifth is lost.
+BETWEEN = f"""
+[network.links.near]
+select = {{ mac = "{mac_address("between", "m1")}" }}
+[network.links.far]
+select = {{ mac = "{mac_address("between", "m2")}" }}
+[network.links.br0]
+bridge = {{ members = ["near", "far"] }}
+dhcp4 = false
+"""
+NETEM = ("20", "25", "30")
+
+
+async def test_a_node_behind_another_whose_kernel_loses_reorders_and_delays_gets_its_lease_and_serves(
+    machines: Machines,
+    machine: Machine,
+    node: NodeClient,
+    direct_boot: DirectBoot,
+    connect: Connect,
+    spec: Callable[..., ContainerSpec],
+    tmp_path: Path,
+) -> None:
+    async with (
+        Segment(tmp_path) as one,
+        Segment(tmp_path) as two,
+        Router(one.nic("router"), "10.9.0.1/24") as way,
+    ):
+        boot = sabotage(direct_boot, tmp_path, "sch_netem")
+        cards = (UserNic(), one.nic("m1"), two.nic("m2"))
+        between = await machines.start(MachineSpec("between", boot, nics=cards))
+        await running(node, "web", spec(ports=(PublishedPort(node=8080, container=80),)))
+        await between.wait_for_phase("ready", READY_SECONDS)
+        async with await connect(between) as client:
+            await client.put_config(parse(BETWEEN))
+            bridge = await link_when(client, between, "br0", lambda link: len(link.members) == 2)
+        for link in bridge.members:
+            assert await order(between, "netem", link, *NETEM) == "Success"
+        with serve(way, tmp_path, "10.9.0.50", "10.9.0.59"):
+            await machine.plug_nic(two.nic("a0"))
+            mac = mac_address("node1", "a0")
+            leased = ipv4_of(await link_when(node, machine, mac, lambda link: link.state == "up"))
+            assert leased.startswith("10.9.0.5")
+            assert await ask(machine, connect, way, leased)
+            page = await way.forward(leased.partition("/")[0], 8080)
+            async with aiohttp.ClientSession() as session, session.get(f"http://{page}/") as answer:
+                assert await answer.text() == "served from a container\n"
+        for link in bridge.members:
+            assert int(await order(between, "lost", link)), "else this was no bad way"
         await machine.pull("a0", READY_SECONDS)
 
 
