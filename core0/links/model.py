@@ -15,6 +15,7 @@ class Lease(msgspec.Struct, frozen=True):
         server: who gave it.
         seconds: how long it holds.
         timeservers: by preference (RFC 2132, section 8.3).
+        mtu: of the network (RFC 2132, section 5.1), whatever the server says; None if it does not.
     """
 
     address: str
@@ -23,6 +24,7 @@ class Lease(msgspec.Struct, frozen=True):
     server: str
     seconds: int
     timeservers: tuple[str, ...] = ()
+    mtu: int | None = None
 
 
 class Lease6(msgspec.Struct, frozen=True):
@@ -77,7 +79,8 @@ class SeenLink(msgspec.Struct, frozen=True):
         kind: what it was made as, as `vlan`; "" for hardware.
         ours: whether the config had it made.
         mtu: bytes.
-        original_mtu: of a card whose MTU the config changed, what it was before.
+        original_mtu: of a card whose MTU the config or a lease changed, what it was before.
+        largest_mtu: what its driver takes at most; 0 if nobody says.
         ipv6: whether it speaks IPv6; None if nobody knows.
         master: the bond or bridge that it is a member of, or "".
         parent: of a VLAN the link that it is on.
@@ -100,6 +103,7 @@ class SeenLink(msgspec.Struct, frozen=True):
     ours: bool = False
     mtu: int = 1500
     original_mtu: int | None = None
+    largest_mtu: int = 0
     ipv6: bool | None = True
     master: str = ""
     parent: str = ""

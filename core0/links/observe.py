@@ -73,6 +73,7 @@ def _seen(
         ours=marked and bool(link.kind),
         mtu=link.mtu,
         original_mtu=int(original) if marked and original.isdecimal() else None,
+        largest_mtu=link.largest_mtu,
         ipv6=ipv6,
         master=names.get(link.master, ""),
         parent=names.get(link.parent, "") if link.kind == "vlan" else "",

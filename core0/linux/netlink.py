@@ -39,7 +39,7 @@ _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_IFALIAS, _IFLA_PERM_ADDRESS = 5,
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
 _VLAN_ID, _BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY, _BOND_AD_INFO = 1, 1, 3, 11, 23
 _AD_AGGREGATOR, _AD_PARTNER_MAC, _SLAVE_PERM_ADDRESS, _SLAVE_AGGREGATOR = 1, 5, 4, 6
-_IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 52, 53
+_IFLA_MAX_MTU, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 51, 52, 53
 _INET6_FLAGS = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
@@ -81,6 +81,7 @@ class Link(msgspec.Struct, frozen=True):
         lacp: of a bond that speaks LACP the number of the aggregator in use, and the hardware address of the partner
             in it: of zeros if there is none.
         aggregator: of a member of such a bond the number of the one that it is in, or 0.
+        largest_mtu: what its driver takes, or 0.
     """
 
     index: int
@@ -99,6 +100,7 @@ class Link(msgspec.Struct, frozen=True):
     other_names: tuple[str, ...] = ()
     lacp: tuple[int, str] | None = None
     aggregator: int = 0
+    largest_mtu: int = 0
 
     @property
     def is_up(self) -> bool:
@@ -532,6 +534,7 @@ def _parse_link(body: bytes) -> Link:
             for kind, value in each_attribute(found.get(_IFLA_PROP_LIST, b""))
             if kind == _IFLA_ALT_IFNAME
         ),
+        largest_mtu=_word(found.get(_IFLA_MAX_MTU)),
         **_parse_kind(info),
     )
 

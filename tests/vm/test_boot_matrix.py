@@ -163,13 +163,15 @@ async def test_an_address_that_another_machine_has_is_declined_and_another_one_u
         Router(lan.nic("router"), "10.9.0.1/24") as way,
         Router(lan.nic("squatter"), "10.9.0.50/24"),
     ):
-        with serve(way, tmp_path, "10.9.0.50", "10.9.0.51", "--dhcp-sequential-ip"):
+        with serve(way, tmp_path, "10.9.0.50", "10.9.0.51", "--dhcp-sequential-ip", "--dhcp-option=26,68"):
             await machine.plug_nic(lan.nic("a0"))
             said = "No lease: the server gave 10.9.0.50/24, which machine .* has; take the address from one of them"
             await machine.wait_for_line(f"zn: network en.*: {said}", LEASE_SECONDS)
             mac = mac_address("node1", "a0")
             found = await link_when(node, machine, mac, lambda link: "10.9.0.51/24" in link.addresses)
-            assert ipv4_of(found) == "10.9.0.51/24"
+            assert (ipv4_of(found), found.mtu) == ("10.9.0.51/24", 1500)
+            hostile = f"{found.name}: The MTU of 68 that the DHCP server 10.9.0.1 gives is not used"
+            await machine.wait_for_line(hostile, LEASE_SECONDS)
             assert await ask(machine, connect, way, "10.9.0.51")
         await machine.pull("a0", READY_SECONDS)
 
@@ -203,7 +205,7 @@ async def test_a_vlan_of_a_trunk_gets_its_lease_through_a_segment_of_small_packe
             await node.put_config(parse(TRUNK))
             found = await link_when(node, machine, "v10", lambda link: link.state == "up")
             assert found.why == f"VLAN 10 of {found.parent}: it has {ipv4_of(found)} by DHCP from 10.10.0.1"
-            assert ipv4_of(found).startswith("10.10.0.5")
+            assert (ipv4_of(found)[:9], found.mtu) == ("10.10.0.5", 1400)
             (trunk,) = (
                 link for link in await ask(machine, connect, way, ipv4_of(found)) if link.name == found.parent
             )
