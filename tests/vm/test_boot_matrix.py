@@ -74,6 +74,11 @@ async def serving_links(machine: Machine, connect: Connect, way: Router, address
     return {link.mac: link for link in found}
 
 
+def is_bound(link: Link) -> bool:
+    """Whether its lease is in force, and told: the address comes a moment before."""
+    return link.state == "up" and link.dhcp is not None and link.dhcp.state == "bound"
+
+
 def last_card(machine: Machine) -> str:
     """Of the cards that have a driver the name of the one that comes last on the bus."""
     named = re.findall(r"zn: network enp0s(\d+): Is called by its place", "\n".join(machine.console.lines))
@@ -203,7 +208,7 @@ async def test_a_vlan_of_a_trunk_gets_its_lease_through_a_segment_of_small_packe
         ):
             await machine.plug_nic(lan.nic("a0"))
             await node.put_config(parse(TRUNK))
-            found = await link_when(node, machine, "v10", lambda link: link.state == "up")
+            found = await link_when(node, machine, "v10", is_bound)
             assert found.why == f"VLAN 10 of {found.parent}: it has {ipv4_of(found)} by DHCP from 10.10.0.1"
             assert (ipv4_of(found)[:9], found.mtu) == ("10.10.0.5", 1400)
             (trunk,) = (
