@@ -11,10 +11,12 @@ from core0.links.model import (
     Action,
     AddAddress,
     AddRoute,
+    AddRule,
     Create,
     DeleteAddress,
     DeleteLink,
     DeleteRoute,
+    DeleteRule,
     SetBond,
     SetDown,
     SetIpv6,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 _DARK = "/proc/sys/net/{}/conf/{}/ignore_routes_with_linkdown"
 _IPV6 = "/proc/sys/net/ipv6/conf/{}/disable_ipv6"
 # What the kernel took along with something else, an address with an earlier one of its network, is gone as wanted.
-_GONE = {DeleteAddress: (errno.EADDRNOTAVAIL,), DeleteRoute: (errno.ESRCH,)}
+_GONE = {DeleteAddress: (errno.EADDRNOTAVAIL,), DeleteRoute: (errno.ESRCH,), DeleteRule: (errno.ENOENT,)}
 _MODULES = {"vlan": "8021q", "bond": "bonding", "bridge": "bridge"}
 
 
@@ -49,10 +51,20 @@ def apply(action: Action, rtnetlink: Netlink) -> None:
         case _:
             pass
     try:
-        rtnetlink.apply(_requests(action, _number(action.link, action)))
+        if isinstance(action, AddRule | DeleteRule):
+            rtnetlink.apply([_rule_request(action)])
+        else:
+            rtnetlink.apply(_requests(action, _number(action.link, action)))
     except OSError as error:
         if error.errno not in _GONE.get(type(action), ()):
             raise
+
+
+def _rule_request(action: AddRule | DeleteRule) -> Request:
+    from core0.linux import netlink_links as links
+
+    version, source, table = action.rule.version, action.rule.source, action.rule.table
+    return links.rule_request(version, source, table, delete=isinstance(action, DeleteRule))
 
 
 def _number(name: str, action: Action) -> int:
@@ -72,7 +84,9 @@ def _requests(action: Action, index: int) -> list[Request]:
         case AddAddress(_, address):
             return [netlink.add_address(index, address, netlink.CONFIGURED if ":" in address else 0)]
         case AddRoute(_, route):
-            return [netlink.add_route(route.to, index, route.via or None, metric=route.metric)]
+            return [
+                netlink.add_route(route.to, index, route.via or None, metric=route.metric, table=route.table)
+            ]
         case SetIpv6():
             return []
         case _:
@@ -100,7 +114,9 @@ def _rare_requests(action: Action, index: int) -> list[Request]:
             note = f"{netlink.MARK} mtu={original}" if original is not None else ""
             return [netlink.set_mtu(index, mtu), *([links.set_alias(index, note)] if is_card else [])]
         case DeleteRoute(_, route):
-            return [links.delete_route(route.to, index, route.via or None, metric=route.metric)]
+            return [
+                links.delete_route(route.to, index, route.via or None, metric=route.metric, table=route.table)
+            ]
     raise TypeError(action)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core0.links.cards import fitting
-from core0.links.model import Bond, Lease, Route, SeenLink, WantedLink
+from core0.links.model import Bond, Lease, Route, Rule, SeenLink, WantedLink
+from core0.links.uplinks import divide
 
 if TYPE_CHECKING:
     from core0.wire.link_config import LinkConfig
@@ -32,6 +33,7 @@ class Wanted(msgspec.Struct, frozen=True):
         waiting: what the config names and cannot be yet, with the reason.
         names: by the kernel's names what the config calls its links.
         passed_over: what leases give and is not used, with the reason, by the kernel's names.
+        rules: by which tables the node's own packets are routed.
     """
 
     links: tuple[WantedLink, ...]
@@ -39,6 +41,7 @@ class Wanted(msgspec.Struct, frozen=True):
     waiting: Mapping[str, str]
     names: Mapping[str, str]
     passed_over: Mapping[str, str] = {}
+    rules: frozenset[Rule] = frozenset()
 
 
 def want(
@@ -67,7 +70,8 @@ def want(
             asking.add(names[name])
             made[name] = lessee.equip(made[name], found.mtus(name, made[name]))
     called = {kernel: name for name, kernel in names.items()}
-    return Wanted((*free, *made.values()), frozenset(asking), waiting, called, lessee.passed_over)
+    links, rules = divide((*free, *made.values()))
+    return Wanted(links, frozenset(asking), waiting, called, lessee.passed_over, rules)
 
 
 class _Lessee:

@@ -20,7 +20,7 @@ import msgspec
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
-_NEWNEIGH, _NEWLINKPROP = 28, 108
+_NEWNEIGH, _NEWRULE, _GETRULE, _NEWLINKPROP = 28, 32, 34, 108
 _ERROR, _DONE = 2, 3
 _REQUEST, _MULTI, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 1, 2, 4, 0x300, 0x400, 0x200, 0x100
 _APPEND = 0x800
@@ -56,6 +56,10 @@ BOND_MODES = {1: "active-backup", 4: "802.3ad"}
 # How the node marks what a config had it make: the alias of a link, and the protocol of an address (IFA_PROTO), of
 # which the kernel uses the first three itself (include/uapi/linux/if_addr.h).
 MARK, CONFIGURED = "zeronode", 90
+# The routing tables that are for single links' addresses: 24 bits under a number of the node's own. A rule that leads
+# there carries CONFIGURED as its protocol (FRA_PROTOCOL, include/uapi/linux/fib_rules.h).
+OWN_TABLES = range(0x5A000000, 0x5B000000)
+_FRA_SRC, _FRA_TABLE, _FRA_PROTOCOL = 2, 15, 21
 # An address that nobody else can have is used at once (IFA_F_NODAD; include/uapi/linux/if_addr.h).
 UNIQUE = 2
 
@@ -132,12 +136,16 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A static route of the main table out of one link; `gateway` is "" for a network on the link."""
+    """A static route out of one link, of the main table (0) or one of the node's own.
+
+    `gateway` is "" for a network on the link.
+    """
 
     index: int
     destination: str
     gateway: str
     metric: int
+    table: int = 0
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -293,18 +301,25 @@ def delete_address(index: int, interface: str) -> Request:
     return _address(_DELADDR, 0, index, interface, "cannot delete address")
 
 
-def add_route(destination: str, index: int, gateway: str | None = None, *, metric: int = 0) -> Request:
+def add_route(
+    destination: str, index: int, gateway: str | None = None, *, metric: int = 0, table: int = 0
+) -> Request:
     """Route a network out of a link, directly or by a gateway (taken to be on that link)."""
-    return route_request(destination, index, gateway, metric=metric, delete=False)
+    return route_request(destination, index, gateway, metric=metric, table=table, delete=False)
 
 
-def route_request(destination: str, index: int, gateway: str | None, *, metric: int, delete: bool) -> Request:
-    """Add or take a static route."""
+def route_request(
+    destination: str, index: int, gateway: str | None, *, metric: int, table: int = 0, delete: bool
+) -> Request:
+    """Add or take a static route, of the main table (0) or another."""
     family, network, length = _prefix(destination)
     scope = 0 if gateway else _RT_SCOPE_LINK
     flags = _RTNH_F_ONLINK if gateway else 0
-    body = _ROUTE.pack(family, length, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, flags)
+    main = 0 if table else _RT_TABLE_MAIN
+    body = _ROUTE.pack(family, length, 0, 0, main, _RTPROT_STATIC, scope, _RTN_UNICAST, flags)
     body += attribute(_RTA_DST, network) + number(_RTA_OIF, index)
+    if table:
+        body += number(_RTA_TABLE, table)
     if gateway:
         body += attribute(_RTA_GATEWAY, socket.inet_pton(_family(gateway), gateway))
     if metric:
@@ -381,10 +396,16 @@ class Netlink:
         return dict(_parse_router_flags(body) for kind, body in self.dump(request) if kind == _NEWLINK)
 
     def routes(self) -> list[Route]:
-        """The static routes of the main table, each out of one link."""
+        """The static routes of the main table and of the node's own, each out of one link."""
         request = Request(_GETROUTE, _DUMP, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "cannot list routes")
         found = [_parse_route(body) for kind, body in self.dump(request) if kind == _NEWROUTE]
         return [route for route in found if route]
+
+    def rules(self) -> list[tuple[int, str, int]]:
+        """The rules that the node made: IP version, source or "", and one of its own tables or 0."""
+        request = Request(_GETRULE, _DUMP, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "cannot list rules")
+        found = [_parse_rule(body) for kind, body in self.dump(request) if kind == _NEWRULE]
+        return [rule for rule in found if rule]
 
     def _next(self) -> int:
         self._sequence += 1
@@ -582,18 +603,28 @@ def _parse_address(body: bytes) -> Address:
 
 
 def _parse_route(body: bytes) -> Route | None:
-    """A route, if it is a static one of the main table out of one link."""
+    """A route, if it is a static one of the main table, or of one of the node's, out of one link."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     found = attributes(body[_ROUTE.size :])
-    if (_word(found.get(_RTA_TABLE)) or table, protocol, kind) != (
-        _RT_TABLE_MAIN,
-        _RTPROT_STATIC,
-        _RTN_UNICAST,
-    ):
+    table = _word(found.get(_RTA_TABLE)) or table
+    is_known = table == _RT_TABLE_MAIN or table in OWN_TABLES
+    if not is_known or (protocol, kind) != (_RTPROT_STATIC, _RTN_UNICAST):
         return None
     if family not in (socket.AF_INET, socket.AF_INET6) or _RTA_OIF not in found:
         return None
     whole = bytes(4 if family == socket.AF_INET else 16)
     destination = f"{socket.inet_ntop(family, found.get(_RTA_DST, whole))}/{length}"
     gateway = socket.inet_ntop(family, found[_RTA_GATEWAY]) if _RTA_GATEWAY in found else ""
-    return Route(_word(found[_RTA_OIF]), destination, gateway, _word(found.get(_RTA_PRIORITY)))
+    own = table if table in OWN_TABLES else 0
+    return Route(_word(found[_RTA_OIF]), destination, gateway, _word(found.get(_RTA_PRIORITY)), own)
+
+
+def _parse_rule(body: bytes) -> tuple[int, str, int] | None:
+    """A rule, if the node made it."""
+    family = body[0]
+    found = attributes(body[_ROUTE.size :])
+    if _word(found.get(_FRA_PROTOCOL)) != CONFIGURED or family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    table = _word(found.get(_FRA_TABLE))
+    source = socket.inet_ntop(family, found[_FRA_SRC]) if _FRA_SRC in found else ""
+    return 4 if family == socket.AF_INET else 6, source, table if table in OWN_TABLES else 0

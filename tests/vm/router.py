@@ -144,8 +144,14 @@ class Router:
             loop.remove_reader(wire)
             wire.close()
 
-    async def forward(self, address: str, port: int) -> str:
-        """Where a host of the segment is reached from this machine: `127.0.0.1:port`."""
+    async def forward(self, address: str, port: int, source: str = "") -> str:
+        """Where a host of the segment is reached from this machine: `127.0.0.1:port`.
+
+        Args:
+            address: the host's.
+            port: of it.
+            source: the router's own address to be seen as, as one of a network behind it; "" for the one nearest by.
+        """
 
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
@@ -153,6 +159,7 @@ class Router:
             self._relays.add(task)
             with self.inside():
                 far = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+                far.bind((source, 0))
             try:
                 await _join(far, (address, port), reader, writer)
             finally:

@@ -181,6 +181,35 @@ async def test_an_address_that_another_machine_has_is_declined_and_another_one_u
         await machine.pull("a0", READY_SECONDS)
 
 
+async def test_each_of_two_ways_out_answers_who_asks_from_beyond_its_router(
+    machine: Machine, node: NodeClient, connect: Connect, tmp_path: Path
+) -> None:
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    async with (
+        Segment(folders[0]) as one,
+        Segment(folders[1]) as two,
+        Router(one.nic("router"), "10.9.0.1/24", "198.51.100.1/24") as left,
+        Router(two.nic("router"), "10.8.0.1/24", "203.0.113.1/24") as right,
+    ):
+        with (
+            serve(left, folders[0], "10.9.0.50", "10.9.0.59"),
+            serve(right, folders[1], "10.8.0.50", "10.8.0.59"),
+        ):
+            await machine.plug_nic(one.nic("a0"))
+            await machine.plug_nic(two.nic("a1"))
+            for way, card, beyond in ((left, "a0", "198.51.100.1"), (right, "a1", "203.0.113.1")):
+                mac = mac_address("node1", card)
+                leased = ipv4_of(await link_when(node, machine, mac, is_bound)).partition("/")[0]
+                await machine.wait_for_line(f"Let {leased} leave by its own link's router", LEASE_SECONDS)
+                async with await connect(machine, await way.forward(leased, API, beyond)) as client:
+                    assert len(await client.links()) == 3
+            await machine.pull("a1", READY_SECONDS)
+            await machine.wait_for_line(f"No longer let {leased} leave", LEASE_SECONDS)
+        await machine.pull("a0", READY_SECONDS)
+
+
 TRUNK = f"""
 [network.links.trunk]
 select = {{ mac = "{mac_address("node1", "a0")}" }}

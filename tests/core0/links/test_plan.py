@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from core0.links.check import check
 from core0.links.model import Action, Bond, Lease, Route, SeenLink, SetMtu
 from core0.links.plan import plan
+from core0.links.uplinks import plan_rules
 from core0.links.wanted import want
 from core0.wire.control import RefusedError
 from core0.wire.link_config import (
@@ -38,6 +39,12 @@ def planned(
     config: dict[str, LinkConfig], leases: dict[int, Lease], landscape: tuple[SeenLink, ...]
 ) -> tuple[Action, ...]:
     return plan(want(config, leases, landscape).links, landscape)
+
+
+def apply_all(kernel: Kernel, config: dict[str, LinkConfig], leases: dict[int, Lease]) -> None:
+    """What the manager does: the links, and the rules of several ways out."""
+    wanted = want(config, leases, kernel.landscape())
+    kernel.apply((*plan(wanted.links, kernel.landscape()), *plan_rules(wanted.rules, kernel.rules)))
 
 
 @pytest.mark.parametrize(
@@ -380,9 +387,12 @@ def test_planning_after_applying_gives_nothing_and_no_link_of_others_is_touched(
     config: dict[str, LinkConfig], held: dict[int, Lease], landscape: tuple[SeenLink, ...]
 ) -> None:
     kernel = Kernel(landscape)
-    kernel.apply(planned(config, held, landscape))
-    again = [str(action) for action in planned(config, held, kernel.landscape())]
-    assert again == []
+    apply_all(kernel, config, held)
+    wanted = want(config, held, kernel.landscape())
+    again = (*plan(wanted.links, kernel.landscape()), *plan_rules(wanted.rules, kernel.rules))
+    assert list(map(str, again)) == []
+    tables = {route.table for link in kernel.landscape() for route in link.routes}
+    assert {rule.table for rule in kernel.rules} <= tables | {0}
     assert kernel.touched.isdisjoint({"zc1", "br1"})
     assert kernel.links["zc1"] == CONTAINER
 
@@ -395,9 +405,9 @@ def test_going_back_to_an_earlier_config_brings_back_what_was(
     landscape: tuple[SeenLink, ...],
 ) -> None:
     kernel = Kernel(landscape)
-    kernel.apply(planned(earlier, held, kernel.landscape()))
-    before = {name: replace(link, index=0) for name, link in kernel.links.items()}
-    kernel.apply(planned(tried, held, kernel.landscape()))
-    kernel.apply(planned(earlier, held, kernel.landscape()))
-    after = {name: replace(link, index=0) for name, link in kernel.links.items()}
+    apply_all(kernel, earlier, held)
+    before = {name: replace(link, index=0) for name, link in kernel.links.items()}, kernel.rules
+    apply_all(kernel, tried, held)
+    apply_all(kernel, earlier, held)
+    after = {name: replace(link, index=0) for name, link in kernel.links.items()}, kernel.rules
     assert after == before
