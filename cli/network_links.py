@@ -4,7 +4,7 @@ import typer
 
 from cli.connect import call
 from cli.output import Json, print_json, print_table
-from core0.wire.links import Dhcp, Link
+from core0.wire.links import Dhcp, Lacp, Link
 
 
 def links(ctx: typer.Context, as_json: Json = False) -> None:
@@ -53,6 +53,7 @@ def _rows(link: Link) -> list[tuple[str, object]]:
         ("driver", link.driver or "none"),
         *([("vlan", f"{link.vlan} of {link.parent}")] if link.vlan else []),
         *([("members", ", ".join(link.members) or "none")] if link.kind in ("bond", "bridge") else []),
+        *([("lacp", _agreement(link.lacp))] if link.lacp else []),
         *([("member of", link.master)] if link.master else []),
         ("firmware", link.firmware or "not told"),
         ("mtu", link.mtu or "-"),
@@ -60,6 +61,10 @@ def _rows(link: Link) -> list[tuple[str, object]]:
         ("addresses", ", ".join(link.addresses) or "none"),
         ("dhcp", _in_words(link.dhcp) if link.dhcp else "-"),
     ]
+
+
+def _agreement(lacp: Lacp) -> str:
+    return f"partner {lacp.partner or 'none'}, serving: {', '.join(lacp.members) or 'none'}"
 
 
 def _in_words(dhcp: Dhcp) -> str:

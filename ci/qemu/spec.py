@@ -188,11 +188,14 @@ def netdev(nic: Nic, boot: Boot | None = None) -> dict[str, object]:
 
 def nic_device(nic: Nic, machine: str) -> dict[str, object]:
     """The guest side of a card, in the words of QMP's `device_add`, without the bus."""
+    # a virtio card tells no speed by itself, and Linux speaks LACP only on cards that do
+    speed = {"speed": 1000, "duplex": "full"} if isinstance(nic, SegmentNic) and nic.model == "virtio" else {}
     return {
         "driver": _CARDS[nic.model],
         "id": card_name(nic.name),
         "netdev": nic.name,
         "mac": mac_address(machine, nic.name),
+        **speed,
     }
 
 

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from core0.links.model import (
     Action,
     AddRoute,
+    AddRule,
     Create,
     DeleteRoute,
+    DeleteRule,
     SetBond,
     SetDown,
     SetIpv6,
@@ -24,7 +26,7 @@ from core0.linux.netlink import Netlink, Request
 _DARK = "/proc/sys/net/{}/conf/{}/ignore_routes_with_linkdown"
 _IPV6 = "/proc/sys/net/ipv6/conf/{}/disable_ipv6"
 # What the kernel took along with something else, an address with an earlier one of its network, is gone as wanted.
-_GONE = {DeleteAddress: (errno.EADDRNOTAVAIL,), DeleteRoute: (errno.ESRCH,)}
+_GONE = {DeleteAddress: (errno.EADDRNOTAVAIL,), DeleteRoute: (errno.ESRCH,), DeleteRule: (errno.ENOENT,)}
 _MODULES = {"vlan": "8021q", "bond": "bonding", "bridge": "bridge"}
 
 
@@ -41,10 +43,20 @@ def apply(action: Action, rtnetlink: Netlink) -> None:
         case _:
             pass
     try:
-        rtnetlink.apply(_requests(action, number_of(action.link, action)))
+        if isinstance(action, AddRule | DeleteRule):
+            rtnetlink.apply([_rule_request(action)])
+        else:
+            rtnetlink.apply(_requests(action, number_of(action.link, action)))
     except OSError as error:
         if error.errno not in _GONE.get(type(action), ()):
             raise
+
+
+def _rule_request(action: AddRule | DeleteRule) -> Request:
+    from core0.linux import netlink_links as links
+
+    version, source, table = action.rule.version, action.rule.source, action.rule.table
+    return links.rule_request(version, source, table, delete=isinstance(action, DeleteRule))
 
 
 def _requests(action: Action, index: int) -> list[Request]:
@@ -56,7 +68,9 @@ def _requests(action: Action, index: int) -> list[Request]:
         case AddAddress(_, address):
             return [netlink.add_address(index, address, netlink.CONFIGURED if ":" in address else 0)]
         case AddRoute(_, route):
-            return [netlink.add_route(route.to, index, route.via or None, metric=route.metric)]
+            return [
+                netlink.add_route(route.to, index, route.via or None, metric=route.metric, table=route.table)
+            ]
         case SetIpv6():
             return []
         case _:
@@ -84,7 +98,9 @@ def _rare_requests(action: Action, index: int) -> list[Request]:
             note = f"{netlink.MARK} mtu={original}" if original is not None else ""
             return [netlink.set_mtu(index, mtu), *([links.set_alias(index, note)] if is_card else [])]
         case DeleteRoute(_, route):
-            return [links.delete_route(route.to, index, route.via or None, metric=route.metric)]
+            return [
+                links.delete_route(route.to, index, route.via or None, metric=route.metric, table=route.table)
+            ]
     raise TypeError(action)
 
 

@@ -24,7 +24,7 @@ _COOKIE = b"\x63\x82\x53\x63"
 _BROADCAST = b"\xff" * 6
 _ETH_P_IP, _UDP_PROTOCOL = 0x0800, 17
 _SERVER_PORT, _CLIENT_PORT = 67, 68
-_MASK, _ROUTER, _NAMESERVERS, _TIMESERVERS = 1, 3, 6, 42
+_MASK, _ROUTER, _NAMESERVERS, _MTU, _TIMESERVERS = 1, 3, 6, 26, 42
 _REQUESTED, _SECONDS, _KIND, _SERVER, _WANTED = 50, 51, 53, 54, 55
 _END, _PAD = 255, 0
 
@@ -67,7 +67,7 @@ def encode(message: Message) -> bytes:
     """A client's message as a UDP payload; asks for a broadcast answer."""
     options = {
         _KIND: bytes([message.kind]),
-        _WANTED: bytes([_MASK, _ROUTER, _NAMESERVERS, _TIMESERVERS, _SECONDS]),
+        _WANTED: bytes([_MASK, _ROUTER, _NAMESERVERS, _MTU, _TIMESERVERS, _SECONDS]),
     }
     zero = bytes(4)
     fixed = _FIXED.pack(
@@ -130,7 +130,7 @@ def lease_of(message: Message) -> Lease | None:
     length = _prefix_length(mask)
     if length is None:
         return None
-    routers = _addresses(options.get(_ROUTER, b""))
+    routers, mtu = _addresses(options.get(_ROUTER, b"")), options.get(_MTU, b"")
     return Lease(
         address=f"{message.address}/{length}",
         gateway=routers[0] if routers else None,
@@ -138,6 +138,7 @@ def lease_of(message: Message) -> Lease | None:
         server=socket.inet_ntoa(server),
         seconds=struct.unpack("!I", seconds)[0] if len(seconds) == 4 else 3600,
         timeservers=tuple(_addresses(options.get(_TIMESERVERS, b""))),
+        mtu=int.from_bytes(mtu) if len(mtu) == 2 else None,
     )
 
 

@@ -7,10 +7,11 @@ import msgspec
 from core0.links.hardware import Controller, Hardware
 from core0.links.model import Conversation, Lease
 from core0.linux.netlink import Link as Device
-from core0.wire.links import Dhcp, Link, LinkKind, LinkState
+from core0.wire.links import Dhcp, Lacp, Link, LinkKind, LinkState
 
 # Every link has one of its own accord; it leads to no other network (RFC 4291, 2.5.6).
 _LINK_LOCAL = "fe80:"
+_LOOK_AT_SWITCH = "configure the switch's ports as one LACP group"
 _LOOK_AT_SERVER = "see that a DHCP server serves its network and has addresses left"
 
 
@@ -23,6 +24,8 @@ class Role(msgspec.Struct, frozen=True):
         members: of a bond or a bridge.
         asks: whether it asks for an IPv4 address by DHCP.
         up: whether it shall be up.
+        lacp: of a bond of mode 802.3ad, what it agreed on with the other end.
+        left_out: whether it is a member of such a bond, but not of the group that serves.
     """
 
     parent: str = ""
@@ -30,6 +33,8 @@ class Role(msgspec.Struct, frozen=True):
     members: tuple[str, ...] = ()
     asks: bool = True
     up: bool = True
+    lacp: Lacp | None = None
+    left_out: bool = False
 
 
 _ALONE = Role()
@@ -57,7 +62,7 @@ def describe_device(
     return Link(
         name=device.name,
         state=state,
-        why=f"{_explain_kind(device, role)}{why}",
+        why=f"{_explain_kind(device, role)}{why}{_explain_lacp(device, role)}",
         mac=device.permanent or device.address,
         pci=hardware.pci or None,
         pci_id=hardware.pci_id or None,
@@ -74,6 +79,7 @@ def describe_device(
         other_names=device.other_names,
         addresses=tuple(addresses),
         dhcp=_dhcp(talk, device.carrier, now) if role.asks else None,
+        lacp=role.lacp,
     )
 
 
@@ -122,12 +128,29 @@ def _explain(
     if not device.carrier:
         return "no-carrier", _explain_dark(device, role, addresses)
     if role.master:
-        return "up", f"it is a member of {role.master}, which has the addresses"
+        return "up", _explain_member(role)
     if _reaching(addresses):
         return "up", _explain_up(addresses, talk if role.asks else None)
     if not role.asks:
         return "up", "it has no address: its config gives it none, and lets it ask for none by DHCP"
     return "waiting", _explain_waiting(talk, now)
+
+
+def _explain_member(role: Role) -> str:
+    if role.left_out:
+        said = (
+            f"it is a member of {role.master}, but does not serve: it is not in the LACP group of the others"
+        )
+        return f"{said}; {_LOOK_AT_SWITCH}"
+    return f"it is a member of {role.master}, which has the addresses"
+
+
+def _explain_lacp(device: Device, role: Role) -> str:
+    """What a bond lacks of an agreement: it serves by one card meanwhile."""
+    if not role.lacp or role.lacp.partner or not (device.is_up and device.carrier):
+        return ""
+    alone = f", so that {', '.join(role.lacp.members)} serves alone" if role.lacp.members else ""
+    return f"; no LACP partner answers on {', '.join(role.members)}{alone}; {_LOOK_AT_SWITCH}"
 
 
 def _explain_down(device: Device, role: Role) -> str:

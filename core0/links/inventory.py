@@ -11,7 +11,7 @@ from core0.linux.modules import ROOT, Modules
 from core0.linux.netlink import MARK, Address, Netlink
 from core0.linux.netlink import Link as Device
 from core0.wire import paths
-from core0.wire.links import Link
+from core0.wire.links import Lacp, Link
 
 
 def take_inventory(talks: Mapping[int, Conversation], wanted: Wanted) -> tuple[Link, ...]:
@@ -48,20 +48,37 @@ def _devices(talks: Mapping[int, Conversation], wanted: Wanted) -> Iterable[Link
 def find_roles(devices: Sequence[Device], wanted: Wanted) -> dict[int, Role]:
     """What each device is among the others, by its index; of one that came a moment ago the config says nothing."""
     names = {device.index: device.name for device in devices}
-    members: dict[int, list[str]] = {}
+    members: dict[int, list[Device]] = {}
     for device in devices:
-        members.setdefault(device.master, []).append(device.name)
+        members.setdefault(device.master, []).append(device)
+    agreed = {device.index: _agreed(device, members.get(device.index, ())) for device in devices}
     shall = {link.name: link for link in wanted.links}
     return {
         device.index: Role(
             parent=names.get(device.parent, "") if device.kind == "vlan" else "",
             master=names.get(device.master, ""),
-            members=tuple(members.get(device.index, ())),
+            members=tuple(member.name for member in members.get(device.index, ())),
             asks=device.name in wanted.dhcp or device.name not in shall,
             up=device.name not in shall or shall[device.name].is_up,
+            lacp=agreed[device.index],
+            left_out=_is_left_out(device, agreed.get(device.master)),
         )
         for device in devices
     }
+
+
+def _agreed(bond: Device, members: Iterable[Device]) -> Lacp | None:
+    """What a bond agreed on by LACP."""
+    if bond.lacp is None:
+        return None
+    aggregator, partner = bond.lacp
+    serving = tuple(one.name for one in members if one.carrier and one.aggregator == aggregator)
+    return Lacp(partner if partner.strip("0:") else None, serving)
+
+
+def _is_left_out(device: Device, agreed: Lacp | None) -> bool:
+    """Whether a link is not in the group of the bond that it is a member of."""
+    return agreed is not None and device.name not in agreed.members
 
 
 def _of_link(addresses: Iterable[Address], index: int) -> tuple[str, ...]:

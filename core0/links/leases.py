@@ -111,13 +111,14 @@ class Leases:
         while True:
             self._note_asking(link)
             if link.index in self._held and self._time_left(link) == 0:
-                self._drop_lease(link)
+                self._end_lease(link)
             held = self._held.get(link.index)
             try:
                 lease = await self._lease(link, moved=moved)
                 self._set_lease(link, lease)
                 # T1, RFC 2131 section 4.4.5; a lease of seconds would otherwise be renewed without a pause.
                 pause = max(lease.seconds / 2, 10.0)
+                renewal = now() + pause
                 self._note_lease(link, lease, pause)
                 if held is None or held.address != lease.address:
                     await self._refuse_duplicate(link, lease)
@@ -135,7 +136,7 @@ class Leases:
                 delay = min(delay * 2, _LONGEST_DELAY)
                 continue
             delay, moved = _FIRST_DELAY, False
-            await asyncio.sleep(pause)
+            await asyncio.sleep(max(0.0, renewal - now()))
 
     def _time_left(self, link: SeenLink) -> float | None:
         """How many seconds a link's lease still holds; None if nobody knows, as of one of an earlier node daemon."""
@@ -201,10 +202,14 @@ class Leases:
         with dhcp.Client(link.name) as client:
             if held:
                 try:
-                    return await client.renew(held)
-                except dhcp.NoAnswerError as error:
+                    async with asyncio.timeout(self._time_left(link)):
+                        return await client.renew(held)
+                except (dhcp.NoAnswerError, TimeoutError) as error:
                     is_refused = isinstance(error, dhcp.RefusedError)
-                    if self._time_left(link) and not is_refused and not moved:
+                    if isinstance(error, TimeoutError) or self._time_left(link) == 0:
+                        self._end_lease(link)
+                        return await client.acquire()
+                    if not is_refused and not moved:
                         raise
                     self._report("network", link.name, f"Lease of {held.address} not renewed: {error}")
                     if is_refused:  # it may not be used any more, whoever answers next
@@ -220,6 +225,14 @@ class Leases:
         if link.name in refused:
             raise refused[link.name]
         self._reached(f"{lease.address} from {lease.server}")
+
+    def _end_lease(self, link: SeenLink) -> None:
+        """Use a lease no more whose time is over."""
+        self._report(
+            "network", link.name, f"Lease of {self._held[link.index].address} ended: nobody renewed it"
+        )
+        self._drop_lease(link)
+        self._conversations[link.index] = Conversation("asking", now())
 
     def _drop_lease(self, link: SeenLink) -> None:
         if self._held.pop(link.index, None):

@@ -13,9 +13,10 @@ from core0.links.apply import apply, load, missing
 from core0.links.leases import Leases
 from core0.links.model import Action, Conversation, SeenLink
 from core0.links.names import Names
-from core0.links.observe import observe, own
+from core0.links.observe import observe, observe_rules, own
 from core0.links.plan import plan
 from core0.links.settings import Settings
+from core0.links.uplinks import plan_rules
 from core0.links.wanted import Wanted
 from core0.linux import files
 from core0.linux.files import StrPath
@@ -222,7 +223,8 @@ class Links:
     def _settle(self, wanted: Wanted, landscape: Sequence[SeenLink]) -> dict[str, OSError]:
         self._wanted = wanted
         self._tell_linkless(not any(link.is_card for link in landscape))
-        return self._carry_out(plan(wanted.links, landscape))
+        rules = plan_rules(wanted.rules, observe_rules(self._rtnetlink))
+        return self._carry_out((*plan(wanted.links, landscape), *rules))
 
     def _carry_out(self, actions: Iterable[Action]) -> dict[str, OSError]:
         """Apply a plan. After a failure nothing more is done to the link; the same failure is told once."""

@@ -17,6 +17,7 @@ class Lease(msgspec.Struct, frozen=True):
         server: who gave it.
         seconds: how long it holds.
         timeservers: by preference (RFC 2132, section 8.3).
+        mtu: of the network (RFC 2132, section 5.1), whatever the server says; None if it does not.
     """
 
     address: str
@@ -25,6 +26,7 @@ class Lease(msgspec.Struct, frozen=True):
     server: str
     seconds: int
     timeservers: tuple[str, ...] = ()
+    mtu: int | None = None
 
 
 class Lease6(msgspec.Struct, frozen=True):
@@ -48,14 +50,29 @@ class Lease6(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True, order=True):
-    """A route out of a link: to a network, by a gateway ("" for a network on the link), of a metric."""
+    """A route out of a link: to a network, by a gateway ("" for a network on the link), of a metric.
+
+    It is in the table of all (0), or in that of the link's own addresses.
+    """
 
     to: str
     via: str = ""
     metric: int = 0
+    table: int = 0
 
     def __str__(self) -> str:
-        return f"{self.to}{f' by {self.via}' if self.via else ''}"
+        return f"{self.to}{f' by {self.via}' if self.via else ''}{' for its own addresses' if self.table else ''}"
+
+
+class Rule(msgspec.Struct, frozen=True, order=True):
+    """By which table packets of an IP version are routed: those from a source, by a table of its link's.
+
+    Without a source: all, by the table of all, but for its ways out. That comes first.
+    """
+
+    version: int
+    source: str = ""
+    table: int = 0
 
 
 class Bond(msgspec.Struct, frozen=True):
@@ -79,7 +96,8 @@ class SeenLink(msgspec.Struct, frozen=True):
         kind: what it was made as, as `vlan`; "" for hardware.
         ours: whether the config had it made.
         mtu: bytes.
-        original_mtu: of a card whose MTU the config changed, what it was before.
+        original_mtu: of a card whose MTU the config or a lease changed, what it was before.
+        largest_mtu: what its driver takes at most; 0 if nobody says.
         ipv6: whether it speaks IPv6; None if nobody knows.
         master: the bond or bridge that it is a member of, or "".
         parent: of a VLAN the link that it is on.
@@ -102,6 +120,7 @@ class SeenLink(msgspec.Struct, frozen=True):
     ours: bool = False
     mtu: int = 1500
     original_mtu: int | None = None
+    largest_mtu: int = 0
     ipv6: bool | None = True
     master: str = ""
     parent: str = ""
@@ -237,6 +256,32 @@ class DeleteRoute(msgspec.Struct, frozen=True):
         return f"delete route to {self.route} out of {self.link}"
 
 
+class AddRule(msgspec.Struct, frozen=True):
+    """Route what leaves with an address by the table of its link."""
+
+    rule: Rule
+    link: str = "links"
+
+    def __str__(self) -> str:
+        return f"let {_of_rule(self.rule)}"
+
+
+class DeleteRule(msgspec.Struct, frozen=True):
+    """Take a rule of an address that is no more, or that has the only way out."""
+
+    rule: Rule
+    link: str = "links"
+
+    def __str__(self) -> str:
+        return f"no longer let {_of_rule(self.rule)}"
+
+
+def _of_rule(rule: Rule) -> str:
+    if rule.source:
+        return f"{rule.source} leave by its own link's router"
+    return f"routes to networks of IPv{rule.version} come before ways out"
+
+
 Action = (
     Create
     | DeleteLink
@@ -250,6 +295,8 @@ Action = (
     | DeleteAddress
     | AddRoute
     | DeleteRoute
+    | AddRule
+    | DeleteRule
 )
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 
-from core0.links.model import Bond, Route, SeenLink
+from core0.links.model import Bond, Route, Rule, SeenLink
 from core0.linux import files, netlink
 from core0.linux.netlink import Address, Link, Netlink
 
@@ -17,6 +17,11 @@ def observe(rtnetlink: Netlink) -> tuple[SeenLink, ...]:
     # of containers' links, which may be thousands, nothing more is of interest
     ipv6 = {link.index: _ipv6(link.name) for link in links if not link.kind or link.alias == netlink.MARK}
     return select(links, rtnetlink.addresses(), rtnetlink.routes(), ipv6)
+
+
+def observe_rules(rtnetlink: Netlink) -> frozenset[Rule]:
+    """The rules of routing that the node made."""
+    return frozenset(Rule(*rule) for rule in rtnetlink.rules())
 
 
 def own(landscape: Iterable[SeenLink]) -> tuple[SeenLink, ...]:
@@ -43,7 +48,8 @@ def select(
         by_index.setdefault(address.index, []).append(address)
     static: dict[int, set[Route]] = {}
     for route in routes:
-        static.setdefault(route.index, set()).add(Route(route.destination, route.gateway, route.metric))
+        found = Route(route.destination, route.gateway, route.metric, route.table)
+        static.setdefault(route.index, set()).add(found)
     links = [link for link in links if not link.is_loopback]
     names = {link.index: link.name for link in links}
     return tuple(
@@ -73,6 +79,7 @@ def _seen(
         ours=marked and bool(link.kind),
         mtu=link.mtu,
         original_mtu=int(original) if marked and original.isdecimal() else None,
+        largest_mtu=link.largest_mtu,
         ipv6=ipv6,
         master=names.get(link.master, ""),
         parent=names.get(link.parent, "") if link.kind == "vlan" else "",

@@ -28,6 +28,7 @@ class Settings:
         self._kept = kept
         self.links = _kept_links(kept)
         self._waiting: Mapping[str, str] = {}
+        self._passed_over: Mapping[str, str] = {}
 
     @property
     def nameservers(self) -> tuple[str, ...]:
@@ -35,12 +36,16 @@ class Settings:
         return tuple(dict.fromkeys(server for link in self.links.values() for server in link.nameservers))
 
     def want(self, leases: Mapping[int, Lease], landscape: Sequence[SeenLink]) -> Wanted:
-        """What the links shall be; what has to wait is told once."""
+        """What the links shall be; what has to wait, or is not used, is told once."""
         wanted = want(self.links, leases, landscape)
         for name, why in wanted.waiting.items():
             if self._waiting.get(name) != why:
                 self._report("network", name, f"Waits: {why}; 'zn config show' says what it shall be")
         self._waiting = wanted.waiting
+        for name, why in wanted.passed_over.items():
+            if self._passed_over.get(name) != why:
+                self._report("network", name, f"{why[0].upper()}{why[1:]}")
+        self._passed_over = wanted.passed_over
         return wanted
 
     def check(

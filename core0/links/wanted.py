@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core0.links.cards import fitting
-from core0.links.model import Bond, Lease, Route, SeenLink, WantedLink
+from core0.links.model import Bond, Lease, Route, Rule, SeenLink, WantedLink
+from core0.links.uplinks import divide
 
 if TYPE_CHECKING:
     from core0.wire.link_config import LinkConfig
 
 # What a bond has, and a bridge without members.
 _MTU = 1500
+# Of what a DHCP server says: less is no MTU of IPv4 (RFC 791), or of IPv6 (RFC 8200, section 5); more there is none.
+_LEAST_MTU, _LEAST_MTU_IPV6, _LARGEST_MTU = 576, 1280, 65535
+_NONE = range(0)
 # Several links may have a gateway by DHCP: the first link's wins, the others stand by, and a configured one wins.
 _LEASED_METRIC = 100
 # The kernel's metric of an IPv6 route that none was given for (IP6_RT_PRIO_USER, include/uapi/linux/ipv6_route.h).
@@ -28,12 +32,16 @@ class Wanted(msgspec.Struct, frozen=True):
         dhcp: those that ask for an IPv4 address.
         waiting: what the config names and cannot be yet, with the reason.
         names: by the kernel's names what the config calls its links.
+        passed_over: what leases give and is not used, with the reason, by the kernel's names.
+        rules: by which tables the node's own packets are routed.
     """
 
     links: tuple[WantedLink, ...]
     dhcp: frozenset[str]
     waiting: Mapping[str, str]
     names: Mapping[str, str]
+    passed_over: Mapping[str, str] = {}
+    rules: frozenset[Rule] = frozenset()
 
 
 def want(
@@ -48,28 +56,54 @@ def want(
     """
     names, waiting = _find(config, landscape)
     found = _Landscape(config, names, landscape)
-    free = [WantedLink(link.name, mtu=link.original_mtu) for link in landscape if found.is_free(link)]
+    lessee = _Lessee(leases, landscape)
+    free = [
+        lessee.equip(WantedLink(link.name, mtu=link.original_mtu), found.free_mtus(link))
+        for link in landscape
+        if found.is_free(link)
+    ]
     made: dict[str, WantedLink] = {}
+    asking = {link.name for link in free}
     for name in names:
         made[name] = found.want(name, made)
-    asking = {names[name] for name in names if config[name].asks_dhcp4 and found.may_ask(name, made[name])}
-    asking |= {link.name for link in free}
-    indexes = {link.name: link.index for link in landscape}
-    links = tuple(
-        _leased(link, indexes[link.name], leases[indexes[link.name]])
-        if link.name in asking and indexes.get(link.name) in leases
-        else link
-        for link in (*free, *made.values())
-    )
-    return Wanted(links, frozenset(asking), waiting, {kernel: name for name, kernel in names.items()})
+        if config[name].asks_dhcp4 and found.may_ask(name, made[name]):
+            asking.add(names[name])
+            made[name] = lessee.equip(made[name], found.mtus(name, made[name]))
+    called = {kernel: name for name, kernel in names.items()}
+    links, rules = divide((*free, *made.values()))
+    return Wanted(links, frozenset(asking), waiting, called, lessee.passed_over, rules)
 
 
-def _leased(link: WantedLink, index: int, lease: Lease) -> WantedLink:
-    """A link with what its lease gives it."""
-    default = {Route("0.0.0.0/0", lease.gateway, _LEASED_METRIC + index)} if lease.gateway else set()
-    return msgspec.structs.replace(
-        link, addresses=link.addresses | {lease.address}, routes=link.routes | default
-    )
+class _Lessee:
+    """Who has the leases of the links.
+
+    Args:
+        leases: by the links' numbers.
+        landscape: the links that are there.
+    """
+
+    def __init__(self, leases: Mapping[int, Lease], landscape: Sequence[SeenLink]) -> None:
+        self._indexes = {link.name: link.index for link in landscape}
+        self._leases = leases
+        self.passed_over: dict[str, str] = {}
+
+    def equip(self, link: WantedLink, mtus: range) -> WantedLink:
+        """A link with what its lease gives it, if it has one; an MTU only if it is one of `mtus`."""
+        index = self._indexes.get(link.name, 0)
+        lease = self._leases.get(index)
+        if lease is None:
+            return link
+        default = {Route("0.0.0.0/0", lease.gateway, _LEASED_METRIC + index)} if lease.gateway else set()
+        if lease.mtu is not None and lease.mtu not in mtus and mtus:
+            said = f"the MTU of {lease.mtu} that the DHCP server {lease.server} gives is not used"
+            bounds = f"it must be {mtus.start} to {mtus[-1]} here"
+            self.passed_over[link.name] = f"{said}: {bounds}; correct the server's option 26"
+        return msgspec.structs.replace(
+            link,
+            addresses=link.addresses | {lease.address},
+            routes=link.routes | default,
+            mtu=lease.mtu if lease.mtu in mtus else link.mtu,
+        )
 
 
 def _find(
@@ -138,6 +172,32 @@ class _Landscape:
     def may_ask(self, name: str, link: WantedLink) -> bool:
         """Whether a link is up and no member of another."""
         return link.is_up and name not in self._masters
+
+    def free_mtus(self, link: SeenLink) -> range:
+        """Which MTUs a lease may give a card that the config does not name."""
+        return range(_LEAST_MTU_IPV6, (link.largest_mtu or _LARGEST_MTU) + 1)
+
+    def mtus(self, name: str, link: WantedLink) -> range:
+        """Which MTUs a lease may give a link: none where the config says it.
+
+        Only a card's can grow. VLANs above have room for what the config says of them.
+        """
+        own = self._config[name]
+        if own.mtu is not None:
+            return _NONE
+        most = link.mtu
+        if own.select:
+            most = self._seen[link.name].largest_mtu
+        above = [own, *self._above(name)]
+        least = _LEAST_MTU_IPV6 if any(one.ipv6 == "auto" for one in above) else _LEAST_MTU
+        return range(max(least, *(one.mtu or 0 for one in above)), (most or _LARGEST_MTU) + 1)
+
+    def _above(self, name: str) -> "Iterator[LinkConfig]":
+        """The VLANs on a link, and those on them."""
+        for other, link in self._config.items():
+            if link.vlan and link.vlan.link == name:
+                yield link
+                yield from self._above(other)
 
     def want(self, name: str, lower: Mapping[str, WantedLink]) -> WantedLink:
         """One link; those that it lies on are known."""

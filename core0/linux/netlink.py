@@ -20,7 +20,7 @@ import msgspec
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
-_NEWNEIGH, _NEWLINKPROP = 28, 108
+_NEWNEIGH, _NEWRULE, _GETRULE, _NEWLINKPROP = 28, 32, 34, 108
 _ERROR, _DONE = 2, 3
 _REQUEST, _MULTI, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 1, 2, 4, 0x300, 0x400, 0x200, 0x100
 _APPEND = 0x800
@@ -37,8 +37,9 @@ NEW_LINK = _NEWLINK
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_CARRIER = 1, 3, 4, 18, 28, 33
 _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_IFALIAS, _IFLA_PERM_ADDRESS = 5, 10, 12, 20, 54
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
-_VLAN_ID, _BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY, _SLAVE_PERM_ADDRESS = 1, 1, 3, 11, 4
-_IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 52, 53
+_VLAN_ID, _BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY, _BOND_AD_INFO = 1, 1, 3, 11, 23
+_AD_AGGREGATOR, _AD_PARTNER_MAC, _SLAVE_PERM_ADDRESS, _SLAVE_AGGREGATOR = 1, 5, 4, 6
+_IFLA_MAX_MTU, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 51, 52, 53
 _INET6_FLAGS = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
@@ -55,6 +56,10 @@ BOND_MODES = {1: "active-backup", 4: "802.3ad"}
 # How the node marks what a config had it make: the alias of a link, and the protocol of an address (IFA_PROTO), of
 # which the kernel uses the first three itself (include/uapi/linux/if_addr.h).
 MARK, CONFIGURED = "zeronode", 90
+# The routing tables that are for single links' addresses: 24 bits under a number of the node's own. A rule that leads
+# there carries CONFIGURED as its protocol (FRA_PROTOCOL, include/uapi/linux/fib_rules.h).
+OWN_TABLES = range(0x5A000000, 0x5B000000)
+_FRA_SRC, _FRA_TABLE, _FRA_PROTOCOL = 2, 15, 21
 # An address that nobody else can have is used at once (IFA_F_NODAD; include/uapi/linux/if_addr.h).
 UNIQUE = 2
 
@@ -77,6 +82,10 @@ class Link(msgspec.Struct, frozen=True):
         vlan: of a VLAN its tag.
         bond: of a bond its mode, milliseconds between looks at carriers, and the number of its primary member.
         other_names: more names by which it is found.
+        lacp: of a bond that speaks LACP the number of the aggregator in use, and the hardware address of the partner
+            in it: of zeros if there is none.
+        aggregator: of a member of such a bond the number of the one that it is in, or 0.
+        largest_mtu: what its driver takes, or 0.
     """
 
     index: int
@@ -93,6 +102,9 @@ class Link(msgspec.Struct, frozen=True):
     vlan: int = 0
     bond: tuple[int, int, int] | None = None
     other_names: tuple[str, ...] = ()
+    lacp: tuple[int, str] | None = None
+    aggregator: int = 0
+    largest_mtu: int = 0
 
     @property
     def is_up(self) -> bool:
@@ -124,12 +136,16 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A static route of the main table out of one link; `gateway` is "" for a network on the link."""
+    """A static route out of one link, of the main table (0) or one of the node's own.
+
+    `gateway` is "" for a network on the link.
+    """
 
     index: int
     destination: str
     gateway: str
     metric: int
+    table: int = 0
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -289,18 +305,25 @@ def delete_address(index: int, interface: str) -> Request:
     return _address(_DELADDR, 0, index, interface, "cannot delete address")
 
 
-def add_route(destination: str, index: int, gateway: str | None = None, *, metric: int = 0) -> Request:
+def add_route(
+    destination: str, index: int, gateway: str | None = None, *, metric: int = 0, table: int = 0
+) -> Request:
     """Route a network out of a link, directly or by a gateway (taken to be on that link)."""
-    return route_request(destination, index, gateway, metric=metric, delete=False)
+    return route_request(destination, index, gateway, metric=metric, table=table, delete=False)
 
 
-def route_request(destination: str, index: int, gateway: str | None, *, metric: int, delete: bool) -> Request:
-    """Add or take a static route."""
+def route_request(
+    destination: str, index: int, gateway: str | None, *, metric: int, table: int = 0, delete: bool
+) -> Request:
+    """Add or take a static route, of the main table (0) or another."""
     family, network, length = _prefix(destination)
     scope = 0 if gateway else _RT_SCOPE_LINK
     flags = _RTNH_F_ONLINK if gateway else 0
-    body = _ROUTE.pack(family, length, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, flags)
+    main = 0 if table else _RT_TABLE_MAIN
+    body = _ROUTE.pack(family, length, 0, 0, main, _RTPROT_STATIC, scope, _RTN_UNICAST, flags)
     body += attribute(_RTA_DST, network) + number(_RTA_OIF, index)
+    if table:
+        body += number(_RTA_TABLE, table)
     if gateway:
         body += attribute(_RTA_GATEWAY, socket.inet_pton(_family(gateway), gateway))
     if metric:
@@ -389,10 +412,16 @@ class Netlink:
         return dict(_parse_router_flags(body) for kind, body in self.dump(request) if kind == _NEWLINK)
 
     def routes(self) -> list[Route]:
-        """The static routes of the main table, each out of one link."""
+        """The static routes of the main table and of the node's own, each out of one link."""
         request = Request(_GETROUTE, _DUMP, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "cannot list routes")
         found = [_parse_route(body) for kind, body in self.dump(request) if kind == _NEWROUTE]
         return [route for route in found if route]
+
+    def rules(self) -> list[tuple[int, str, int]]:
+        """The rules that the node made: IP version, source or "", and one of its own tables or 0."""
+        request = Request(_GETRULE, _DUMP, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "cannot list rules")
+        found = [_parse_rule(body) for kind, body in self.dump(request) if kind == _NEWRULE]
+        return [rule for rule in found if rule]
 
     def _next(self) -> int:
         self._sequence += 1
@@ -523,6 +552,7 @@ def _parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
     found = attributes(body[_IFINFO.size :])
     info = attributes(found.get(_IFLA_LINKINFO, b""))
+    member = _parse_bond_member(info)
     return Link(
         index=index,
         name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
@@ -534,12 +564,14 @@ def _parse_link(body: bytes) -> Link:
         master=_word(found.get(_IFLA_MASTER)),
         parent=_word(found.get(_IFLA_LINK)),
         alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
-        permanent=_permanent(found, info),
+        permanent=(member.get(_SLAVE_PERM_ADDRESS) or found.get(_IFLA_PERM_ADDRESS, b"")).hex(":"),
+        aggregator=_word(member.get(_SLAVE_AGGREGATOR)),
         other_names=tuple(
             value.rstrip(b"\0").decode()
             for kind, value in each_attribute(found.get(_IFLA_PROP_LIST, b""))
             if kind == _IFLA_ALT_IFNAME
         ),
+        largest_mtu=_word(found.get(_IFLA_MAX_MTU)),
         **_parse_kind(info),
     )
 
@@ -555,13 +587,11 @@ def _word(data: bytes | None) -> int:
     return int.from_bytes(data or b"", sys.byteorder)
 
 
-def _permanent(found: dict[int, bytes], info: dict[int, bytes]) -> str:
-    """A link's own hardware address: a bond lends its members another, and remembers theirs."""
-    if info.get(_INFO_SLAVE_KIND, b"").rstrip(b"\0") == b"bond":
-        kept = attributes(info.get(_INFO_SLAVE_DATA, b"")).get(_SLAVE_PERM_ADDRESS)
-        if kept:
-            return kept.hex(":")
-    return found.get(_IFLA_PERM_ADDRESS, b"").hex(":")
+def _parse_bond_member(info: dict[int, bytes]) -> dict[int, bytes]:
+    """What a bond knows of a member: its own hardware address, too, as the bond lends it another."""
+    if info.get(_INFO_SLAVE_KIND, b"").rstrip(b"\0") != b"bond":
+        return {}
+    return attributes(info.get(_INFO_SLAVE_DATA, b""))
 
 
 def _parse_kind(info: dict[int, bytes]) -> dict[str, Any]:
@@ -571,7 +601,10 @@ def _parse_kind(info: dict[int, bytes]) -> dict[str, Any]:
         return {"vlan": _word(attributes(data).get(_VLAN_ID))}
     if kind == b"bond":
         bond = attributes(data)
-        return {"bond": tuple(_word(bond.get(field)) for field in (_BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY))}
+        way = tuple(_word(bond.get(field)) for field in (_BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY))
+        agreed = attributes(bond.get(_BOND_AD_INFO, b""))
+        partner = agreed.get(_AD_PARTNER_MAC, b"").hex(":")
+        return {"bond": way, "lacp": (_word(agreed.get(_AD_AGGREGATOR)), partner) if agreed else None}
     return {}
 
 
@@ -586,18 +619,28 @@ def _parse_address(body: bytes) -> Address:
 
 
 def _parse_route(body: bytes) -> Route | None:
-    """A route, if it is a static one of the main table out of one link."""
+    """A route, if it is a static one of the main table, or of one of the node's, out of one link."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     found = attributes(body[_ROUTE.size :])
-    if (_word(found.get(_RTA_TABLE)) or table, protocol, kind) != (
-        _RT_TABLE_MAIN,
-        _RTPROT_STATIC,
-        _RTN_UNICAST,
-    ):
+    table = _word(found.get(_RTA_TABLE)) or table
+    is_known = table == _RT_TABLE_MAIN or table in OWN_TABLES
+    if not is_known or (protocol, kind) != (_RTPROT_STATIC, _RTN_UNICAST):
         return None
     if family not in (socket.AF_INET, socket.AF_INET6) or _RTA_OIF not in found:
         return None
     whole = bytes(4 if family == socket.AF_INET else 16)
     destination = f"{socket.inet_ntop(family, found.get(_RTA_DST, whole))}/{length}"
     gateway = socket.inet_ntop(family, found[_RTA_GATEWAY]) if _RTA_GATEWAY in found else ""
-    return Route(_word(found[_RTA_OIF]), destination, gateway, _word(found.get(_RTA_PRIORITY)))
+    own = table if table in OWN_TABLES else 0
+    return Route(_word(found[_RTA_OIF]), destination, gateway, _word(found.get(_RTA_PRIORITY)), own)
+
+
+def _parse_rule(body: bytes) -> tuple[int, str, int] | None:
+    """A rule, if the node made it."""
+    family = body[0]
+    found = attributes(body[_ROUTE.size :])
+    if _word(found.get(_FRA_PROTOCOL)) != CONFIGURED or family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    table = _word(found.get(_FRA_TABLE))
+    source = socket.inet_ntop(family, found[_FRA_SRC]) if _FRA_SRC in found else ""
+    return 4 if family == socket.AF_INET else 6, source, table if table in OWN_TABLES else 0

@@ -37,6 +37,18 @@ class Dhcp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cause: str = ""
 
 
+class Lacp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a bond of mode 802.3ad agreed on with whoever is at the other end (IEEE 802.1AX).
+
+    Attributes:
+        partner: the other end's hardware address; none if nobody answers.
+        members: those that serve, as one group; without a partner it is one alone.
+    """
+
+    partner: str | None = None
+    members: tuple[str, ...] = ()
+
+
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A network device of the node, or a network controller that could be one.
 
@@ -61,6 +73,7 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         master: the bond or the bridge that it is a member of.
         addresses: IPv4 and IPv6, as `address/prefix length`.
         dhcp: how its talk with DHCP servers stands.
+        lacp: of a bond of mode 802.3ad, what it agreed on with the other end.
     """
 
     name: LinkName
@@ -82,6 +95,7 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     other_names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     dhcp: Dhcp | None = None
+    lacp: Lacp | None = None
 
 
 class Links(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from core0.links.model import Conversation, Lease, WantedLink
 from core0.links.wanted import Wanted
 from core0.linux.netlink import IFF_UP, Address
 from core0.linux.netlink import Link as Device
-from core0.wire.links import Link
+from core0.wire.links import Lacp, Link
 from tests.cli.conftest import Zn
 from tests.host_node import HostNode
 
@@ -101,6 +101,26 @@ def test_what_a_config_had_made_is_shown_with_what_it_is_made_of(written: HostNo
     assert ["members", "enp0s10"] in rows
     assert "member of         bond0" in zn("network", "link", "enp0s10").out
     assert "vlan              20 of bond0" in zn("network", "link", "v20").out
+
+
+def test_a_bond_without_a_partner_is_shown_with_who_serves_alone(
+    written: HostNode, zn: Zn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bond = Device(7, "bond0", "52:54:00:00:00:06", 1500, IFF_UP, True, "bond", alias="zeronode")
+    alone = msgspec.structs.replace(bond, lacp=(2, "00:00:00:00:00:00"))
+    cards = [
+        Device(number, f"enp0s{number}", "", 1500, IFF_UP, True, master=7, aggregator=number - 8)
+        for number in (9, 10)
+    ]
+    monkeypatch.setattr(Kernel, "links", lambda _: [alone, *cards])
+    said = zn("network", "link", "bond0").out
+    assert "partner none, serving: enp0s10" in said
+    assert "no LACP partner answers on enp0s9, enp0s10" in " ".join(said.split())
+    assert "but does not serve" in " ".join(zn("network", "link", "enp0s9").out.split())
+    met = msgspec.structs.replace(bond, lacp=(2, "52:54:00:00:00:09"))
+    monkeypatch.setattr(Kernel, "links", lambda _: [met, *cards])
+    found = msgspec.json.decode(zn("network", "link", "bond0", "--json").out, type=Link)
+    assert found.lacp == Lacp("52:54:00:00:00:09", ("enp0s10",))
 
 
 def test_programs_get_the_links_in_the_apis_own_types(written: HostNode, zn: Zn) -> None:

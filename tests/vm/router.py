@@ -28,7 +28,7 @@ _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x2, 0x1000
 _IFREQ = struct.Struct("16sH22x")
 _LARGEST_FRAME = 65550
 _TAG = 0x8100
-_LINK = "lan"
+LINK = "lan"
 # Type and code (RFC 792), and seconds between two.
 _ECHO, _ECHO_REPLY, _ECHO_PAUSE = (8, 0), b"\0\0", 0.1
 
@@ -53,7 +53,7 @@ class Router:
         try:
             self._space = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             self._tap = _make_tap()
-            Path("/proc/sys/net/ipv6/conf", _LINK, "accept_dad").write_text("0")
+            Path("/proc/sys/net/ipv6/conf", LINK, "accept_dad").write_text("0")
             self._set_up(addresses, mtu)
         finally:
             namespaces.enter(before, namespaces.NEWNET)
@@ -64,8 +64,8 @@ class Router:
 
     def _set_up(self, addresses: tuple[str, ...], mtu: int) -> None:
         for address in addresses:
-            dnsmasq.run("ip", "address", "add", address, "dev", _LINK)
-        dnsmasq.run("ip", "link", "set", _LINK, "mtu", str(mtu), "up")
+            dnsmasq.run("ip", "address", "add", address, "dev", LINK)
+        dnsmasq.run("ip", "link", "set", LINK, "mtu", str(mtu), "up")
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -103,15 +103,15 @@ class Router:
         """Let dnsmasq serve on the segment as long as this lasts."""
         with ExitStack() as stack:
             with self.inside():
-                stack.enter_context(dnsmasq.serving(str(folder), *options, link=_LINK))
+                stack.enter_context(dnsmasq.serving(str(folder), *options, link=LINK))
             yield
 
     def set_addresses(self, *addresses: str) -> None:
         """Have these addresses, and no earlier ones."""
         with self.inside():
-            dnsmasq.run("ip", "address", "flush", "dev", _LINK, "scope", "global")
+            dnsmasq.run("ip", "address", "flush", "dev", LINK, "scope", "global")
             for address in addresses:
-                dnsmasq.run("ip", "address", "add", address, "dev", _LINK)
+                dnsmasq.run("ip", "address", "add", address, "dev", LINK)
 
     @asynccontextmanager
     async def pinging(self, address: str) -> AsyncIterator[Counter[str]]:
@@ -144,8 +144,14 @@ class Router:
             loop.remove_reader(wire)
             wire.close()
 
-    async def forward(self, address: str, port: int) -> str:
-        """Where a host of the segment is reached from this machine: `127.0.0.1:port`."""
+    async def forward(self, address: str, port: int, source: str = "") -> str:
+        """Where a host of the segment is reached from this machine: `127.0.0.1:port`.
+
+        Args:
+            address: the host's.
+            port: of it.
+            source: the router's own address to be seen as, as one of a network behind it; "" for the one nearest by.
+        """
 
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
@@ -153,6 +159,7 @@ class Router:
             self._relays.add(task)
             with self.inside():
                 far = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+                far.bind((source, 0))
             try:
                 await _join(far, (address, port), reader, writer)
             finally:
@@ -182,7 +189,7 @@ class Router:
 
 def _make_tap() -> int:
     descriptor = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(_LINK.encode(), _IFF_TAP | _IFF_NO_PI))
+    fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(LINK.encode(), _IFF_TAP | _IFF_NO_PI))
     return descriptor
 
 

@@ -12,6 +12,9 @@ Nothing of the product knows. Paths are the node's.
     fill PATH           make a file longer until no space is left
     crowd PATH          take all metadata of a folder's file system, and leave it room for data
     ls PATH             what is in a folder
+    netem LINK LOSS REORDERED DELAY   lose so many percent of what leaves a link, and send the rest so many
+                        milliseconds late but for the percent that overtake it (the machine was given sch_netem)
+    lost LINK           how many packets that cost
 """
 
 import ctypes
@@ -19,12 +22,20 @@ import errno
 import mmap
 import os
 import signal
+import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 FOLDER = Path("/saboteur.d")
+FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+# include/uapi/linux/netlink.h, rtnetlink.h and pkt_sched.h
+REQUEST, ACK, DUMP, CREATE, REPLACE = 1, 4, 0x300, 0x400, 0x100
+NEW_QDISC, GET_QDISC, ERROR, ROOT = 36, 38, 2, 0xFFFFFFFF
+KIND, OPTIONS, STATS, REORDER, LATENCY = 1, 2, 3, 3, 10
+QUEUE = 1000
 SYSTEM = "/system"  # the branch of core0.wire.paths.CGROUP_SYSTEM, as /proc/PID/cgroup shows it
 
 
@@ -213,9 +224,61 @@ def ls(path: str) -> str:
     return " ".join(sorted(one.name for one in of_node(path).iterdir()))
 
 
+def netem(link: str, loss: str, reordered: str, delay: str) -> str:
+    """Make a link a bad one by the kernel's network emulator (tc-netem(8))."""
+    with (FOLDER / "sch_netem.ko").open("rb") as module:
+        refused = libc().syscall(FINIT_MODULE[os.uname().machine], module.fileno(), b"", 0) != 0
+        if refused and ctypes.get_errno() != errno.EEXIST:
+            return os.strerror(ctypes.get_errno())
+    overtaking = struct.pack("=II", share(reordered), 0)
+    late = struct.pack("=q", int(delay) * 1_000_000)
+    options = struct.pack("=6I", 0, QUEUE, share(loss), 1, 0, 0)  # a gap of 1: each may overtake
+    options += attribute(REORDER, overtaking) + attribute(LATENCY, late)
+    body = attribute(KIND, b"netem\0") + attribute(OPTIONS, options)
+    (answer,) = ask(NEW_QDISC, ACK | CREATE | REPLACE, link, body)
+    return os.strerror(-struct.unpack_from("=i", answer, 16)[0])
+
+
+def share(percent: str) -> int:
+    """A probability as the emulator has it."""
+    return int(percent) * 0xFFFFFFFF // 100
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """An attribute of a netlink message."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def ask(kind: int, flags: int, link: str, body: bytes = b"") -> list[bytes]:
+    """The kernel's answers to a message about the queue of a link."""
+    body = struct.pack("=BxHiIII", 0, 0, socket.if_nametoindex(link), 0, ROOT, 0) + body
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as wire:
+        wire.send(struct.pack("=IHHII", 16 + len(body), kind, REQUEST | flags, 1, 0) + body)
+        data, answers = wire.recv(1 << 16), []
+    while len(data) >= 16:
+        length = struct.unpack_from("=I", data)[0]
+        answers.append(data[:length])
+        data = data[(length + 3) & ~3 :]
+    return answers
+
+
+def lost(link: str) -> str:
+    """What the emulator lost (struct tc_stats: bytes, packets, drops)."""
+    for answer in ask(GET_QDISC, DUMP, link):
+        found, rest = {}, answer[36:]
+        while len(rest) >= 4:
+            length, kind = struct.unpack_from("=HH", rest)
+            found[kind], rest = rest[4:length], rest[(length + 3) & ~3 :]
+        if found.get(KIND) == b"netem\0" and struct.unpack_from("=i", answer, 20)[0] == socket.if_nametoindex(
+            link
+        ):
+            return str(struct.unpack_from("=QII", found[STATS])[2])
+    return "no netem there"
+
+
 WRITERS: dict[str, Writer] = {}
 VERBS: dict[str, Callable[..., str]] = {
-    one.__name__: one for one in (write, reached, count, check, fill, crowd, ls)
+    one.__name__: one for one in (write, reached, count, check, fill, crowd, ls, netem, lost)
 }
 
 
@@ -232,9 +295,13 @@ def processes(name: str) -> Iterator[int]:
 
 def mount(kind: str) -> None:
     """Mount a file system of the kernel's own in the folder of its name."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(kind.encode(), bytes(FOLDER / kind), kind.encode(), 0, None) != 0:
+    if libc().mount(kind.encode(), bytes(FOLDER / kind), kind.encode(), 0, None) != 0:
         raise OSError(ctypes.get_errno(), f"cannot mount {kind}")
+
+
+def libc() -> ctypes.CDLL:
+    """The C library."""
+    return ctypes.CDLL(None, use_errno=True)
 
 
 if __name__ == "__main__":

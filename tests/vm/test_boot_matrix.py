@@ -5,21 +5,30 @@ driver (test_links); no IPv4 (test_ipv6); static addresses, VLANs and bonds by c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
+import pytest_asyncio
 
-from ci.pytest_machines import Machines
+from ci.pytest_machines import Machines, check_console, watch
+from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
 from ci.qemu.segment import Quality, Segment
-from ci.qemu.spec import DirectBoot, MachineSpec, mac_address
+from ci.qemu.spec import DirectBoot, MachineSpec, UserNic, mac_address
 from core0.client.client import NodeClient
 from core0.wire.config import parse
 from core0.wire.links import Link
 from core0.wire.ports import API
+from core0.wire.types import ContainerSpec, PublishedPort
 from tests.vm import router
+from tests.vm.inside import running
 from tests.vm.router import Router
+from tests.vm.sabotage import order, sabotage
+from tests.vm.short_leases import leasing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not router.IS_POSSIBLE, reason=router.REASON)]
 
@@ -27,6 +36,8 @@ Connect = Callable[..., Awaitable[NodeClient]]
 READY_SECONDS = 10.0
 # Until a lease is there, or gone, as people on the segment see it.
 LEASE_SECONDS = 10.0
+# Of a lease that nobody renews, and what a card waits for its server.
+LEASE_OF_SECONDS, MINUTE = 12, 80.0
 # A frame with a VLAN's tag and packets of 1,400 bytes.
 SMALL_FRAME = 1400 + 14 + 4
 
@@ -55,11 +66,23 @@ async def ask(machine: Machine, connect: Connect, way: Router, address: str) -> 
 
 
 async def serving_links(machine: Machine, connect: Connect, way: Router, address: str) -> dict[str, Link]:
-    """The links of cards that have a driver, by their hardware address, once all of them serve."""
+    """The links of cards on the segment that have a driver, by their hardware address, once all of them serve."""
+    elsewhere = mac_address(machine.spec.name, "e")
     async with await at(machine, connect, way, address) as node:
-        names = [link.name for link in await node.links() if link.driver]
+        names = [link.name for link in await node.links() if link.driver and link.mac != elsewhere]
         found = [await link_when(node, machine, name, lambda link: link.state == "up") for name in names]
     return {link.mac: link for link in found}
+
+
+def is_bound(link: Link) -> bool:
+    """Whether its lease is in force, and told: the address comes a moment before."""
+    return link.state == "up" and link.dhcp is not None and link.dhcp.state == "bound"
+
+
+def last_card(machine: Machine) -> str:
+    """Of the cards that have a driver the name of the one that comes last on the bus."""
+    named = re.findall(r"zn: network enp0s(\d+): Is called by its place", "\n".join(machine.console.lines))
+    return f"enp0s{max(map(int, named))}"
 
 
 def ipv4_of(link: Link) -> str:
@@ -78,13 +101,37 @@ def serve(way: Router, folder: Path, first: str, last: str, *options: str):  # t
     return way.serving(folder, *given, *options)
 
 
-async def test_four_cards_on_one_segment_are_served_late_then_by_another_server_and_at_last_by_ipv6_too(
-    machines: Machines, direct_boot: DirectBoot, connect: Connect, tmp_path: Path
-) -> None:
-    async with Segment(tmp_path) as lan, Router(lan.nic("router"), "10.9.0.1/24") as way:
+@dataclass(frozen=True)
+class Site:
+    """A node with four cards on a segment, and one on another where the server comes a minute late."""
+
+    machine: Machine
+    lan: Segment
+    later: Segment
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def site(
+    direct_boot: DirectBoot, acceleration: Acceleration, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Site]:
+    """It lives as long as the module's tests: the minute passes beside them."""
+    folder = tmp_path_factory.mktemp("four")
+    (folder / "later").mkdir()
+    async with Segment(folder) as lan, Segment(folder / "later") as later:
         cards = (lan.nic("a"), lan.nic("b", "vmxnet3"), lan.nic("c", "e1000e"), lan.nic("d", "rtl8139"))
-        machine = await machines.start(MachineSpec("four", direct_boot, nics=cards))
-        await machine.wait_for_phase("ready", READY_SECONDS)
+        spec = MachineSpec("four", direct_boot, nics=(*cards, later.nic("e")))
+        async with Machine(spec, acceleration, folder) as machine:
+            await machine.wait_for_phase("ready", READY_SECONDS)
+            yield Site(machine, lan, later)
+        check_console(machine.console, spec.name)
+
+
+async def test_four_cards_on_one_segment_are_served_late_then_by_another_server_and_at_last_by_ipv6_too(
+    site: Site, connect: Connect, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    machine, lan = site.machine, site.lan
+    watch(request.node, machine)
+    async with Router(lan.nic("router"), "10.9.0.1/24") as way:
         assert "network" not in {phase.name for phase in machine.console.phases}
         late = r"No lease: no DHCP server answered on enp\S+; trying again in 1 s"
         await machine.wait_for_line(late, LEASE_SECONDS)
@@ -121,14 +168,45 @@ async def test_an_address_that_another_machine_has_is_declined_and_another_one_u
         Router(lan.nic("router"), "10.9.0.1/24") as way,
         Router(lan.nic("squatter"), "10.9.0.50/24"),
     ):
-        with serve(way, tmp_path, "10.9.0.50", "10.9.0.51", "--dhcp-sequential-ip"):
+        with serve(way, tmp_path, "10.9.0.50", "10.9.0.51", "--dhcp-sequential-ip", "--dhcp-option=26,68"):
             await machine.plug_nic(lan.nic("a0"))
             said = "No lease: the server gave 10.9.0.50/24, which machine .* has; take the address from one of them"
             await machine.wait_for_line(f"zn: network en.*: {said}", LEASE_SECONDS)
             mac = mac_address("node1", "a0")
             found = await link_when(node, machine, mac, lambda link: "10.9.0.51/24" in link.addresses)
-            assert ipv4_of(found) == "10.9.0.51/24"
+            assert (ipv4_of(found), found.mtu) == ("10.9.0.51/24", 1500)
+            hostile = f"{found.name}: The MTU of 68 that the DHCP server 10.9.0.1 gives is not used"
+            await machine.wait_for_line(hostile, LEASE_SECONDS)
             assert await ask(machine, connect, way, "10.9.0.51")
+        await machine.pull("a0", READY_SECONDS)
+
+
+async def test_each_of_two_ways_out_answers_who_asks_from_beyond_its_router(
+    machine: Machine, node: NodeClient, connect: Connect, tmp_path: Path
+) -> None:
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    async with (
+        Segment(folders[0]) as one,
+        Segment(folders[1]) as two,
+        Router(one.nic("router"), "10.9.0.1/24", "198.51.100.1/24") as left,
+        Router(two.nic("router"), "10.8.0.1/24", "203.0.113.1/24") as right,
+    ):
+        with (
+            serve(left, folders[0], "10.9.0.50", "10.9.0.59"),
+            serve(right, folders[1], "10.8.0.50", "10.8.0.59"),
+        ):
+            await machine.plug_nic(one.nic("a0"))
+            await machine.plug_nic(two.nic("a1"))
+            for way, card, beyond in ((left, "a0", "198.51.100.1"), (right, "a1", "203.0.113.1")):
+                mac = mac_address("node1", card)
+                leased = ipv4_of(await link_when(node, machine, mac, is_bound)).partition("/")[0]
+                await machine.wait_for_line(f"Let {leased} leave by its own link's router", LEASE_SECONDS)
+                async with await connect(machine, await way.forward(leased, API, beyond)) as client:
+                    assert len(await client.links()) == 3
+            await machine.pull("a1", READY_SECONDS)
+            await machine.wait_for_line(f"No longer let {leased} leave", LEASE_SECONDS)
         await machine.pull("a0", READY_SECONDS)
 
 
@@ -159,9 +237,9 @@ async def test_a_vlan_of_a_trunk_gets_its_lease_through_a_segment_of_small_packe
         ):
             await machine.plug_nic(lan.nic("a0"))
             await node.put_config(parse(TRUNK))
-            found = await link_when(node, machine, "v10", lambda link: link.state == "up")
+            found = await link_when(node, machine, "v10", is_bound)
             assert found.why == f"VLAN 10 of {found.parent}: it has {ipv4_of(found)} by DHCP from 10.10.0.1"
-            assert ipv4_of(found).startswith("10.10.0.5")
+            assert (ipv4_of(found)[:9], found.mtu) == ("10.10.0.5", 1400)
             (trunk,) = (
                 link for link in await ask(machine, connect, way, ipv4_of(found)) if link.name == found.parent
             )
@@ -171,6 +249,57 @@ async def test_a_vlan_of_a_trunk_gets_its_lease_through_a_segment_of_small_packe
                 trunk.why == "it has no address: its config gives it none, and lets it ask for none by DHCP"
             )
         await node.put_config(parse(""))
+        await machine.pull("a0", READY_SECONDS)
+
+
+# A node as a switch between two segments, where each frame waits, a quarter overtakes, and a fifth is lost.
+BETWEEN = f"""
+[network.links.near]
+select = {{ mac = "{mac_address("between", "m1")}" }}
+[network.links.far]
+select = {{ mac = "{mac_address("between", "m2")}" }}
+[network.links.br0]
+bridge = {{ members = ["near", "far"] }}
+dhcp4 = false
+"""
+NETEM = ("20", "25", "30")
+
+
+async def test_a_node_behind_another_whose_kernel_loses_reorders_and_delays_gets_its_lease_and_serves(
+    machines: Machines,
+    machine: Machine,
+    node: NodeClient,
+    direct_boot: DirectBoot,
+    connect: Connect,
+    spec: Callable[..., ContainerSpec],
+    tmp_path: Path,
+) -> None:
+    async with (
+        Segment(tmp_path) as one,
+        Segment(tmp_path) as two,
+        Router(one.nic("router"), "10.9.0.1/24") as way,
+    ):
+        boot = sabotage(direct_boot, tmp_path, "sch_netem")
+        cards = (UserNic(), one.nic("m1"), two.nic("m2"))
+        between = await machines.start(MachineSpec("between", boot, nics=cards))
+        await running(node, "web", spec(ports=(PublishedPort(node=8080, container=80),)))
+        await between.wait_for_phase("ready", READY_SECONDS)
+        async with await connect(between) as client:
+            await client.put_config(parse(BETWEEN))
+            bridge = await link_when(client, between, "br0", lambda link: len(link.members) == 2)
+        for link in bridge.members:
+            assert await order(between, "netem", link, *NETEM) == "Success"
+        with serve(way, tmp_path, "10.9.0.50", "10.9.0.59"):
+            await machine.plug_nic(two.nic("a0"))
+            mac = mac_address("node1", "a0")
+            leased = ipv4_of(await link_when(node, machine, mac, lambda link: link.state == "up"))
+            assert leased.startswith("10.9.0.5")
+            assert await ask(machine, connect, way, leased)
+            page = await way.forward(leased.partition("/")[0], 8080)
+            async with aiohttp.ClientSession() as session, session.get(f"http://{page}/") as answer:
+                assert await answer.text() == "served from a container\n"
+        for link in bridge.members:
+            assert int(await order(between, "lost", link)), "else this was no bad way"
         await machine.pull("a0", READY_SECONDS)
 
 
@@ -210,3 +339,39 @@ async def test_traffic_of_a_bond_goes_on_while_the_member_that_serves_is_pulled(
             assert echoes["sent"] - echoes["came"] <= 10, echoes
         await node.put_config(parse(""))
         await machine.pull("b1", READY_SECONDS)
+
+
+async def test_a_lease_ends_with_its_address_where_the_server_is_gone_and_comes_back_with_it(
+    machine: Machine, node: NodeClient, tmp_path: Path
+) -> None:
+    mac, lease = mac_address("node1", "a0"), ("10.9.0.1", "10.9.0.50", LEASE_OF_SECONDS)
+    async with Segment(tmp_path) as lan, Router(lan.nic("router"), "10.9.0.1/24") as way:
+        async with leasing(way, *lease):
+            await machine.plug_nic(lan.nic("a0"))
+            held = await link_when(node, machine, mac, lambda link: link.state == "up")
+        said = f"{held.name}: Lease of 10.9.0.50/24 ended: nobody renewed it"
+        await machine.wait_for_line(said, LEASE_SECONDS)
+        lost = await link_when(node, machine, mac, lambda link: link.state == "waiting")
+        assert not [address for address in lost.addresses if ":" not in address]
+        assert lost.dhcp
+        assert lost.dhcp.address is None
+        async with leasing(way, *lease):
+            again = await link_when(node, machine, mac, lambda link: link.state == "up")
+        assert ipv4_of(again) == "10.9.0.50/24"
+        await machine.pull("a0", READY_SECONDS)
+
+
+async def test_a_card_whose_server_is_a_minute_late_is_served_then(
+    site: Site, connect: Connect, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    machine = site.machine
+    watch(request.node, machine)
+    async with Router(site.later.nic("router"), "10.7.0.1/24") as way:
+        name = last_card(machine)
+        # the fourth try ends some 65 s after the first began: each lasts 15 s
+        await machine.wait_for_line(f"{name}: No lease: .*; trying again in 8 s", MINUTE)
+        with serve(way, tmp_path, "10.7.0.50", "10.7.0.59"):
+            said = await machine.wait_for_line(f"Add 10.7.0.5./24 to {name}", LEASE_SECONDS)
+            links = await ask(machine, connect, way, said.split("Add ")[1].split("/")[0])
+        (link,) = (link for link in links if link.name == name)
+        assert (link.state, link.mac) == ("up", mac_address("four", "e"))

@@ -17,7 +17,13 @@ from ci.qemu.spec import DirectBoot, MachineSpec, UserNic, mac_address
 from cli import context
 from core0.client.client import NodeClient, RefusedError
 from core0.wire.config import parse
+from core0.wire.links import Link
+from core0.wire.networks import EgressRule, NetworkSpec
 from core0.wire.ports import API
+from core0.wire.types import ContainerSpec
+from corex.client.client import Client as CorexClient
+from corex.wire.api import LogLine
+from tests.vm.inside import inside, running
 from tests.vm.neighbour import Neighbour
 from tests.vm.sabotage import sabotage
 
@@ -27,6 +33,10 @@ ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 10.0
 # Seconds until a neighbour has its answer.
 ANSWER_SECONDS = 10.0
+# Until two ends of a bond have agreed.
+AGREED_SECONDS = 15.0
+# Connects again and again.
+ASK = "while :; do nc -w 4 $1 $2 -e /bin/busybox true 2>/dev/null && echo answered || echo lost; sleep 0.2; done"
 HERE = "198.51.100.1"
 
 
@@ -165,6 +175,95 @@ async def test_a_bond_goes_on_when_the_card_that_serves_is_pulled(
         await node.put_config(parse(""))
         assert list(await addresses(node)) == [await name(node)]
         await machine.pull("b1", READY_SECONDS)
+
+
+def aggregated(machine: str, cards: tuple[str, str], address: str) -> str:
+    """A config of two cards that are one link by LACP."""
+    return f"""
+[network.links.left]
+{card(cards[0], machine)}
+[network.links.right]
+{card(cards[1], machine)}
+[network.links.bond0]
+bond = {{ members = ["left", "right"], mode = "802.3ad" }}
+addresses = ["{address}"]
+"""
+
+
+async def lacp_when(node: NodeClient, machine: Machine, partner: str | None, members: int) -> Link:
+    """The node's bond, as soon as so many members serve with that partner."""
+    found: Link | None = None
+    try:
+        async with asyncio.timeout(machine.acceleration.seconds(AGREED_SECONDS)):
+            while not (
+                found and found.lacp and (found.lacp.partner, len(found.lacp.members)) == (partner, members)
+            ):
+                found = next((link for link in await node.links() if link.name == "bond0"), None)
+    except TimeoutError:
+        pytest.fail(f"the bond does not come to {members} members with {partner}: {found}")
+    return found
+
+
+async def requests_go_on(corex: CorexClient, deadline: float) -> None:
+    """Wait until ten more requests of the container that asks again and again were answered; none may be lost."""
+
+    async def answered() -> int:
+        said = [line.text for line in (await corex.logs()).records if isinstance(line, LogLine)]
+        first = said.index("answered") if "answered" in said else len(said)
+        assert "lost" not in said[first:], "".join(one[0] for one in said[first:])
+        return len(said) - first
+
+    before = await answered()
+    async with asyncio.timeout(deadline):
+        while await answered() < before + 10:  # noqa: ASYNC110 — nothing tells of a request
+            await asyncio.sleep(0.2)
+
+
+async def test_two_nodes_bond_two_cards_by_lacp_and_a_flow_outlives_each_change_of_them(
+    machines: Machines,
+    machine: Machine,
+    node: NodeClient,
+    direct_boot: DirectBoot,
+    connect: Connect,
+    spec: Callable[..., ContainerSpec],
+    tmp_path: Path,
+) -> None:
+    async with Segment(tmp_path) as one, Segment(tmp_path) as two:
+        nics = (UserNic(), one.nic("d0"), two.nic("d1"))
+        other = await machines.start(MachineSpec("partner", direct_boot, nics=nics))
+        here = one.nic("c0"), two.nic("c1")
+        for nic in here:
+            await machine.plug_nic(nic)
+        await node.put_config(parse(aggregated("node1", ("c0", "c1"), "10.77.0.1/24")))
+        alone = await lacp_when(node, machine, None, 1)
+        assert alone.state == "up"
+        said = f"no LACP partner answers on {', '.join(alone.members)}, so that"
+        assert said in alone.why
+        assert alone.why.endswith("configure the switch's ports as one LACP group")
+        await node.put_network("lan", NetworkSpec(egress_allow=(EgressRule("10.77.0.2/32"),)))
+        ask = ("/bin/sh", "-c", ASK, "sh", "10.77.0.2", str(API))
+        container = await running(node, "asking", spec(network="lan", argv=ask, env={"PATH": "/bin"}))
+        await other.wait_for_phase("ready", READY_SECONDS)
+        async with await connect(other) as beside, inside(machine, container) as corex:
+            await beside.put_config(parse(aggregated("partner", ("d0", "d1"), "10.77.0.2/24")))
+            theirs = await lacp_when(beside, other, alone.mac, 2)
+            ours = await lacp_when(node, machine, theirs.mac, 2)
+            assert set(ours.members) == set(ours.lacp.members if ours.lacp else ())
+            assert ours.why == f"bond of {', '.join(ours.members)}: it has 10.77.0.1/24"
+            patience = machine.acceleration.seconds(ANSWER_SECONDS)
+            await requests_go_on(corex, patience)
+            await other.take_carrier("d0")
+            await machine.pull("c0", READY_SECONDS)
+            await lacp_when(node, machine, theirs.mac, 1)
+            await requests_go_on(corex, patience)
+            await machine.plug_nic(here[0])
+            await other.give_carrier("d0")
+            await lacp_when(node, machine, theirs.mac, 2)
+            await lacp_when(beside, other, alone.mac, 2)
+            await requests_go_on(corex, patience)
+        await node.put_config(parse(""))
+        for nic in here:
+            await machine.pull(nic.name, READY_SECONDS)
 
 
 async def test_a_config_that_cuts_the_node_off_goes_back_by_itself_and_zn_says_so(

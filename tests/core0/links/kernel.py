@@ -5,9 +5,12 @@ from msgspec.structs import replace
 from core0.links.model import (
     Action,
     AddRoute,
+    AddRule,
     Bond,
     Create,
     DeleteRoute,
+    DeleteRule,
+    Rule,
     SeenLink,
     SetBond,
     SetDown,
@@ -24,6 +27,7 @@ class Kernel:
     def __init__(self, links: tuple[SeenLink, ...]) -> None:
         self.links = {link.name: link for link in links}
         self.touched: set[str] = set()
+        self.rules: frozenset[Rule] = frozenset()
         # With which MTU members joined their bonds: the kernel gives it back (bond_main.c, original_mtu).
         self.joined_with = {
             link.name: link.original_mtu or 1500
@@ -47,6 +51,10 @@ class Kernel:
 
     def carry_out(self, action: Action) -> None:
         """Carry out one."""
+        if isinstance(action, AddRule | DeleteRule):
+            assert (action.rule in self.rules) == isinstance(action, DeleteRule), action
+            self.rules ^= {action.rule}
+            return
         link = self.links.get(action.link)
         assert isinstance(action, Create) == (link is None), action
         match action:

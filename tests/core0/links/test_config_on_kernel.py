@@ -106,6 +106,57 @@ assert ' dev c1 ' in run('ip', 'route', 'get', '2001:db8::99'), run('ip', '-6', 
     )
 
 
+def test_what_is_asked_by_one_of_two_ways_out_is_answered_by_it(in_fresh_network, tmp_path):
+    in_fresh_network(
+        _code(
+            tmp_path,
+            """
+RULES = run('ip', 'rule') + run('ip', '-6', 'rule')
+TEXT = ''
+for card, net in (('c0', 1), ('c1', 2)):
+    TEXT += f'''
+[network.links.l{card}]
+{card}!
+addresses = ["10.{net}.0.7/24", "2001:db8:{net}::7/64"]
+[[network.links.l{card}.routes]]
+to = "0.0.0.0/0"
+via = "10.{net}.0.1"
+metric = {net}
+[[network.links.l{card}.routes]]
+to = "::/0"
+via = "2001:db8:{net}::1"
+metric = {net}
+'''
+links.change(config(TEXT))
+def way(source, target):
+    return run('ip', 'route', 'get', target, 'from', source)
+for card, net in (('c0', 1), ('c1', 2)):
+    for source, target, via in (
+        (f'10.{net}.0.7', '198.51.100.1', f'10.{net}.0.1'),
+        (f'2001:db8:{net}::7', '2001:db8:ffff::1', f'2001:db8:{net}::1'),
+    ):
+        found = way(source, target)
+        assert f'via {via} dev {card}' in found, found
+    other = 3 - net
+    found = way(f'10.{net}.0.7', f'10.{other}.0.9')
+    assert 'via' not in found and f'dev c{other - 1}' in found, found
+assert 'via 10.1.0.1 dev c0' in run('ip', 'route', 'get', '198.51.100.1')
+told = len(said)
+assert links._bring_to_settings() == {} and len(said) == told, said[told:]
+run('ip', 'link', 'set', 'pc1', 'down')
+assert 'via 10.1.0.1 dev c0' in way('10.2.0.7', '198.51.100.1')
+run('ip', 'link', 'set', 'pc1', 'up')
+links.change(config(TEXT.replace('metric = 2', 'metric = 3').replace('10.2.0.7/24', '10.2.0.8/24')))
+assert 'dev c1' in way('10.2.0.8', '198.51.100.1') and '10.2.0.7' not in run('ip', 'rule')
+run('ip', 'link', 'delete', 'c1')
+links._bring_to_settings()
+assert run('ip', 'rule') + run('ip', '-6', 'rule') == RULES
+assert links._bring_to_settings() == {}
+""",
+        )
+    )
+
+
 def test_a_subnets_first_address_goes_and_takes_no_wanted_one_along(in_fresh_network, tmp_path):
     in_fresh_network(
         _code(

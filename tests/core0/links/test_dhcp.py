@@ -25,6 +25,7 @@ FULL = {
     1: bytes([255, 255, 255, 0]),
     3: bytes([10, 0, 2, 2]),
     6: bytes([10, 0, 2, 3, 1, 1, 1, 1]),
+    26: bytes([5, 120]),
     42: bytes([10, 0, 2, 123]),
     51: struct.pack("!I", 7200),
     54: bytes([10, 0, 2, 2]),
@@ -34,8 +35,14 @@ FULL = {
 def test_an_offer_becomes_a_lease():
     message = dhcp.decode(server_message(dhcp.OFFER, FULL))
     assert dhcp.lease_of(message) == Lease(
-        "10.0.2.15/24", "10.0.2.2", ("10.0.2.3", "1.1.1.1"), "10.0.2.2", 7200, ("10.0.2.123",)
+        "10.0.2.15/24", "10.0.2.2", ("10.0.2.3", "1.1.1.1"), "10.0.2.2", 7200, ("10.0.2.123",), 1400
     )
+
+
+@pytest.mark.parametrize("said", [b"", b"\5", b"\0\0\5\x78"])
+def test_an_mtu_that_is_no_number_of_two_bytes_is_none(said):
+    lease = dhcp.lease_of(dhcp.decode(server_message(dhcp.ACK, {**FULL, 26: said})))
+    assert (lease.address, lease.mtu) == ("10.0.2.15/24", None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from core0.links.hardware import Controller, Hardware
 from core0.links.model import Conversation, Lease
 from core0.linux.netlink import IFF_UP
 from core0.linux.netlink import Link as Device
-from core0.wire.links import Dhcp, Link
+from core0.wire.links import Dhcp, Lacp, Link
 
 LEASE = Lease("10.0.2.15/24", "10.0.2.2", (), "10.0.2.2", 86400)
 DEVICE = Device(2, "eth0", "52:54:00:12:34:56", 1500, IFF_UP, True)
@@ -126,6 +126,8 @@ VLAN = replace(DEVICE, name="v20", kind="vlan", vlan=20)
 BOND = replace(DEVICE, name="bond0", kind="bond")
 BRIDGE = replace(DEVICE, name="br0", kind="bridge")
 DARK = {"carrier": False}
+SWITCH = "configure the switch's ports as one LACP group"
+LACP = Role(members=("eth0", "eth1"), asks=False, lacp=Lacp("52:54:00:00:00:09", ("eth0", "eth1")))
 UNPLUGGED_TEXT = "it has no carrier: plug in its cable, or look at the other end's port"
 
 
@@ -204,6 +206,32 @@ UNPLUGGED_TEXT = "it has no carrier: plug in its cable, or look at the other end
             "no-carrier",
             "bond: it has no members: none of their cards is there; 'zn node events' tells which wait",
             id="a bond of nothing",
+        ),
+        pytest.param(
+            BOND,
+            ("192.0.2.7/24",),
+            LACP,
+            "up",
+            "bond of eth0, eth1: it has 192.0.2.7/24",
+            id="LACP that is agreed on",
+        ),
+        pytest.param(
+            BOND,
+            ("192.0.2.7/24",),
+            replace(LACP, lacp=Lacp(None, ("eth1",))),
+            "up",
+            "bond of eth0, eth1: it has 192.0.2.7/24; no LACP partner answers on eth0, eth1, "
+            f"so that eth1 serves alone; {SWITCH}",
+            id="LACP without a partner",
+        ),
+        pytest.param(
+            DEVICE,
+            (),
+            replace(MEMBER, left_out=True),
+            "up",
+            "it is a member of bond0, but does not serve: it is not in the LACP group of the others; "
+            f"{SWITCH}",
+            id="a member that is not in the LACP group",
         ),
         pytest.param(
             replace(BRIDGE, **DARK),

@@ -334,6 +334,32 @@ async def test_a_lease_that_nobody_renews_is_kept_until_it_ends(
     assert [line for line in told if said in line]
 
 
+async def test_a_lease_that_ends_while_it_is_asked_for_again_ends_at_that_moment(
+    links: Links, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch)
+    asked = asyncio.Event()
+
+    async def ask(*_: object) -> Lease:
+        asked.set()
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    monkeypatch.setattr(dhcp.Client, "renew", ask)
+    server.offer = NOBODY
+    links._leases._clients[LINK.index] = asyncio.create_task(forever())
+    links._leases._set_lease(LINK, GOOD)
+    links._leases._note_lease(LINK, replace(GOOD, seconds=0.05), 0.0)
+    keeping = asyncio.create_task(links._leases._lease(LINK))
+    await asked.wait()
+    assert links._leases.held == {LINK.index: GOOD}
+    with pytest.raises(dhcp.NoAnswerError):
+        await keeping
+    assert links._leases.held == {}
+    talk = links.conversations[LINK.index]
+    assert (talk.state, talk.lease) == ("asking", None)
+    await told.of("Lease of 10.0.0.2/24 ended: nobody renewed it")
+
+
 async def test_a_lease_that_its_server_refuses_to_renew_is_over(
     links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:

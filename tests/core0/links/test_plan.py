@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from core0.links.check import check
-from core0.links.model import Action, Bond, Lease, Route, SeenLink
+from core0.links.model import Action, Bond, Lease, Route, SeenLink, SetMtu
 from core0.links.plan import plan
+from core0.links.uplinks import plan_rules
 from core0.links.wanted import want
 from core0.wire.control import RefusedError
 from core0.wire.link_config import (
@@ -38,6 +39,12 @@ def planned(
     config: dict[str, LinkConfig], leases: dict[int, Lease], landscape: tuple[SeenLink, ...]
 ) -> tuple[Action, ...]:
     return plan(want(config, leases, landscape).links, landscape)
+
+
+def apply_all(kernel: Kernel, config: dict[str, LinkConfig], leases: dict[int, Lease]) -> None:
+    """What the manager does: the links, and the rules of several ways out."""
+    wanted = want(config, leases, kernel.landscape())
+    kernel.apply((*plan(wanted.links, kernel.landscape()), *plan_rules(wanted.rules, kernel.rules)))
 
 
 @pytest.mark.parametrize(
@@ -204,6 +211,87 @@ def test_a_link_whose_card_is_not_there_waits_and_so_does_what_is_on_it() -> Non
     )
 
 
+SMALL = replace(LEASE, mtu=1400)
+IN_USE = replace(AS_WANTED, mtu=1400, original_mtu=1500, largest_mtu=9000)
+
+
+@pytest.mark.parametrize(
+    ("config", "lease", "seen", "said"),
+    [
+        pytest.param({}, SMALL, AS_WANTED, ["set the MTU of eth0 to 1400"], id="taken"),
+        pytest.param({}, SMALL, IN_USE, [], id="as given"),
+        pytest.param({}, LEASE, IN_USE, ["set the MTU of eth0 to 1500"], id="given no more"),
+        pytest.param(
+            {"a": LinkConfig(select=BY_MAC, mtu=1300)},
+            SMALL,
+            AS_WANTED,
+            ["set the MTU of eth0 to 1300"],
+            id="the config's counts",
+        ),
+        pytest.param(
+            {"a": CARDS["a"], "v10": LinkConfig(vlan=VlanConfig("a", 10))},
+            SMALL,
+            AS_WANTED,
+            [
+                "create v10, VLAN 10 of eth0",
+                "set the MTU of eth0 to 1400",
+                "set the MTU of v10 to 1400",
+                "set v10 up",
+            ],
+            id="a VLAN follows its link",
+        ),
+        pytest.param(
+            {"a": LinkConfig(select=BY_MAC, ipv6="off")},
+            replace(LEASE, mtu=576),
+            replace(AS_WANTED, ipv6=False),
+            ["set the MTU of eth0 to 576"],
+            id="the least of IPv4 alone",
+        ),
+    ],
+)
+def test_the_mtu_of_a_lease_is(
+    config: dict[str, LinkConfig], lease: Lease, seen: SeenLink, said: list[str]
+) -> None:
+    assert [str(action) for action in planned(config, {2: lease}, (seen,))] == said
+    assert want(config, {2: lease}, (seen,)).passed_over == {}
+
+
+BONDED = {**CARDS, "bond0": LinkConfig(bond=BondConfig(("a", "b")))}
+
+
+@pytest.mark.parametrize(
+    ("config", "mtu", "least", "most"),
+    [
+        pytest.param({}, 68, 1280, 9000, id="too small for IPv6"),
+        pytest.param({}, 0, 1280, 9000, id="nothing"),
+        pytest.param({}, 9001, 1280, 9000, id="too large for the card"),
+        pytest.param({"a": LinkConfig(select=BY_MAC, ipv6="off")}, 575, 576, 9000, id="too small for IPv4"),
+        pytest.param(
+            {"a": CARDS["a"], "v10": LinkConfig(vlan=VlanConfig("a", 10), mtu=1450)},
+            1400,
+            1450,
+            9000,
+            id="too small for a VLAN on it",
+        ),
+    ],
+)
+def test_a_lease_with_an_mtu_that_cannot_be_is_used_without_it_and_that_is_told(
+    config: dict[str, LinkConfig], mtu: int, least: int, most: int
+) -> None:
+    seen = replace(AS_WANTED, largest_mtu=9000)
+    found = want(config, {2: replace(LEASE, mtu=mtu)}, (seen,))
+    said = f"the MTU of {mtu} that the DHCP server 10.0.2.2 gives is not used: it must be {least} to {most} here; "
+    assert found.passed_over == {"eth0": f"{said}correct the server's option 26"}
+    changed = plan(found.links, (seen,))
+    assert not [action for action in changed if action.link == "eth0" and isinstance(action, SetMtu)]
+
+
+def test_a_bond_gets_no_larger_than_it_is_by_a_lease() -> None:
+    members = replace(LINK, master="bond0"), replace(OTHER, master="bond0")
+    seen = (*members, replace(MADE_BOND, bond=Bond("active-backup", 100)))
+    assert "must be 1280 to 1500" in want(BONDED, {7: replace(LEASE, mtu=9000)}, seen).passed_over["bond0"]
+
+
 NAMES = ("a", "b", "c", "bond0", "br0", "v10", "v20")
 MACS = [f"52:54:00:00:00:0{number}" for number in range(4)]
 ADDRESSES = ("10.0.0.1/24", "10.0.0.2/24", "10.1.0.1/24", "10.2.0.1/16", "fd00::1/64", "fd01::1/64")
@@ -270,6 +358,7 @@ def landscapes(draw: st.DrawFn) -> tuple[SeenLink, ...]:
             carrier=draw(st.booleans()),
             addresses=frozenset(draw(st.sets(st.sampled_from(ADDRESSES[:4]), max_size=2))),
             mtu=draw(st.sampled_from([1500, 9000])),
+            largest_mtu=draw(st.sampled_from([0, 9000, 16110])),
         )
         for number, mac in enumerate(MACS[: draw(st.integers(0, 4))])
     )
@@ -288,6 +377,7 @@ leases = st.dictionaries(
         st.just(()),
         st.just("s"),
         st.just(60),
+        mtu=st.sampled_from([None, None, 0, 68, 576, 1280, 1400, 1500, 9000, 65535]),
     ),
 )
 
@@ -297,9 +387,12 @@ def test_planning_after_applying_gives_nothing_and_no_link_of_others_is_touched(
     config: dict[str, LinkConfig], held: dict[int, Lease], landscape: tuple[SeenLink, ...]
 ) -> None:
     kernel = Kernel(landscape)
-    kernel.apply(planned(config, held, landscape))
-    again = [str(action) for action in planned(config, held, kernel.landscape())]
-    assert again == []
+    apply_all(kernel, config, held)
+    wanted = want(config, held, kernel.landscape())
+    again = (*plan(wanted.links, kernel.landscape()), *plan_rules(wanted.rules, kernel.rules))
+    assert list(map(str, again)) == []
+    tables = {route.table for link in kernel.landscape() for route in link.routes}
+    assert {rule.table for rule in kernel.rules} <= tables | {0}
     assert kernel.touched.isdisjoint({"zc1", "br1"})
     assert kernel.links["zc1"] == CONTAINER
 
@@ -312,9 +405,9 @@ def test_going_back_to_an_earlier_config_brings_back_what_was(
     landscape: tuple[SeenLink, ...],
 ) -> None:
     kernel = Kernel(landscape)
-    kernel.apply(planned(earlier, held, kernel.landscape()))
-    before = {name: replace(link, index=0) for name, link in kernel.links.items()}
-    kernel.apply(planned(tried, held, kernel.landscape()))
-    kernel.apply(planned(earlier, held, kernel.landscape()))
-    after = {name: replace(link, index=0) for name, link in kernel.links.items()}
+    apply_all(kernel, earlier, held)
+    before = {name: replace(link, index=0) for name, link in kernel.links.items()}, kernel.rules
+    apply_all(kernel, tried, held)
+    apply_all(kernel, earlier, held)
+    after = {name: replace(link, index=0) for name, link in kernel.links.items()}, kernel.rules
     assert after == before

@@ -210,10 +210,15 @@ def test_vlans_bonds_and_their_members_are_read_as_pyroute2_writes_them():
     assert (vlan.kind, vlan.parent, vlan.vlan) == ("vlan", 7, 10)
     settings = [("IFLA_BOND_MODE", 1), ("IFLA_BOND_MIIMON", 100), ("IFLA_BOND_PRIMARY", 9)]
     assert parsed(IFLA_LINKINFO=info("bond", settings)).bond == (1, 100, 9)
-    own = ("IFLA_BOND_SLAVE_PERM_HWADDR", "52:54:00:00:00:01")
-    slave = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bond"), ("IFLA_INFO_SLAVE_DATA", {"attrs": [own]})]}
+    agreed = [("IFLA_BOND_AD_INFO_AGGREGATOR", 2), ("IFLA_BOND_AD_INFO_PARTNER_MAC", "52:54:00:00:00:09")]
+    lacp = [("IFLA_BOND_MODE", 4), ("IFLA_BOND_AD_INFO", {"attrs": agreed})]
+    assert parsed(IFLA_LINKINFO=info("bond", lacp)).lacp == (2, "52:54:00:00:00:09")
+    assert parsed(IFLA_LINKINFO=info("bond", settings)).lacp is None
+    own = [("IFLA_BOND_SLAVE_PERM_HWADDR", "52:54:00:00:00:01"), ("IFLA_BOND_SLAVE_AD_AGGREGATOR_ID", 2)]
+    slave = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bond"), ("IFLA_INFO_SLAVE_DATA", {"attrs": own})]}
     member = parsed(IFLA_ADDRESS="52:54:00:00:00:02", IFLA_MASTER=3, IFLA_LINKINFO=slave)
     assert (member.master, member.address, member.permanent) == (3, "52:54:00:00:00:02", "52:54:00:00:00:01")
+    assert member.aggregator == 2
 
 
 def test_addresses_that_come_and_go_are_told_with_their_links(in_fresh_network):
