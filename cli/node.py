@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from cli.config import apply as apply_config
 from cli.connect import call
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
@@ -16,6 +17,8 @@ from core0.wire.storage import Reset
 from core0.wire.types import Events, PowerRequest
 
 app = typer.Typer(no_args_is_help=True)
+# What a node's config is about is the node: both ways to say it are the same.
+app.command("apply")(apply_config)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import count
 
+from core0.linux import files
 from core0.linux.nfnetlink import Element, Nfnetlink, add_element, delete_element
 from core0.linux.nftables import Nftables
 from core0.networks import ruleset, shortcut
@@ -20,8 +21,12 @@ MODULES = (
     "nft_masq",
     "nft_fib_inet",
     "nft_limit",
+    "nft_connlimit",
     "nft_fwd_netdev",
 )
+
+# What the kernel keeps of connections, by its memory (nf_conntrack-sysctl.rst), and the part of it for one container.
+_MOST_FLOWS, _SHARE = "/proc/sys/net/netfilter/nf_conntrack_max", 4
 
 
 class Filter:
@@ -39,6 +44,7 @@ class Filter:
         # Links of meshes that are looked at: both directions go by the short way, or neither does.
         self._watched: set[str] = set()
         self._nftables.run(ruleset.RULESET)
+        self._nftables.run(ruleset.limit_flows(int(files.read(_MOST_FLOWS)) // _SHARE))
         known = tuple(networks)
         if known:
             self._nftables.run("".join(map(ruleset.define_chain, known)))

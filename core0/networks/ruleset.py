@@ -53,6 +53,7 @@ _MESHES = """
 _CHAINS = f"""
     set refused {{ type ifname; counter; }}
     set askers {{ type ipv4_addr; size 65536; flags dynamic,timeout; timeout 1m; }}
+    set flows {{ type ifname; size 65536; flags dynamic; }}
     chain refuse {{
         iifname @refused drop
         drop
@@ -62,10 +63,15 @@ _CHAINS = f"""
         iifname {_ANY_MESH} accept
         iifname != {_ANY_LINK} fib saddr oifname {{ {_ANY_LINK}, {_ANY_MESH} }} drop
         iifname != {_ANY_LINK} accept
+        {_TO_NAMES} notrack
         iifname . ether saddr . ip saddr @origins4 accept
         iifname . ether saddr . ip6 saddr @origins6 accept
         ip6 daddr ff02::/16 drop
         meta protocol {{ ip, ip6 }} goto refuse
+    }}
+    chain answers {{
+        type filter hook output priority raw; policy accept
+        ip saddr {GATEWAY} oifname {_ANY_LINK} meta l4proto {{ tcp, udp }} th sport {PORT} notrack
     }}
     chain published {{
         type nat hook prerouting priority dstnat; policy accept
@@ -89,7 +95,10 @@ _CHAINS = f"""
         ip daddr != {{ {_PRIVATE4} }} ip daddr != @lan4 accept
         ip6 daddr 2000::/3 ip6 daddr != @lan6 accept
     }}
+    chain many {{
+    }}
     chain from_container {{
+        jump many
         oifname {_ANY_LINK} ip saddr . ip daddr @members4 accept
         oifname {_ANY_LINK} ip6 saddr . ip6 daddr @members6 accept
         ip saddr vmap @egress4
@@ -135,6 +144,12 @@ _PROTOCOLS = {
 }
 
 Elements = Mapping[str, Sequence[str]]
+
+
+def limit_flows(each: int) -> str:
+    """Commands that let each container have so many connections by the IP stack: the kernel's table is for all."""
+    chain = "inet zeronode many"
+    return f"add rule {chain} ct state new add @flows {{ iifname ct count over {each} }} goto refuse\n"
 
 
 def chain_of(network: Policy) -> str:

@@ -66,6 +66,7 @@ class Router:
         for address in addresses:
             dnsmasq.run("ip", "address", "add", address, "dev", LINK)
         dnsmasq.run("ip", "link", "set", LINK, "mtu", str(mtu), "up")
+        dnsmasq.run("ip", "link", "set", "lo", "up")
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()

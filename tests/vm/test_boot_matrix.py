@@ -6,6 +6,8 @@ driver (test_links); no IPv4 (test_ipv6); static addresses, VLANs and bonds by c
 
 import asyncio
 import re
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,6 +303,43 @@ async def test_a_node_behind_another_whose_kernel_loses_reorders_and_delays_gets
         for link in bridge.members:
             assert int(await order(between, "lost", link)), "else this was no bad way"
         await machine.pull("a0", READY_SECONDS)
+
+
+@pytest.mark.skipif(not shutil.which("nmap"), reason="needs Debian's nmap")
+async def test_nmap_finds_the_declared_ports_and_no_other(
+    machine: Machine, node: NodeClient, spec: Callable[..., ContainerSpec], tmp_path: Path
+) -> None:
+    async with Segment(tmp_path) as lan, Router(lan.nic("router"), "10.9.0.1/24") as way:
+        await machine.plug_nic(lan.nic("a0"))
+        ports = (
+            PublishedPort(node=8080, container=80),
+            PublishedPort(node=5353, container=53, protocol="udp"),
+        )
+        there = await running(node, "web", spec(ports=ports))
+        with serve(way, tmp_path, "10.9.0.50", "10.9.0.59"):
+            mac = mac_address("node1", "a0")
+            leased = ipv4_of(await link_when(node, machine, mac, lambda link: link.state == "up"))
+            address = leased.partition("/")[0]
+            assert there.corex
+            assert await nmap(way, address, "-sS", "--min-rate", "1500", "-p-") == {
+                API,
+                8080,
+                there.corex.port,
+            }
+            # who answers nothing may be open
+            assert await nmap(way, address, "-sU", "-p", "53,67,68,123,323,546,5353,51820") <= {5353}
+        await machine.pull("a0", READY_SECONDS)
+
+
+async def nmap(way: Router, address: str, *options: str) -> set[int]:
+    """The ports that nmap takes to be open (nmap(1), grepable output)."""
+    words = ("nmap", "-n", "-Pn", "-T4", *options, "-oG", "-", address)
+    with way.inside():
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: ASYNC220
+    said, failed = await asyncio.to_thread(process.communicate)
+    assert process.returncode == 0, failed
+    (line,) = (one for one in said.splitlines() if "Ports: " in one)
+    return {int(port) for port in re.findall(r"(\d+)/open", line)}
 
 
 BOND = f"""

@@ -13,6 +13,7 @@ import pytest
 
 from core0.linux import netlink
 from core0.linux.netlink import Netlink
+from core0.networks import ruleset
 from core0.wire.networks import INTERNET, EgressRule, NetworkSpec
 from core0.wire.types import PublishedPort
 from tests.core0.networks.site import ECHO_PORT, LAN, NODE, Site, kernel_rules
@@ -283,3 +284,22 @@ def test_another_node_daemon_enforces_the_same_for_what_runs(
         assert site.reaches("r", LAN[family], "tcp"), "the network's own policy came from the node's state"
         assert site.reaches("lan", NODE[family], "tcp", 8000)
         assert site.reaches("internet", site.addresses["r"][family], "tcp", 7001)
+
+
+def test_a_container_with_too_many_connections_has_no_more_and_the_others_have_theirs(
+    site: Site, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ruleset, "limit_flows", lambda _, limit=ruleset.limit_flows: limit(20))
+    loop.run_until_complete(site.restart())
+    with site.inside("a"):
+        flood = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]
+        for one in flood:
+            one.sendto(b"hello", (site.addresses["internet"][0], 9))
+            one.close()
+    for family in (0, 1):
+        assert not site.reaches("a", site.addresses["internet"][family], "tcp")
+        assert site.reaches("a", site.addresses["b"][family], "tcp"), "the short way needs none"
+        assert site.reaches("c", site.addresses["internet"][family], "tcp")
+    monkeypatch.undo()
+    loop.run_until_complete(site.restart())
+    assert site.reaches("a", site.addresses["internet"][0], "tcp")
