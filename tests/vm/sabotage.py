@@ -9,8 +9,6 @@ from image import initramfs
 from image.tree import file, folder
 
 PROGRAM = Path(__file__).with_name("saboteur.py")
-# Behind all inode numbers of the image's own segments.
-FIRST_INODE = 1 << 20
 SECONDS = 20.0
 
 
@@ -21,9 +19,8 @@ def sabotage(boot: DirectBoot, place: Path) -> DirectBoot:
         file("saboteur", PROGRAM.read_bytes(), "tests", 0o755),
         *(folder(path, "tests") for path in ("saboteur.d", "saboteur.d/proc", "saboteur.d/devtmpfs")),
     ]
-    segment = initramfs.segment(entries, epoch=0, level=3, first_inode=FIRST_INODE)
     whole = place / "initramfs"
-    whole.write_bytes(segment + boot.initramfs.read_bytes())
+    whole.write_bytes(initramfs.put_before(boot.initramfs.read_bytes(), entries))
     return DirectBoot(boot.kernel, whole, f"{boot.arguments} rdinit=/saboteur")
 
 
