@@ -40,6 +40,25 @@ def boot(
     measure.report(asyncio.run(measure_boot(ctx.obj.contexts, image, runs, memory, counted=counted)), as_json)
 
 
+@app.command()
+def memory(
+    ctx: typer.Context,
+    image: Image = _IMAGE,
+    runs: Runs = measure.RUNS,
+    memory: Memory = 512,
+    counted: Counted = False,
+    as_json: Json = False,
+) -> None:
+    """What the node's own processes take of the machine's memory, alone and with a container.
+
+    Example: zn bench memory
+    """
+    from cli.bench_memory import measure_memory
+
+    found = asyncio.run(measure_memory(ctx.obj.contexts, image, runs, memory, counted=counted))
+    measure.report(found, as_json)
+
+
 @app.command("disks-boot")
 def disks_boot(
     ctx: typer.Context,

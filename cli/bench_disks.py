@@ -38,13 +38,11 @@ from image import contents, initramfs, manifest, oci, sources
 from image.fetch import Cache
 from image.manifest import ContainerManifest
 from image.sources import Places
-from image.tree import file, folder
+from image.tree import Entry, file, folder
 
 _MANIFEST = ROOT / "initramfs" / "fio.toml"
 _SHEBANG = b"#!/usr/bin/python3.13 -ISB\n"
 _GUEST = Path(__file__).with_name("bench_guest.py")
-# Behind all inode numbers of the image's own segments.
-_INODE = 1 << 20
 _GIB = 1 << 30
 _SECONDS, _LONG = 20.0, 120.0
 _VERBS = 20
@@ -92,7 +90,7 @@ def _of_job(name: str, bare: list[float], inside: list[float]) -> Measure:
     return Measure(f"{name}: bare / container", "times", times, goal=1 / 0.95)
 
 
-def _segment(epoch: int) -> bytes:
+def _added() -> list[Entry]:
     """The guest's program, and the container image's files below /fio."""
     wanted = manifest.load_kind(_MANIFEST, ContainerManifest)
     places = Places(ROOT, cache_folder())
@@ -102,7 +100,7 @@ def _segment(epoch: int) -> bytes:
     tree = oci.container_tree(wanted, _MANIFEST.parent, obtained.lock, files)
     below = [replace(entry, path=f"fio/{entry.path}") for entry in tree.values()]
     root = [file("bench", _SHEBANG + _GUEST.read_bytes(), "bench", 0o755), folder("fio", "bench")]
-    return initramfs.segment([*root, *below], epoch, level=3, first_inode=_INODE)
+    return [*root, *below]
 
 
 def _disk(scratch: Path, name: str) -> Disk:
@@ -137,7 +135,7 @@ def _boot(contexts: Path, image: Path, scratch: Path) -> DirectBoot:
     own = machines.direct_boot(image, (operator.kernel_argument(contexts), "rdinit=/bench"))
     assert own.initramfs  # noqa: S101 — a build has one
     whole = scratch / "initramfs"
-    whole.write_bytes(_segment(contents.load(image).epoch) + own.initramfs.read_bytes())
+    whole.write_bytes(initramfs.put_before(own.initramfs.read_bytes(), _added(), contents.load(image).epoch))
     return DirectBoot(own.kernel, whole, own.arguments)
 
 

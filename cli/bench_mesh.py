@@ -16,8 +16,6 @@ from image.tree import file
 
 _SHEBANG = b"#!/usr/bin/python3.13 -ISB\n"
 _GUEST = Path(__file__).with_name("bench_mesh_guest.py")
-# Behind all inode numbers of the image's own segments.
-_INODE = 1 << 20
 _SECONDS, _LONG = 20.0, 60.0
 # Bytes that go each way; more where nothing is encrypted.
 _SIZE, _PLAIN_SIZE = 16 << 20, 128 << 20
@@ -64,7 +62,6 @@ def _boot(image: Path, scratch: Path) -> DirectBoot:
     own = machines.direct_boot(image, ("rdinit=/bench",))
     assert own.initramfs  # noqa: S101 — a build has one
     program = file("bench", _SHEBANG + _GUEST.read_bytes(), "bench", 0o755)
-    segment = initramfs.segment([program], contents.load(image).epoch, level=3, first_inode=_INODE)
     whole = scratch / "initramfs"
-    whole.write_bytes(segment + own.initramfs.read_bytes())
+    whole.write_bytes(initramfs.put_before(own.initramfs.read_bytes(), [program], contents.load(image).epoch))
     return DirectBoot(own.kernel, whole, own.arguments)

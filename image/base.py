@@ -38,8 +38,6 @@ from image.tree import Tree
 # LZ4's strongest.
 LEVEL = 12
 KEPT = 4
-# Above those of all other segments.
-_DENSE_INODES = 1 << 20
 # The parts of this builder that decide the base's bytes, besides this one.
 _DECIDING = (bytecode, cpio, deb, elf, initramfs, kmod, licence, node, runtime, storage, tree, wheels)
 
@@ -140,7 +138,7 @@ def _segments(composed: Tree, dense: Sequence[str], epoch: int) -> bytes:
     chosen = composed.keys() - {entry.path for entry in rest}
     above = {str(parent) for path in chosen for parent in PurePosixPath(path).parents}
     first = [entry for path, entry in composed.items() if path in chosen | above]
-    packed = initramfs.dense_segment(first, epoch, first_inode=_DENSE_INODES) if chosen else b""
+    packed = initramfs.dense_segment(first, epoch) if chosen else b""
     return packed + initramfs.segment(rest, epoch, LEVEL)
 
 

@@ -6,9 +6,10 @@ of the host's Python decides what the bytes are.
 
 `a/b.py` becomes `a/b.pyc`, which the import system takes when no source is there (PEP 3147, "legacy"
 layout). Its header says "unchecked hash" (PEP 552): no times, no source needed. Tracebacks name the source.
-Docstrings and assertions of other people's code are left out (a seventh of a process's memory); our own stay,
-because dataclasses without one make a signature text of themselves at each import. The columns
-of instructions are left out, too: a traceback names the line, not the place in it.
+Docstrings and assertions of other people's code are left out (a seventh of a process's memory). Of our own only
+classes keep their docstrings: the API's document has them, and dataclasses without one make a signature text of
+themselves at each import. The columns of instructions are left out, too: a traceback names the line, not the place
+in it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,14 +25,25 @@ from image.tree import Entry, file
 _PROCESSES = 2
 
 _COMPILE = r"""
-import sys, marshal, _imp
+import sys, marshal, _ast, _imp
 from importlib._bootstrap_external import _code_to_hash_pyc as to_pyc  # py_compile, without its imports
 def read(count):
     return sys.stdin.buffer.read(count)
+def forget_docstrings(node):
+    if isinstance(node, (_ast.Module, _ast.FunctionDef, _ast.AsyncFunctionDef)) and node.body:
+        first = node.body[0]
+        words = first.value if isinstance(first, _ast.Expr) else None
+        if isinstance(words, _ast.Constant) and isinstance(words.value, str):
+            words.value = ...  # an expression without effect, which the compiler drops
+    for child in getattr(node, "body", ()):
+        forget_docstrings(child)
 while head := sys.stdin.buffer.readline():
     path, size = head.decode().rsplit(" ", 1)
     source = read(int(size))
     ours = path.startswith(("/usr/lib/zeronode/core0/", "/usr/lib/zeronode/corex/"))
+    if ours:
+        source = compile(source, path, "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
+        forget_docstrings(source)
     code = compile(source, path, "exec", dont_inherit=True, optimize=0 if ours else 2)
     pyc = to_pyc(code, _imp.source_hash(0x6d5e3f1c, b""), False)
     sys.stdout.buffer.write(b"%d\n" % len(pyc) + pyc)

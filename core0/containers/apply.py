@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Iterable, Sequence
@@ -342,7 +341,7 @@ def _unlink(*files: Path) -> None:
 
 def forget(world: World, name: str) -> None:
     """Delete the folder of a container that is wanted no more."""
-    shutil.rmtree(world.folder / name, ignore_errors=True)
+    files.remove_tree(world.folder / name)
 
 
 def open_pidfd(record: Record) -> int | None:

@@ -6,7 +6,6 @@ on. So does the next boot, where none lives: each is made anew.
 
 import asyncio
 import os
-import shutil
 import traceback
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Protocol
@@ -20,6 +19,7 @@ from core0.containers.observe import is_alive, observe_record
 from core0.containers.plan import plan
 from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
+from core0.linux import files
 from core0.wire import ports
 from core0.wire.control import Refusal, RefusedError, Report, taken
 from core0.wire.network import packed
@@ -93,7 +93,7 @@ class Containers:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 left.append((name, known.spec, wanted, record))
             else:
-                shutil.rmtree(folder, ignore_errors=True)
+                files.remove_tree(folder)
         # those that have a number first: the others get one that is free
         for name, spec, wanted, record in sorted(left, key=lambda one: one[3] is None):
             number = record.number if record else self._free_number()

@@ -6,8 +6,6 @@ Each layer is one EROFS file by its diff id, shared by all images and containers
 import asyncio
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +31,7 @@ class Store:
         self._images = _kept_images(self._kept)
         self._pulls: dict[str, asyncio.Task[Image]] = {}
         self._layers.mkdir(exist_ok=True)
-        shutil.rmtree(self._work, ignore_errors=True)
+        files.remove_tree(self._work)
         self._work.mkdir(mode=0o711)
 
     def get(self, reference: str) -> Image | None:
@@ -61,7 +59,8 @@ class Store:
             pull.exception()  # seen, or asyncio reports it as a defect
 
     async def _pull(self, reference: str) -> Image:
-        folder = Path(tempfile.mkdtemp(dir=self._work))
+        folder = self._work / os.urandom(8).hex()
+        folder.mkdir(mode=0o700)
         os.chown(folder, paths.PULL_USER, paths.PULL_USER)
         try:
             job = Job(parse_reference(reference), str(folder), self._present(), _LARGEST_LAYER)
@@ -70,7 +69,7 @@ class Store:
         except ValueError as error:
             raise PullError(str(error)) from None
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            files.remove_tree(folder)
         self._images[reference] = image
         files.replace(self._kept, msgspec.json.encode(self._images))
         return image

@@ -1,6 +1,7 @@
 """Small files, read and written as a whole, for processes that a boot waits for: they do without pathlib."""
 
 import os
+from collections.abc import Callable
 
 StrPath = str | os.PathLike[str]
 _RENAME_EXCHANGE = 2
@@ -33,6 +34,29 @@ def replace(path: StrPath, content: bytes, mode: int = 0o644) -> None:
     with open(descriptor, "wb") as file:
         file.write(content)
     os.rename(new, path)
+
+
+def remove_tree(path: StrPath) -> None:
+    """Delete a folder with all that is in it, as far as the kernel lets it; links go, what they lead to stays.
+
+    shutil would do, but brings the node daemon the libraries of three compressions.
+    """
+    if not os.path.isdir(path):
+        return
+    for _, folders, names, here in os.fwalk(path, topdown=False):
+        for name in names:
+            _remove(name, os.unlink, here)
+        for name in folders:
+            _remove(name, os.rmdir, here)
+            _remove(name, os.unlink, here)  # a link to a folder
+    _remove(path, os.rmdir, None)
+
+
+def _remove(name: StrPath, how: Callable[..., None], folder: int | None) -> None:
+    try:
+        how(name, dir_fd=folder)
+    except OSError:
+        return
 
 
 def exchange(folder: int, name: str, other_folder: int, other: str) -> None:

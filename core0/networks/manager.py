@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from core0.linux import netlink, tools
+from core0.linux import memory, netlink, tools
 from core0.linux.netlink import AddressChanges, End, Netlink
 from core0.networks import filter as packet_filter
 from core0.networks.addresses import free_host, free_ipv4, free_ipv6
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 _SECTION = "network/"
 _LOOPBACK = 1
+# Seconds after the first container in which others may follow.
+_CALM = 5.0
 _NO_LIMITS = Limits()
 _LINK_LOCAL = ("169.254.", "fe80:")
 
@@ -481,6 +483,8 @@ class Networks:
             self._look_around()
             self._tell_zones()
             self._names.begin()
+            # a MiB that libnftables needed to read the rules
+            asyncio.get_running_loop().call_later(_CALM, memory.release)
         return self._filter
 
     def _resume_all(self, rules: packet_filter.Filter) -> None:

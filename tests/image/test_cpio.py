@@ -34,7 +34,7 @@ def test_unpacking_gives_what_was_packed(entries: list[Entry], epoch: int) -> No
 @given(st.lists(st.tuples(ENTRIES, st.booleans()), max_size=3))
 def test_segments_of_both_kinds_unpack_one_behind_the_other(segments: list[tuple[list[Entry], bool]]) -> None:
     archive = b"".join(
-        initramfs.dense_segment(entries, 1, 1) if dense else initramfs.segment(entries, 1, level=3)
+        initramfs.dense_segment(entries, 1) if dense else initramfs.segment(entries, 1, level=3)
         for entries, dense in segments
     )
     assert list(initramfs.entries(archive)) == [entry for entries, _ in segments for entry in entries]
@@ -62,7 +62,7 @@ def test_a_cut_initramfs_is_refused() -> None:
 
 
 def test_a_cut_dense_segment_is_refused() -> None:
-    archive = initramfs.dense_segment([file("a", b"x" * 1000, "t")], 0, 1)
+    archive = initramfs.dense_segment([file("a", b"x" * 1000, "t")], 0)
     with pytest.raises(cpio.CpioError, match="the last segment is cut"):
         list(initramfs.entries(archive[:-5]))
     with pytest.raises(cpio.CpioError, match="is not Zstandard"):

@@ -10,8 +10,6 @@ from image import initramfs
 from image.tree import file
 
 PROGRAM = Path(__file__).with_name("workbench.py")
-# Behind all inode numbers of the image's own segments.
-FIRST_INODE = 1 << 20
 SECONDS = 20.0
 
 
@@ -20,8 +18,7 @@ def workbench_boot(boot: DirectBoot, folder: Path) -> DirectBoot:
     assert boot.initramfs
     entries = [file("workbench", PROGRAM.read_bytes(), "tests", 0o755)]
     whole = folder / "initramfs"
-    segment = initramfs.segment(entries, epoch=0, level=3, first_inode=FIRST_INODE)
-    whole.write_bytes(segment + boot.initramfs.read_bytes())
+    whole.write_bytes(initramfs.put_before(boot.initramfs.read_bytes(), entries))
     return DirectBoot(boot.kernel, whole, f"{boot.arguments} rdinit=/workbench")
 
 

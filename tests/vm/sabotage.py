@@ -17,8 +17,6 @@ from image.tree import file, folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("saboteur.py")
-# Behind all inode numbers of the image's own segments.
-FIRST_INODE = 1 << 20
 SECONDS = 20.0
 
 
@@ -36,9 +34,8 @@ def sabotage(boot: DirectBoot, place: Path, *modules: str) -> DirectBoot:
         *(folder(path, "tests") for path in ("saboteur.d", "saboteur.d/proc", "saboteur.d/devtmpfs")),
         *(file(f"saboteur.d/{name}.ko", content, "tests") for name, content in kernel_modules(modules)),
     ]
-    segment = initramfs.segment(entries, epoch=0, level=3, first_inode=FIRST_INODE)
     whole = place / "initramfs"
-    whole.write_bytes(segment + boot.initramfs.read_bytes())
+    whole.write_bytes(initramfs.put_before(boot.initramfs.read_bytes(), entries))
     return DirectBoot(boot.kernel, whole, f"{boot.arguments} rdinit=/saboteur")
 
 

@@ -29,3 +29,18 @@ def test_writing_makes_no_file(tmp_path: Path) -> None:
     (tmp_path / "limit").write_text("max and more")
     files.write(tmp_path / "limit", "5")
     assert files.read_text(str(tmp_path / "limit")) == "5"
+
+
+def test_a_tree_goes_and_what_links_in_it_lead_to_stays(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    (kept / "below").mkdir(parents=True)
+    (kept / "file").touch()
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "b" / "file").touch()
+    (tree / "a" / "folder").symlink_to(kept)
+    (tree / "a" / "link").symlink_to(kept / "file")
+    (tree / "nowhere").symlink_to(tmp_path / "nothing")
+    files.remove_tree(tree)
+    files.remove_tree(tree)
+    assert sorted(one.name for one in tmp_path.rglob("*")) == ["below", "file", "kept"]

@@ -74,7 +74,7 @@ async def test_an_attachment_that_fails_leaves_nothing_and_can_be_tried_again(si
     site.add_container("a")
     site.add_container("b")
     site.serve("b")
-    assert site.reaches("a", site.addresses["b"][0], "tcp")
+    assert site.gets_through("a", site.addresses["b"][0], "tcp")
 
 
 async def test_links_end_while_the_loop_goes_on(site: Site) -> None:
