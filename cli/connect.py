@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -33,8 +34,12 @@ def node_client(settings: Settings) -> NodeClient:
 def client_of(contexts: Path, chosen: Context) -> NodeClient:
     """A client of one context's node."""
     key = load_key(contexts.parent / chosen.key)
-    certificate = issue_certificate(key, _WHO, now=datetime.datetime.now(datetime.UTC))
-    return NodeClient(chosen.address, chosen.fingerprint, client_context(certificate))
+
+    def issue(moment: datetime.datetime) -> ssl.SSLContext:
+        return client_context(issue_certificate(key, _WHO, now=moment))
+
+    now = datetime.datetime.now(datetime.UTC)
+    return NodeClient(chosen.address, chosen.fingerprint, issue(now), reissue=issue)
 
 
 def call(settings: Settings, work: Callable[[NodeClient], Awaitable[T]]) -> T:

@@ -1,9 +1,11 @@
 """Calls to a node's API over pinned TLS."""
 
 import asyncio
+import datetime
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import quote
@@ -44,6 +46,7 @@ from core0.wire.volumes import Import, ImportRequest, Rollback, Volume, Volumes,
 from corex.http.problem import Problem
 
 T = TypeVar("T")
+Reissue = Callable[[datetime.datetime], ssl.SSLContext]
 _TIMEOUT = 30.0
 # A stream may take as long as it likes, but not a minute without a byte; its first may wait for a check.
 _MOVING = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT, sock_read=600.0)
@@ -90,11 +93,16 @@ class NodeClient:
         address: `host:port`.
         fingerprint: SHA-256 of the node's certificate (DER), hexadecimal.
         context: TLS with the client certificate, from `client_context`.
+        reissue: makes another one, whose certificate is as of a moment: a node whose clock is ahead takes the first
+            one for expired. It is asked for at most once, with the node's time, before anything was answered.
     """
 
-    def __init__(self, address: str, fingerprint: str, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, address: str, fingerprint: str, context: ssl.SSLContext, reissue: Reissue | None = None
+    ) -> None:
         self._address = address
         self._context = context
+        self._reissue = reissue
         pin = aiohttp.Fingerprint(bytes.fromhex(fingerprint))
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=pin), timeout=aiohttp.ClientTimeout(total=_TIMEOUT)
@@ -396,7 +404,27 @@ class NodeClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A good answer, to be read in the block. Raises NodeError for any other, and for a lost connection."""
         try:
-            async with self._session.request(
+            async with await self._send(method, path, query, data, headers, patience) as response:
+                self._reissue = None
+                if response.status >= 400:
+                    raise RefusedError(_decode_problem(await response.read(), response.status))
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise await self._explain(error) from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None,
+        data: bytes | AsyncIterator[bytes] | None,
+        headers: dict[str, str] | None,
+        patience: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        """The answer to a request; if the certificate is expired by the node's clock alone, to a second one."""
+
+        def request() -> Awaitable[aiohttp.ClientResponse]:
+            return self._session.request(
                 method,
                 f"https://{self._address}{path}",
                 params=query,
@@ -404,12 +432,34 @@ class NodeClient:
                 headers=headers,
                 ssl=self._context,
                 timeout=patience,
+            )
+
+        try:
+            return await request()
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if isinstance(data, AsyncIterator) or not await self._follow_clock():
+                raise
+        return await request()
+
+    async def _follow_clock(self) -> bool:
+        """Have a certificate that is valid by the node's clock, which is ahead of this machine's; False if it is not.
+
+        The node is the pinned one, and who has the operator's key may sign for whatever time it likes.
+        """
+        reissue, self._reissue = self._reissue, None
+        if reissue is None or await self._alert() != _ALERTS["CERTIFICATE_EXPIRED"]:
+            return False
+        from core0.client.credentials import client_context
+
+        try:
+            async with self._session.get(
+                f"https://{self._address}/v1/node", ssl=client_context(None)
             ) as response:
-                if response.status >= 400:
-                    raise RefusedError(_decode_problem(await response.read(), response.status))
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise await self._explain(error) from error
+                moment = parsedate_to_datetime(response.headers["Date"])
+        except (aiohttp.ClientError, TimeoutError, OSError, KeyError, ValueError):
+            return False
+        self._context = reissue(moment)
+        return True
 
     async def _explain(self, error: BaseException) -> NodeError:
         """The error of our tree for one of the transport."""

@@ -8,6 +8,7 @@ Sources: RFC 9110 and RFC 9112; h11's documentation of its states.
 
 import asyncio
 import contextlib
+import time
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -175,7 +176,7 @@ class Connection:
         await self._send(await self._app(request), head_only=request.method == "HEAD")
 
     async def _send(self, response: Response, *, head_only: bool) -> None:
-        headers = [*response.headers.items(), *_framing(response)]
+        headers = [("Date", _date()), *response.headers.items(), *_framing(response)]
         if self._leaves_body() and "Connection" not in response.headers:
             headers.append(
                 ("Connection", "close")
@@ -207,6 +208,11 @@ class Connection:
             async with asyncio.timeout(_LINGER):
                 while await self._reader.read(_PIECE):
                     pass
+
+
+def _date() -> str:
+    """The time by this machine's clock (RFC 9110, sections 5.6.7 and 6.6.1)."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
 
 
 def _framing(response: Response) -> list[tuple[str, str]]:

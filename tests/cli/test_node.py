@@ -1,5 +1,6 @@
 """`zn node` against a node's real API: what it prints, as text and as JSON, and its exit codes."""
 
+import datetime
 import gc
 import json
 import socket
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cli import connect
 from tests.cli.conftest import Zn, write_context
 from tests.core0.disks.loop import LoopDisks
 from tests.host_node import HostNode
@@ -21,6 +23,19 @@ def test_show_describes_the_node(served: HostNode, zn: Zn) -> None:
     shown = zn("node", "show", "--json").json()
     assert isinstance(shown, dict)
     assert (shown["version"], shown["fingerprint"]) == ("1.2.3", served.fingerprint)
+
+
+def test_a_node_whose_clock_is_days_ahead_is_used_all_the_same(
+    served: HostNode, zn: Zn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, behind = connect.issue_certificate, [datetime.timedelta(days=3)]
+
+    def issue(key: Ed25519PrivateKey, name: str, *, now: datetime.datetime) -> bytes:
+        return real(key, name, now=now - (behind.pop() if behind else datetime.timedelta()))
+
+    monkeypatch.setattr(connect, "issue_certificate", issue)
+    said = zn("node", "show")
+    assert (said.code, f"sha256:{served.fingerprint}" in said.out.replace("\n", "")) == (0, True), said.err
 
 
 def test_health_ends_with_1_when_a_check_fails(served: HostNode, zn: Zn) -> None:

@@ -1,6 +1,7 @@
 """The shared REST machinery over real sockets: raw bytes in, raw bytes out, no client library's courtesy."""
 
 import asyncio
+import datetime
 import json
 import logging
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -269,6 +271,14 @@ async def test_a_head_that_does_not_end_is_refused(peer: Peer) -> None:
     await writer.wait_closed()
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"urn:zeronode:problem:malformed-request" in answer
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/health", 200), ("/v1/nothing", 404)])
+async def test_every_answer_has_the_time_of_who_gives_it(peer: Peer, path: str, status: int) -> None:
+    answer = await peer.ask("GET", path)
+    assert answer.status == status
+    moment = parsedate_to_datetime(answer.headers["date"])
+    assert abs(moment - datetime.datetime.now(datetime.UTC)) < datetime.timedelta(minutes=1)
 
 
 async def test_two_requests_sent_at_once_are_answered_in_turn(peer: Peer) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,10 +137,12 @@ def connect(operator_key: Ed25519PrivateKey) -> Callable[..., Awaitable[NodeClie
     async def make(machine: Machine, address: str = "") -> NodeClient:
         """By this address, or by the machine's card on QEMU's own network."""
         identity = await machine.wait_for_phase("identity", READY_SECONDS)
-        now = datetime.datetime.now(datetime.UTC)
-        tls = client_context(issue_certificate(operator_key, "tests", now=now))
         address = address or f"127.0.0.1:{await machine.forward(API)}"
-        return NodeClient(address, identity.detail.removeprefix("sha256:"), tls)
+        tls = issue(datetime.datetime.now(datetime.UTC))
+        return NodeClient(address, identity.detail.removeprefix("sha256:"), tls, reissue=issue)
+
+    def issue(moment: datetime.datetime) -> ssl.SSLContext:
+        return client_context(issue_certificate(operator_key, "tests", now=moment))
 
     return make
 

@@ -1,18 +1,22 @@
 """The node's clock: machines whose own is broken, with a time server and without."""
 
 import asyncio
+import datetime
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ci.pytest_machines import Machines
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
-from core0.client.client import NodeClient
+from core0.client.client import NodeClient, NotAllowedError
+from core0.client.credentials import client_context, issue_certificate
 from core0.wire.clock import ClockConfig
 from core0.wire.config import NodeConfig
+from core0.wire.ports import API
 from tests.vm.time_server import time_server
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
@@ -54,3 +58,22 @@ async def test_a_node_with_a_broken_clock_lets_its_operator_in_and_follows_a_tim
         assert (await says(client, "follows")).startswith(f"it follows {server}, and is off by ")
         stepped = next(one for one in (await client.events()).events if "stepped" in one.message)
         assert abs(stepped.at - time.time()) < FOLLOWS_SECONDS
+
+
+async def test_a_node_that_is_years_ahead_lets_its_operator_in_by_a_certificate_of_its_time(
+    machines: Machines, direct_boot: DirectBoot, connect: Connect, operator_key: Ed25519PrivateKey
+) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    ahead = (now + datetime.timedelta(days=1000)).strftime("%Y-%m-%dT%H:%M:%S")
+    machine = await machines.start(MachineSpec("ahead", direct_boot, clock=ahead))
+    await machine.wait_for_phase("ready", READY_SECONDS)
+    clock = next(phase for phase in machine.console.phases if phase.name == "clock")
+    assert not clock.detail, "else it was no clock that may be right"
+    tls = client_context(issue_certificate(operator_key, "tests", now=now))
+    identity = await machine.wait_for_phase("identity", READY_SECONDS)
+    address = f"127.0.0.1:{await machine.forward(API)}"
+    async with NodeClient(address, identity.detail.removeprefix("sha256:"), tls) as unbending:
+        with pytest.raises(NotAllowedError, match="expired; check the clocks"):
+            await unbending.node()
+    async with await connect(machine) as client:
+        assert (await client.events()).events[0].at > now.timestamp() + 999 * 86400

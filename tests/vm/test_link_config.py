@@ -36,7 +36,7 @@ ANSWER_SECONDS = 10.0
 # Until two ends of a bond have agreed.
 AGREED_SECONDS = 15.0
 # Connects again and again.
-ASK = "while :; do nc -w 4 $1 $2 -e /bin/busybox true 2>/dev/null && echo answered || echo lost; sleep 0.2; done"
+ASK = "while :; do nc -w 30 $1 $2 -e /bin/busybox true 2>/dev/null && echo answered || echo lost; sleep 0.2; done"
 HERE = "198.51.100.1"
 
 

@@ -1,6 +1,7 @@
 """Who may do what, and what a request that is wrong gets: every route over real TLS, before a real node daemon."""
 
 import asyncio
+import datetime
 import io
 import json
 import re
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from core0.api import daemon as daemon_module
 from core0.api.table import ROUTES
-from core0.client.client import NotAllowedError, RefusedError, UnreachableError, WrongNodeError
+from core0.client.client import NodeClient, NotAllowedError, RefusedError, UnreachableError, WrongNodeError
 from core0.client.credentials import client_context
 from core0.wire.types import ContainerSpec, PowerRequest
 from corex.http.problem import CONTENT_TYPE, Problem
@@ -96,6 +97,62 @@ async def test_the_client_says_why_the_node_refuses_its_certificate(
     async with node.client(certificate(node)) as client:
         with pytest.raises(NotAllowedError, match=cause):
             await client.node()
+
+
+class Issuer:
+    """Signs certificates as of a moment with a key, and remembers the moments."""
+
+    def __init__(self, node: HostNode, key: Ed25519PrivateKey | None = None) -> None:
+        self._node, self._key = node, key
+        self.moments: list[datetime.datetime] = []
+
+    def __call__(self, moment: datetime.datetime) -> ssl.SSLContext:
+        self.moments.append(moment)
+        return client_context(self._node.certificate(self._key, now=moment))
+
+
+async def test_a_certificate_that_is_expired_by_the_nodes_clock_is_made_anew_by_that(node: HostNode) -> None:
+    issuer = Issuer(node)
+    old = client_context(expired(node))
+    async with NodeClient(node.address, node.fingerprint, old, reissue=issuer) as client:
+        assert (await client.node()).hostname == (await client.node()).hostname
+    (moment,) = issuer.moments
+    assert abs(moment - datetime.datetime.now(datetime.UTC)) < datetime.timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "asked", "cause"),
+    [
+        pytest.param(of_another_key, None, 0, "its signature is not by", id="for another reason"),
+        pytest.param(expired, Ed25519PrivateKey.generate(), 1, "its signature is not by", id="in vain, once"),
+    ],
+)
+async def test_no_other_certificate_is_made_anew(
+    node: HostNode,
+    first: Callable[[HostNode], bytes],
+    second: Ed25519PrivateKey | None,
+    asked: int,
+    cause: str,
+) -> None:
+    issuer = Issuer(node, second)
+    async with NodeClient(
+        node.address, node.fingerprint, client_context(first(node)), reissue=issuer
+    ) as client:
+        for _ in range(2):
+            with pytest.raises(NotAllowedError, match=cause):
+                await client.node()
+    assert len(issuer.moments) == asked
+
+
+async def test_a_certificate_that_ends_in_a_long_talk_is_not_made_anew(node: HostNode) -> None:
+    issuer = Issuer(node)
+    good = client_context(node.certificate())
+    async with NodeClient(node.address, node.fingerprint, good, reissue=issuer) as client:
+        await client.node()
+        client._context = client_context(expired(node))
+        with pytest.raises(NotAllowedError, match="is expired"):
+            await client.node()
+    assert issuer.moments == []
 
 
 @PER_ROUTE
