@@ -43,6 +43,7 @@ from core0.wire.types import (
     PowerRequest,
 )
 from core0.wire.volumes import Import, ImportRequest, Rollback, Volume, Volumes, VolumeSpec
+from corex.client.pin import Pin
 from corex.http.problem import Problem
 
 T = TypeVar("T")
@@ -103,9 +104,9 @@ class NodeClient:
         self._address = address
         self._context = context
         self._reissue = reissue
-        pin = aiohttp.Fingerprint(bytes.fromhex(fingerprint))
+        self._pin = Pin(bytes.fromhex(fingerprint))
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=pin), timeout=aiohttp.ClientTimeout(total=_TIMEOUT)
+            connector=aiohttp.TCPConnector(ssl=self._pin), timeout=aiohttp.ClientTimeout(total=_TIMEOUT)
         )
 
     async def __aenter__(self) -> "NodeClient":
@@ -115,6 +116,7 @@ class NodeClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.close()
+        self._pin.end()
 
     async def node(self) -> Node:
         """What the node is."""

@@ -85,8 +85,7 @@ class Clock:
             await asyncio.wait({hearing, looking}, return_when=asyncio.FIRST_COMPLETED)
             if looking.done():
                 return True
-            code = await process.wait()
-            self._report("clock", "chronyd", f"Ended with {code}; it starts again")
+            self._report("clock", "chronyd", f"{await _how(process)}; it starts again")
             return False
         finally:
             looking.cancel()
@@ -130,6 +129,15 @@ def _prepare(configuration: str) -> None:
     Path(paths.CLOCK).mkdir(0o700, exist_ok=True)
     os.chown(paths.CLOCK, paths.CLOCK_USER, paths.CLOCK_USER)
     files.replace(paths.CLOCK_CONFIG, configuration.encode())
+
+
+async def _how(process: Process) -> str:
+    """How a process ended whose log has; one that only closed that, or said a line without end, is ended later."""
+    try:
+        async with asyncio.timeout(_FAREWELL):
+            return f"Ended with {await process.wait()}"
+    except TimeoutError:
+        return "Says nothing more that can be read"
 
 
 async def _end(process: Process) -> None:

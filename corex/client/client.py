@@ -8,6 +8,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from corex.client.pin import Pin
 from corex.http.problem import CONTENT_TYPE, Problem
 from corex.wire.api import (
     EventPage,
@@ -63,7 +64,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._pin = aiohttp.Fingerprint(bytes.fromhex(endpoint.fingerprint))
+        self._pin = Pin(bytes.fromhex(endpoint.fingerprint))
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -78,6 +79,7 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
+            self._pin.end()
 
     async def health(self) -> Health:
         """Whether Core-X answers."""
