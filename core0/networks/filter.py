@@ -7,7 +7,7 @@ from core0.linux import files
 from core0.linux.nfnetlink import Element, Nfnetlink, add_element, delete_element
 from core0.linux.nftables import Nftables
 from core0.networks import ruleset, shortcut
-from core0.networks.model import Attachment, Policy
+from core0.networks.model import Attachment, MeshPolicy, Policy
 from core0.wire.subnets import parse_interface
 from core0.wire.types import PublishedPort
 
@@ -55,7 +55,10 @@ class Filter:
         found, mesh = ruleset.elements_of_network(network), network.mesh
         if mesh is None or mesh.link not in self._watched:
             return found
-        return {**found, **shortcut.elements_of_mesh(mesh, self._group(network.name, mesh.mtu))}
+        return {**found, **self._ways(network.name, mesh)}
+
+    def _ways(self, network: str, mesh: MeshPolicy) -> ruleset.Elements:
+        return shortcut.elements_of_mesh(mesh, self._group(network, mesh.mtu))
 
     def _group(self, network: str, mtu: int) -> int:
         groups = self._groups.setdefault(network, {})
@@ -103,9 +106,10 @@ class Filter:
         """Have the short way lead over a link of a mesh, which is there."""
         self._nfnetlink.commit([shortcut.watch_mesh(link)])
         if link not in self._watched:
+            known = ((one.name, one.mesh) for one in self._networks.values())
+            ways = [self._ways(name, mesh) for name, mesh in known if mesh and mesh.link == link]
+            self._nftables.run(ruleset.add(*ways))
             self._watched.add(link)
-            found = (one for one in self._networks.values() if one.mesh and one.mesh.link == link)
-            self._nftables.run(ruleset.add(*map(self._elements, found)))
 
     def publish(self, link: str, ports: Iterable[PublishedPort]) -> None:
         """Lead ports of the node to a container that is attached."""

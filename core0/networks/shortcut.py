@@ -61,6 +61,7 @@ table {FAMILY} {TABLE} {{
 }}
 """
 
+# Those that libnftables fills; the others are filled with containers.
 SETS = frozenset({"entries4", "entries6", "exits4", "exits6"})
 
 
