@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,43 +37,29 @@ CONTAINERS = {"a": "default", "b": "default", "c": "blue", "w": "walled", "x": "
 HOSTS = ("node", "lan", "internet")
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
+async def build(site: Site) -> None:
+    for name, spec in NETWORKS.items():
+        site.route_back(await site.put(name, spec))
+    site.route_back((f"{NODE[0]}/32", f"{NODE[1]}/128"))
+    for one in site.networks.list():
+        site.route_back((one.ipv4, one.ipv6))
+        site.route_back((one.ipv4, one.ipv6), "lan")  # so that the filter alone is in the way
+    ports = {
+        "b": (PublishedPort(8000, ECHO_PORT), PublishedPort(8000, ECHO_PORT, "udp")),
+        "c": tuple(PublishedPort(8001, ECHO_PORT, address=address) for address in NODE),
+        "x": (PublishedPort(8002, ECHO_PORT),),
+        "r": (PublishedPort(8003, 7001),),
+    }
+    for name, network in CONTAINERS.items():
+        site.add_container(name, network, ports.get(name, ()))
+    for name in (*CONTAINERS, *HOSTS):
+        site.serve(name)
+    site.serve("r", 7001)
 
 
 @pytest.fixture(scope="module")
-def site(loop: asyncio.AbstractEventLoop) -> Iterator[Site]:
-    async def build(site: Site) -> None:
-        for name, spec in NETWORKS.items():
-            site.route_back(await site.put(name, spec))
-        site.route_back((f"{NODE[0]}/32", f"{NODE[1]}/128"))
-        for one in site.networks.list():
-            site.route_back((one.ipv4, one.ipv6))
-            site.route_back((one.ipv4, one.ipv6), "lan")  # so that the filter alone is in the way
-        ports = {
-            "b": (PublishedPort(8000, ECHO_PORT), PublishedPort(8000, ECHO_PORT, "udp")),
-            "c": tuple(PublishedPort(8001, ECHO_PORT, address=address) for address in NODE),
-            "x": (PublishedPort(8002, ECHO_PORT),),
-            "r": (PublishedPort(8003, 7001),),
-        }
-        for name, network in CONTAINERS.items():
-            site.add_container(name, network, ports.get(name, ()))
-        for name in (*CONTAINERS, *HOSTS):
-            site.serve(name)
-        site.serve("r", 7001)
-
-    async def end(site: Site) -> None:
-        site.__exit__()
-
-    site = Site().__enter__()
-    try:
-        loop.run_until_complete(build(site))
-        yield site
-    finally:
-        loop.run_until_complete(end(site))
+def site(make_site: Callable[..., Site]) -> Site:
+    return make_site(build)
 
 
 def policy(source: str, target: str, how: str) -> bool:

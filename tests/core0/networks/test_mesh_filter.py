@@ -8,7 +8,7 @@ import asyncio
 import ctypes.util
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -51,43 +51,29 @@ class NoKernel:
         return {}
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
+async def build(site: Site) -> None:
+    meshes = Meshes(site.keep, site.keep.report, NoKernel(), new_x25519)  # type: ignore[arg-type]
+    site.networks.meshes = lambda: meshes
+    peers = {
+        "far": MeshPeer(KEYS[:1], "10.60.2.0/24", "fd60:0:0:2::/64"),
+        "laptop": MeshPeer(KEYS[1:], *LAPTOP),
+    }
+    mesh = MeshSpec(*WHOLE, peers=peers)
+    everything = (EgressRule("0.0.0.0/0"), EgressRule("::/0"))
+    await site.put("span", NetworkSpec(*OWN, mesh=mesh, egress_allow=everything))
+    site.add_container("m", "span", (PublishedPort(8000, ECHO_PORT),))
+    site.add_container("d", "default", (PublishedPort(8001, ECHO_PORT),))
+    site.link(MESH_LINKS + 1, "zm1", "mesh", WHOLE, {"far": FAR, "laptop": LAPTOP, "stranger": STRANGER})
+    site.route_back(WHOLE, "lan")
+    with site.inside("node"):
+        site.networks.watch_mesh("zm1")
+    for name in ("m", "d", "node", "lan", "far"):
+        site.serve(name)
 
 
 @pytest.fixture(scope="module")
-def site(loop: asyncio.AbstractEventLoop) -> Iterator[Site]:
-    async def build(site: Site) -> None:
-        meshes = Meshes(site.keep, site.keep.report, NoKernel(), new_x25519)  # type: ignore[arg-type]
-        site.networks.meshes = lambda: meshes
-        peers = {
-            "far": MeshPeer(KEYS[:1], "10.60.2.0/24", "fd60:0:0:2::/64"),
-            "laptop": MeshPeer(KEYS[1:], *LAPTOP),
-        }
-        mesh = MeshSpec(*WHOLE, peers=peers)
-        everything = (EgressRule("0.0.0.0/0"), EgressRule("::/0"))
-        await site.put("span", NetworkSpec(*OWN, mesh=mesh, egress_allow=everything))
-        site.add_container("m", "span", (PublishedPort(8000, ECHO_PORT),))
-        site.add_container("d", "default", (PublishedPort(8001, ECHO_PORT),))
-        site.link(MESH_LINKS + 1, "zm1", "mesh", WHOLE, {"far": FAR, "laptop": LAPTOP, "stranger": STRANGER})
-        site.route_back(WHOLE, "lan")
-        with site.inside("node"):
-            site.networks.watch_mesh("zm1")
-        for name in ("m", "d", "node", "lan", "far"):
-            site.serve(name)
-
-    async def end(site: Site) -> None:
-        site.__exit__()
-
-    site = Site().__enter__()
-    try:
-        loop.run_until_complete(build(site))
-        yield site
-    finally:
-        loop.run_until_complete(end(site))
+def site(make_site: Callable[..., Site]) -> Site:
+    return make_site(build)
 
 
 def gets_through(site: Site, source: str, target: str, family: int, port: int = ECHO_PORT) -> bool:

@@ -76,13 +76,6 @@ class Resolving(Site):
 
 
 @pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture(scope="module")
 def site(loop: asyncio.AbstractEventLoop) -> Iterator[Resolving]:
     async def build() -> Resolving:
         site = Resolving()

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -22,34 +22,20 @@ pytestmark = [
 FAMILIES = pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
+async def build(site: Site) -> None:
+    await site.put("blue", NetworkSpec())
+    for name, network in (("a", "default"), ("b", "default"), ("c", "blue")):
+        site.add_container(name, network, (PublishedPort(8000, ECHO_PORT),) if name == "b" else ())
+    kept = site.networks.get("default")
+    await site.put("default", NetworkSpec(kept.ipv4, kept.ipv6, mtu=1400))
+    site.add_container("small", "default")
+    for name in ("a", "b", "c", "small"):
+        site.serve(name)
 
 
 @pytest.fixture(scope="module")
-def site(loop: asyncio.AbstractEventLoop) -> Iterator[Site]:
-    async def build(site: Site) -> None:
-        await site.put("blue", NetworkSpec())
-        for name, network in (("a", "default"), ("b", "default"), ("c", "blue")):
-            site.add_container(name, network, (PublishedPort(8000, ECHO_PORT),) if name == "b" else ())
-        kept = site.networks.get("default")
-        await site.put("default", NetworkSpec(kept.ipv4, kept.ipv6, mtu=1400))
-        site.add_container("small", "default")
-        for name in ("a", "b", "c", "small"):
-            site.serve(name)
-
-    async def end(site: Site) -> None:
-        site.__exit__()
-
-    site = Site().__enter__()
-    try:
-        loop.run_until_complete(build(site))
-        yield site
-    finally:
-        loop.run_until_complete(end(site))
+def site(make_site: Callable[..., Site]) -> Site:
+    return make_site(build)
 
 
 @FAMILIES
