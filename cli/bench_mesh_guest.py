@@ -33,7 +33,7 @@ from core0.wire.mesh import MeshPeer, MeshSpec
 from core0.wire.networks import NetworkSpec
 
 _PORT, _PIECE = 5001, 1 << 18
-_WHOLE = "10.60.0.0/16"
+_WHOLE, _WITHIN = "10.60.0.0/16", "10.61.0.0/24"
 # By hand: a host's address within its tunnel, and that of the guest behind a host.
 _BARE, _GUEST = "10.70.0.{}", "10.71.{}.2"
 _MTU = 1420
@@ -119,7 +119,7 @@ def prepare(spaces: dict[str, int]) -> str:
         "guest1 guest2",
         "end1 end2",
     )
-    for pair in (*pairs, "beside1"):
+    for pair in (*pairs, "beside1", "within1 within2"):
         spaces |= {name: _new_namespace() for name in pair.split()}
     for one, two in (("left", "right"), ("bare1", "bare2"), ("host1", "host2"), ("end1", "end2")):
         _wire(spaces, one, two)
@@ -178,13 +178,18 @@ async def _span(spaces: Mapping[str, int]) -> None:
             await asyncio.sleep(0)
             await meshes.follow()
             running.cancel()
-        _attach(networks, 1, space, spaces[f"container{number}"])
-    _attach(found[0][0], 2, spaces["left"], spaces["beside1"])
+        _attach(networks, "span", 1, space, spaces[f"container{number}"])
+    networks, left = found[0][0], spaces["left"]
+    _attach(networks, "span", 2, left, spaces["beside1"])
+    with _inside(left):
+        await networks.put("within", NetworkSpec(_WITHIN, egress="none"))
+    for number, name in ((3, "within1"), (4, "within2")):
+        _attach(networks, "within", number, left, spaces[name])
 
 
-def _attach(networks: Networks, number: int, node: int, container: int) -> None:
+def _attach(networks: Networks, network: str, number: int, node: int, container: int) -> None:
     with _inside(node):
-        addresses = networks.attach(number, f"bench{number}", "span", number + 1, container)
+        addresses = networks.attach(number, f"bench{number}", network, number + 1, container)
     with _inside(container):
         configure_link(Go("bench", *addresses, "", ""))
 
@@ -256,6 +261,7 @@ def throughput(spaces: Mapping[str, int], pair: str, size: int) -> float:
         "bare": ("bare1", "bare2", _BARE.format(2)),
         "routed": ("guest1", "guest2", _GUEST.format(2)),
         "beside": ("container1", "beside1", "10.60.1.3"),
+        "within": ("within1", "within2", "10.61.0.5"),
         "pair": ("end1", "end2", "192.0.2.2"),
     }[pair]
     with _inside(spaces[receiver]):

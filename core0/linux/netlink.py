@@ -39,6 +39,7 @@ _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_IFALIAS, _IFLA_PERM_ADDRESS = 5,
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
 _VLAN_ID, _BOND_MODE, _BOND_MIIMON, _BOND_PRIMARY, _BOND_AD_INFO = 1, 1, 3, 11, 23
 _AD_AGGREGATOR, _AD_PARTNER_MAC, _SLAVE_PERM_ADDRESS, _SLAVE_AGGREGATOR = 1, 5, 4, 6
+_IFLA_GSO_MAX_SIZE, _IFLA_GSO_IPV4_MAX_SIZE = 41, 63
 _IFLA_MAX_MTU, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 51, 52, 53
 _INET6_FLAGS = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_PROTO = 1, 2, 6, 11
@@ -231,17 +232,28 @@ class End(msgspec.Struct, frozen=True):
     index: int = 0
 
 
-def add_veth(end: End, peer: End, peer_namespace: int, *, mtu: int = 1500) -> Request:
-    """Make a pair of linked devices: `end`, up, here; `peer` in the network namespace of a descriptor."""
-    other = _IFINFO.pack(0, 0, peer.index, 0, 0) + _end(peer, mtu) + number(_IFLA_NET_NS_FD, peer_namespace)
+def add_veth(end: End, peer: End, peer_namespace: int, *, mtu: int = 1500, segment: int = 0) -> Request:
+    """Make a pair of linked devices: `end`, up, here; `peer` in the network namespace of a descriptor.
+
+    Args:
+        end: the one here.
+        peer: the other one.
+        peer_namespace: the descriptor.
+        mtu: of both, bytes.
+        segment: bytes that TCP may send as one packet, above 65,536 (BIG TCP); 0 for the kernel's own choice.
+    """
+    both = number(_IFLA_MTU, mtu)
+    if segment:
+        both += number(_IFLA_GSO_MAX_SIZE, segment) + number(_IFLA_GSO_IPV4_MAX_SIZE, segment)
+    other = _IFINFO.pack(0, 0, peer.index, 0, 0) + _end(peer) + both + number(_IFLA_NET_NS_FD, peer_namespace)
     info = link_kind("veth", attribute(_VETH_PEER | _NESTED, other))
-    body = _IFINFO.pack(0, 0, end.index, IFF_UP, IFF_UP) + _end(end, mtu) + info
+    body = _IFINFO.pack(0, 0, end.index, IFF_UP, IFF_UP) + _end(end) + both + info
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"cannot create link {end.name}")
 
 
-def _end(end: End, mtu: int) -> bytes:
+def _end(end: End) -> bytes:
     hardware = attribute(_IFLA_ADDRESS, _hardware(end.hardware)) if end.hardware else b""
-    return text(_IFLA_IFNAME, end.name) + number(_IFLA_MTU, mtu) + hardware
+    return text(_IFLA_IFNAME, end.name) + hardware
 
 
 def _hardware(pairs: str) -> bytes:

@@ -373,7 +373,7 @@ class Networks:
             raise FileNotFoundError(errno.ENOENT, f"cannot link it: {self.trouble(network)}")
         attachment = _attachment(number, network, kept, host)
         rules = self._need_filter()
-        requests = _link_requests(attachment, namespace)
+        requests = _link_requests(attachment, kept.link_segment, namespace)
         try:
             self._rtnetlink.apply([*requests, *_limit_requests(attachment, limits)])
             rules.attach(attachment)
@@ -570,7 +570,7 @@ def _attachment(number: int, network: str, kept: Kept, host: int) -> Attachment:
     return Attachment(number, network, ipv4.address(host), ipv6.address(host), kept.link_mtu)
 
 
-def _link_requests(attachment: Attachment, namespace: int) -> list[netlink.Request]:
+def _link_requests(attachment: Attachment, segment: int, namespace: int) -> list[netlink.Request]:
     """All of a link in one batch.
 
     Both ends know each other's hardware address, so neither has to ask, and the node's end needs no address: the same
@@ -579,7 +579,9 @@ def _link_requests(attachment: Attachment, namespace: int) -> list[netlink.Reque
     index = attachment.index
     end = End(attachment.link, GATEWAY_HARDWARE, index)
     return [
-        netlink.add_veth(end, End("eth0", attachment.hardware), namespace, mtu=attachment.mtu),
+        netlink.add_veth(
+            end, End("eth0", attachment.hardware), namespace, mtu=attachment.mtu, segment=segment
+        ),
         netlink.forbid_link_local(index),
         netlink.add_route(f"{attachment.ipv4}/32", index),
         netlink.add_route(f"{attachment.ipv6}/128", index),

@@ -8,6 +8,8 @@ from core0.wire.network import CONTAINER_LINK_PREFIX, CONTAINER_LINKS, MESH_LINK
 from core0.wire.networks import Egress, EgressRule, NetworkSpec
 from core0.wire.subnets import Subnet, parse_part, parse_subnet
 
+_LARGE_SEGMENT = 256 << 10
+
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A network in the node's state: what was asked for, and the subnets that it has, chosen or given."""
@@ -31,6 +33,14 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def link_mtu(self) -> int:
         """What links of containers have: as much as goes through a mesh."""
         return min(self.spec.mtu, self.spec.mesh.mtu) if self.spec.mesh else self.spec.mtu
+
+    @property
+    def link_segment(self) -> int:
+        """Bytes that TCP sends as one packet over links of containers: many more where none goes to a card.
+
+        A card takes 64 KiB, and has single packets made of anything larger by the kernel; 0 leaves it at that.
+        """
+        return _LARGE_SEGMENT if self.spec.egress == "none" and not self.spec.mesh else 0
 
     @property
     def lent(self) -> frozenset[int]:

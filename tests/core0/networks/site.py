@@ -285,6 +285,12 @@ class Site:
                         server.listen(512)
                     self._servers.append(server)
 
+    def listener(self, name: str, family: int, port: int = ECHO_PORT) -> socket.socket:
+        """Where a host that serves accepts connections."""
+        wanted = (self.addresses[name][family], port)
+        streams = (one for one in self._servers if one.type == socket.SOCK_STREAM)
+        return next(one for one in streams if one.getsockname()[:2] == wanted)
+
     def gets_through(self, source: str, target: str, how: str, port: int = ECHO_PORT) -> bool:
         """The same of a packet that shall get there and back."""
         self._patience = _LONG

@@ -6,6 +6,8 @@ import errno
 import os
 import socket
 import struct
+import subprocess
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -24,12 +26,15 @@ FAMILIES = pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
 
 async def build(site: Site) -> None:
     await site.put("blue", NetworkSpec())
+    await site.put("within", NetworkSpec(egress="none"))
+    site.add_container("v", "within", (PublishedPort(8001, ECHO_PORT),))
+    site.add_container("w", "within")
     for name, network in (("a", "default"), ("b", "default"), ("c", "blue")):
         site.add_container(name, network, (PublishedPort(8000, ECHO_PORT),) if name == "b" else ())
     kept = site.networks.get("default")
     await site.put("default", NetworkSpec(kept.ipv4, kept.ipv6, mtu=1400))
     site.add_container("small", "default")
-    for name in ("a", "b", "c", "small"):
+    for name in ("a", "b", "c", "small", "v"):
         site.serve(name)
 
 
@@ -124,3 +129,34 @@ def test_another_node_daemon_goes_on_with_it(site: Site, loop: asyncio.AbstractE
             assert site.gets_through("a", site.addresses["b"][family], "tcp")
             assert not site.reaches("a", site.addresses["small"][family], "tcp")
             assert not site.reaches("a", site.addresses["c"][family], "tcp")
+
+
+@FAMILIES
+@pytest.mark.parametrize("source", ["w", "lan"])
+def test_large_segments_of_a_network_within_itself_arrive_whole_inside_and_outside(
+    site: Site, source: str, family: int
+) -> None:
+    """Sixteen MiB of random bytes, of which TCP makes packets of 256 KiB where no card is on the way."""
+    address, port = (NODE[family], 8001) if source == "lan" else (site.addresses["v"][family], ECHO_PORT)
+    data, got = os.urandom(16 << 20), bytearray()
+    with site.inside(source):
+        client = socket.create_connection((address, port), timeout=10)
+    sender, _ = site.listener("v", family).accept()
+    sending = threading.Thread(target=lambda: (sender.sendall(data), sender.close()))
+    sending.start()
+    with client:
+        while piece := client.recv(1 << 20):
+            got += piece
+    sending.join()
+    assert bytes(got) == data
+
+
+def test_only_a_network_within_itself_has_large_segments(site: Site) -> None:
+    def segment(name: str) -> str:
+        with site.inside(name):
+            return subprocess.run(
+                ["ip", "-d", "link", "show", "eth0"], capture_output=True, text=True, check=True
+            ).stdout
+
+    assert "gso_max_size 262144 " in segment("w")
+    assert "gso_max_size 65536 " in segment("a")
