@@ -13,7 +13,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +35,8 @@ from core0.images.model import (
     PullError,
     Reference,
 )
+from core0.images.tar import TarCheck, TarError
+from core0.images.unpack import unpack
 from core0.linux import tools
 
 _PIECE = 1 << 20
@@ -246,6 +247,9 @@ def _convert(job: Job, diff_id: str, descriptor: Descriptor) -> None:
             assert maker.stderr  # noqa: S101 — and so is it
             try:
                 digest = _feed(job, descriptor, maker.stdin)
+            except TarError as error:
+                maker.kill()
+                raise PullError(f"cannot use layer {descriptor.digest}: {error}") from None
             except BaseException:
                 maker.kill()  # mkfs.erofs waits for ever for the rest of a tar that ended early
                 raise
@@ -261,40 +265,15 @@ def _convert(job: Job, diff_id: str, descriptor: Descriptor) -> None:
 
 def _feed(job: Job, descriptor: Descriptor, into: IO[bytes]) -> str:
     """Unpack a layer into a pipe; returns the tar's digest."""
-    seen, size = hashlib.sha256(), 0
+    seen, check, reads = hashlib.sha256(), TarCheck(), True
     with into:
-        for piece in _unpack(descriptor, _blob(job.reference, descriptor)):
-            size += len(piece)
-            if size > job.largest:
-                raise PullError(
-                    f"cannot use layer {descriptor.digest}: unpacked it is over {job.largest} bytes"
-                )
+        for piece in unpack(descriptor, _blob(job.reference, descriptor), job.largest):
+            check.feed(piece)
             seen.update(piece)
             try:
-                into.write(piece)
-            except BrokenPipeError:  # mkfs.erofs gave up; its own words follow
-                break
+                if reads:
+                    into.write(piece)
+            except BrokenPipeError:  # it saw the end of the archive, which padding may follow, or it gave up
+                reads = False
+        check.end()
     return "sha256:" + seen.hexdigest()
-
-
-def _unpack(descriptor: Descriptor, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The layer's tar. gzip and plain tars are what this node reads today."""
-    if descriptor.media_type.endswith("tar"):
-        yield from pieces
-        return
-    if not descriptor.media_type.endswith("gzip"):
-        raise PullError(
-            f"cannot use layer {descriptor.digest}: its type {descriptor.media_type} is not known; use gzip"
-        )
-    inflate = zlib.decompressobj(wbits=31)
-    try:
-        for piece in pieces:
-            left = piece
-            while left:
-                yield inflate.decompress(left, _PIECE)
-                left = inflate.unconsumed_tail
-        yield inflate.flush()
-    except zlib.error as error:
-        raise PullError(f"cannot unpack layer {descriptor.digest}: {error}") from None
-    if not inflate.eof:
-        raise PullError(f"cannot unpack layer {descriptor.digest}: its gzip data ends early")
