@@ -8,15 +8,16 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from core0.images.model import Image, Job, Outcome, PullError, parse_reference
+from core0.images.model import Image, Job, Outcome, PullError, parse_reference, sources_of
 from core0.linux import files, mounts, tools
 from core0.linux.unprivileged import ask_unprivileged
 from core0.wire import paths
+from core0.wire.images import ImagesConfig
 
 # Seconds for one image, however large: a server that trickles must not hold a container for ever.
 _DEADLINE = 900.0
@@ -24,9 +25,17 @@ _LARGEST_LAYER = 2 << 30
 
 
 class Store:
-    """The images of this node."""
+    """The images of this node.
 
-    def __init__(self, folder: Path = Path(paths.IMAGES)) -> None:
+    Args:
+        folder: where they are.
+        config: tells what the node's config says of registries at this moment.
+    """
+
+    def __init__(
+        self, folder: Path = Path(paths.IMAGES), config: Callable[[], ImagesConfig] = ImagesConfig
+    ) -> None:
+        self._config = config
         self._layers = folder / "layers"
         self._work = folder / "work"
         self._kept = folder / "images.json"
@@ -64,7 +73,9 @@ class Store:
         folder = Path(tempfile.mkdtemp(dir=self._work))
         os.chown(folder, paths.PULL_USER, paths.PULL_USER)
         try:
-            job = Job(parse_reference(reference), str(folder), self._present(), _LARGEST_LAYER)
+            wanted = parse_reference(reference)
+            sources = sources_of(wanted, self._config())
+            job = Job(wanted, str(folder), self._present(), _LARGEST_LAYER, sources)
             image = await _run_puller(job)
             self._take(folder, image)
         except ValueError as error:

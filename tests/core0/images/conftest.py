@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,8 +64,7 @@ def mounted(tmp_path: Path) -> Callable[[Path], "contextmanager[Path]"]:
 
     @contextmanager
     def mount(layer: Path) -> Iterator[Path]:
-        place = tmp_path / "mounted"
-        place.mkdir()
+        place = Path(tempfile.mkdtemp(dir=tmp_path, prefix="mounted"))
         subprocess.run(["mount", "-t", "erofs", "-o", "loop,ro,nodev,nosuid", layer, place], check=True)
         try:
             yield place

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import ssl
 import tarfile
 import threading
 from collections.abc import Callable, Sequence
@@ -11,7 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-from core0.images.model import Job, parse_reference
+from core0.images.model import Job, parse_reference, sources_of
+from core0.wire.images import ImagesConfig
+
+NO_CONFIG = ImagesConfig()
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -39,6 +43,13 @@ def entry(name: str, content: bytes = b"", **fields: Any) -> tuple[tarfile.TarIn
     return info, content
 
 
+class _Server(ThreadingHTTPServer):
+    """One that does not tell of clients that hang up."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 class Registry:
     """A registry whose content and manners a test sets.
 
@@ -48,10 +59,10 @@ class Registry:
         before: is asked first; what it returns true for is answered already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trust: ssl.SSLContext | None = None) -> None:
         self.content: dict[str, tuple[bytes, str]] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
-        self.before: Callable[[BaseHTTPRequestHandler], bool] = lambda _: False
+        self.before: Callable[[Any], bool] = lambda _: False
         self._lock = threading.Lock()
         registry = self
 
@@ -60,22 +71,34 @@ class Registry:
                 with registry._lock:
                     registry.asked.append((self.path, dict(self.headers)))
                 if not registry.before(self):
-                    registry._answer(self)
+                    registry.answer(self)
+
+            def say(self, status: int, content: bytes = b"", **headers: str) -> bool:
+                """Answer; underscores in the names of headers are hyphens."""
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+                return True
 
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if trust else "http"
+        if trust:
+            # the handshake belongs to the thread of its connection, not to who accepts
+            self._server.socket = trust.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
-    def server(self) -> ThreadingHTTPServer:
-        return self._server
-
-    @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "Registry":
         self._thread.start()
@@ -120,11 +143,16 @@ class Registry:
         self.content[tag] = (content, media_type)
         return self.add(content, media_type)
 
-    def job(self, folder: object, reference: str = "demo:latest", largest: int = 1 << 30, **more: Any) -> Job:
+    def job(self, folder: object, reference: str = "demo:latest", config: ImagesConfig = NO_CONFIG) -> Job:
         """A job for the puller."""
-        return Job(parse_reference(f"{self.origin}/{reference}"), str(folder), (), largest, **more)
+        wanted = parse_reference(f"{self.origin}/{reference}")
+        return Job(wanted, str(folder), (), 1 << 30, sources_of(wanted, config))
 
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+    def headers(self, name: str) -> list[tuple[str, str | None]]:
+        """What was asked for, and one header of each request."""
+        return [(path, headers.get(name)) for path, headers in self.asked]
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
         _, _, path = request.path.partition("/v2/")
         name, _, wanted = path.replace("/blobs/", "/manifests/").partition("/manifests/")
         found = self.content.get(wanted) or self.content.get(f"{name}:{wanted}")
