@@ -242,7 +242,7 @@ def _told(doing: str) -> Iterator[None]:
 
 def _answer_text(error: urllib.error.HTTPError) -> str:
     if error.code == 401:
-        return "401: it does not take the credentials; see images.registries in the node's config"
+        return "401: it wants credentials, or others; see images.registries in the node's config"
     if 300 <= error.code < 400:
         return f"{error.code}: it redirects without end, or to no web address"
     return f"{error.code} {str(error.reason)[:200]}"

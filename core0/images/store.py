@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,13 +49,47 @@ class Store:
         """The image, if it is here."""
         return self._images.get(reference)
 
-    async def pull(self, reference: str) -> Image:
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """The images that are here by their references; those whose name is another's by now, by their digests."""
+        return self._images
+
+    @property
+    def pulling(self) -> bool:
+        """Whether an image is on its way: it may count on layers that are here."""
+        return bool(self._pulls)
+
+    def size(self, diff_id: str) -> int:
+        """Bytes of a layer's file."""
+        return self._layer(diff_id).stat().st_size
+
+    def remove(self, digests: Collection[str]) -> int:
+        """Forget images, and delete every layer that no other one has; nothing may be `pulling`.
+
+        Returns:
+            How many bytes are free by that.
+        """
+        self._images = {name: one for name, one in self._images.items() if one.digest not in digests}
+        self._write()
+        needed = {self._layer(diff_id) for image in self._images.values() for diff_id in image.layers}
+        freed = 0
+        for layer in set(self._layers.iterdir()) - needed:
+            freed += layer.stat().st_size
+            layer.unlink()
+        return freed
+
+    async def pull(self, reference: str, *, again: bool = False) -> Image:
         """The image, fetched if it is not here; containers that want the same one share the pull.
+
+        Args:
+            reference: of the image.
+            again: ask its server also if one of that name is here: it may be another by now.
 
         Raises:
             PullError: with cause and remedy.
         """
-        if image := self._images.get(reference):
+        image = self._images.get(reference)
+        if image and not again:
             return image
         task = self._pulls.get(reference)
         if not task:
@@ -82,9 +116,15 @@ class Store:
             raise PullError(str(error)) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        before = self._images.get(reference)
+        if before and before.digest != image.digest:
+            self._images[before.digest] = before  # containers run from it
         self._images[reference] = image
-        files.replace(self._kept, msgspec.json.encode(self._images))
+        self._write()
         return image
+
+    def _write(self) -> None:
+        files.replace(self._kept, msgspec.json.encode(self._images))
 
     def _present(self) -> tuple[str, ...]:
         return tuple(f"sha256:{path.stem}" for path in self._layers.glob("*.erofs"))
