@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from cli import container_image
 from cli import context as contexts
 from cli.connect import call, reach
 from cli.frame import Settings
@@ -18,6 +19,7 @@ from cli.sizes import bytes_of, traffic_text
 from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort, VolumeMount
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(container_image.app, name="image")
 
 # An IPv6 address is in brackets, as in an URL.
 _PORT = re.compile(

@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from core0.wire.config import ConfigStatus, NodeConfig
+from core0.wire.image_store import Collected, ImagePull, NodeImage, NodeImages
 from core0.wire.links import Link, Links
 from core0.wire.networks import Network, Networks, NetworkSpec
 from core0.wire.operations import Operation, Operations
@@ -159,6 +160,26 @@ class NodeClient:
     async def delete_container(self, name: str) -> None:
         """Remove a container with its files."""
         await self._call("DELETE", _path(name), type(None))
+
+    async def images(self) -> NodeImages:
+        """All images of containers."""
+        return await self._call("GET", "/v1/images", NodeImages)
+
+    async def image(self, digest: str) -> NodeImage:
+        """One image."""
+        return await self._call("GET", _path(digest, "images"), NodeImage)
+
+    async def pull_image(self, image: str) -> Operation:
+        """Pull an image, also if one of that name is there."""
+        return await self._call("POST", "/v1/images/pull", Operation, body=ImagePull(image))
+
+    async def delete_image(self, digest: str) -> Collected:
+        """Remove an image that no container has."""
+        return await self._call("DELETE", _path(digest, "images"), Collected)
+
+    async def collect_images(self) -> Collected:
+        """Remove every image that no container has."""
+        return await self._call("POST", "/v1/images/gc", Collected)
 
     async def operations(self) -> tuple[Operation, ...]:
         """Long work that runs, and the last that ended."""

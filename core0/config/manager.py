@@ -14,6 +14,7 @@ import msgspec
 from core0.config.fetch import Fetched
 from core0.linux.unprivileged import ask_unprivileged
 from core0.wire import config as wire
+from core0.wire import images
 from core0.wire.config import ConfigStatus, NodeConfig, key_id, parse_signature
 from core0.wire.control import Refusal, RefusedError, Report, conflict
 from core0.wire.link_config import NetworkConfig
@@ -274,10 +275,10 @@ class Configs:
 
 
 def without_secrets(config: NodeConfig) -> NodeConfig:
-    """A config without passphrases: what is shown, and what is kept on disks."""
+    """A config without passphrases and passwords: what is shown, and what is kept on disks."""
     pools = {name: public(spec) for name, spec in config.storage.pools.items()}
     storage: StorageConfig = msgspec.structs.replace(config.storage, pools=pools)
-    return msgspec.structs.replace(config, storage=storage)
+    return msgspec.structs.replace(config, storage=storage, images=images.public(config.images))
 
 
 async def fetch(address: str) -> Fetched:

@@ -7,7 +7,7 @@ on. So does the next boot, where none lives: each is made anew.
 import asyncio
 import os
 import traceback
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -19,6 +19,7 @@ from core0.containers.observe import is_alive, observe_record
 from core0.containers.plan import plan
 from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
+from core0.images.store import Store
 from core0.linux import files
 from core0.wire import ports
 from core0.wire.control import Refusal, RefusedError, Report, taken
@@ -134,6 +135,22 @@ class Containers:
             address6=running.address6 if running else None,
             corex=running.corex if running else None,
             pid=running.pid if running else None,
+        )
+
+    @property
+    def store(self) -> Store:
+        """The images that containers are made of."""
+        return self._world.store
+
+    def users_of_image(self, digest: str, references: Sequence[str]) -> tuple[str, ...]:
+        """The containers that run from an image, or are wanted with one of its references."""
+        records = {name: observe_record(self._world.folder / name) for name in self._lives}
+        wanted = {name: wish.spec.image for name, wish in self._coming.items()}
+        wanted |= {name: life.wanted.spec.image for name, life in self._lives.items() if life.wanted}
+        return tuple(
+            name
+            for name in sorted({*records, *wanted})
+            if wanted.get(name) in references or ((one := records.get(name)) and one.image_digest == digest)
         )
 
     def users_of(self, volume: str) -> tuple[str, ...]:

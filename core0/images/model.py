@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from core0.wire.images import ImagesConfig, RegistryConfig
+
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -70,11 +72,60 @@ def _parse_repository(origin: str, path: str) -> Reference:
     return Reference("registry", f"{origin}/v2/{name}", digest or tag or "latest")
 
 
+class Source(msgspec.Struct, frozen=True):
+    """One place to have an image from.
+
+    Attributes:
+        kind: as of its reference.
+        base: as of its reference, but on this server.
+        user: for the password.
+        password: or none: then tokens are asked for without.
+        ca: certificates in PEM to believe, and no others; empty for the system's own.
+    """
+
+    kind: Literal["layout", "registry"]
+    base: str
+    user: str = ""
+    password: str = ""
+    ca: str = ""
+
+
+def sources_of(reference: Reference, config: ImagesConfig) -> tuple[Source, ...]:
+    """Who is asked for an image, in order: the mirrors of its registry, then that itself."""
+    origin, path = _split(reference.base)
+    mirrors = config.registries[origin].mirrors if origin in config.registries else ()
+    through = [mirror for mirror in mirrors if reference.kind == "registry"]
+    return tuple(
+        _source(reference, config, *_split(base))
+        for base in (*(_below(mirror, path) for mirror in through), reference.base)
+    )
+
+
+def _below(mirror: str, path: str) -> str:
+    origin, folder = _split(mirror)
+    return f"{origin}/v2{folder}/{path.removeprefix('/v2/')}"
+
+
+def _split(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}", parts.path
+
+
+def _source(reference: Reference, config: ImagesConfig, origin: str, path: str) -> Source:
+    known = config.registries.get(origin, RegistryConfig())
+    return Source(reference.kind, origin + path, known.user, known.password or "", known.ca)
+
+
 class Platform(msgspec.Struct, frozen=True):
     """For which machine a manifest is."""
 
     architecture: str = ""
     os: str = ""
+    variant: str = ""
+
+    def __str__(self) -> str:
+        """As `linux/arm64/v8`."""
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
 
 class Descriptor(msgspec.Struct, frozen=True, rename="camel"):
@@ -91,13 +142,15 @@ class Index(msgspec.Struct, frozen=True):
     """An image index, or a layout's index.json."""
 
     manifests: tuple[Descriptor, ...]
+    layers: msgspec.Raw = msgspec.Raw()
 
 
 class Manifest(msgspec.Struct, frozen=True):
     """An image manifest."""
 
     config: Descriptor
-    layers: tuple[Descriptor, ...]
+    layers: Annotated[tuple[Descriptor, ...], msgspec.Meta(max_length=200)]
+    manifests: msgspec.Raw = msgspec.Raw()
 
 
 class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
@@ -135,12 +188,21 @@ class Image(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What to pull, into which folder, which layers are there already, and the most bytes of an unpacked layer."""
+    """What to pull.
+
+    Attributes:
+        reference: the image.
+        folder: where the layers' files go.
+        present: the layers that are there already.
+        largest: most bytes of an unpacked layer.
+        sources: who is asked for it, in order.
+    """
 
     reference: Reference
     folder: str
     present: tuple[str, ...]
     largest: int
+    sources: tuple[Source, ...]
 
 
 class Outcome(msgspec.Struct, frozen=True):

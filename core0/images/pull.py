@@ -6,26 +6,20 @@ become EROFS files: what unpacks a stranger's tar is mkfs.erofs, here, never the
 """
 
 import hashlib
-import http.client
 import platform
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
 import msgspec
 
+from core0.images.fetch import ACCEPT, Server, blob
 from core0.images.model import (
     INDEX_TYPES,
     LARGEST_MANIFEST,
-    MANIFEST_TYPES,
     Config,
     Descriptor,
     Image,
@@ -33,16 +27,19 @@ from core0.images.model import (
     Job,
     Manifest,
     Outcome,
+    Platform,
     PullError,
     Reference,
 )
+from core0.images.tar import TarCheck, TarError
+from core0.images.unpack import unpack
 from core0.linux import tools
 
-_PIECE = 1 << 20
-_TIMEOUT = 20.0
-_ATTEMPTS = 5
 _PARALLEL = 3
+_DEEPEST_INDEX = 4
 DocumentT = TypeVar("DocumentT", bound=msgspec.Struct)
+# What a document of one kind must not have: two readers could take it for two images.
+_NOT_IN: Mapping[type, str] = {Index: "layers", Manifest: "manifests"}
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -51,7 +48,7 @@ def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     try:
         outcome = Outcome(image=pull(job))
-    except (PullError, OSError, msgspec.DecodeError, http.client.HTTPException) as error:
+    except (PullError, OSError, msgspec.DecodeError) as error:
         outcome = Outcome(error=str(error))
     sys.stdout.buffer.write(msgspec.json.encode(outcome))
     sys.stdout.flush()
@@ -63,9 +60,9 @@ def pull(job: Job) -> Image:
     Raises:
         PullError: for everything that is wrong with the server or the image.
     """
-    descriptor = _resolve(job.reference)
-    manifest = _document(job.reference, descriptor, Manifest)
-    config = _document(job.reference, manifest.config, Config)
+    servers, descriptor = _resolve(job)
+    manifest = _document(servers, descriptor, Manifest)
+    config = _document(servers, manifest.config, Config)
     _check_platform(config)
     if len(config.rootfs.diff_ids) != len(manifest.layers):
         raise PullError(
@@ -75,165 +72,114 @@ def pull(job: Job) -> Image:
     pairs = dict(zip(config.rootfs.diff_ids, manifest.layers, strict=True))
     missing = [pair for pair in pairs.items() if pair[0] not in job.present]
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        list(pool.map(lambda pair: _convert(job, *pair), missing))
+        list(pool.map(lambda pair: _convert(job, servers, *pair), missing))
     return Image(descriptor.digest, config.config, config.rootfs.diff_ids)
 
 
-def _resolve(reference: Reference) -> Descriptor:
-    """The descriptor of the manifest for this machine: through the index of a layout or a registry."""
+def _resolve(job: Job) -> tuple[list[Server], Descriptor]:
+    """The servers, those that did not know the image last, and the manifest for this machine."""
+    servers, causes = [Server(source) for source in job.sources], []
+    for place, server in enumerate(servers):
+        try:
+            found = _named(server, job.reference)
+        except (PullError, OSError) as error:
+            causes.append(str(error))
+        else:
+            order = [*servers[place:], *servers[:place]]
+            return order, _manifest_for_here(order, job.reference, found)
+    raise PullError("; ".join(causes))
+
+
+def _named(server: Server, reference: Reference) -> Descriptor | Index:
+    """What a server says that a reference names."""
     if reference.kind == "layout":
-        return _choose(_decode(_small(f"{reference.base}/index.json"), Index), reference.wanted)
-    data, media_type = _manifest_by_name(reference)
+        return _decode(_small(server, "index.json", {})[0], Index)
+    data, media_type = _small(server, f"manifests/{reference.wanted}", {"Accept": ACCEPT})
     descriptor = Descriptor(media_type, "sha256:" + hashlib.sha256(data).hexdigest(), len(data))
     if reference.wanted.startswith("sha256:") and descriptor.digest != reference.wanted:
         raise PullError(
             f"cannot use image {reference.wanted}: the registry sent one with {descriptor.digest}"
         )
-    if media_type in INDEX_TYPES:
-        return _choose(_decode(data, Index), "")
-    return descriptor
+    return _decode(data, Index) if media_type in INDEX_TYPES else descriptor
 
 
-def _manifest_by_name(reference: Reference) -> tuple[bytes, str]:
-    request = urllib.request.Request(  # noqa: S310 — the reference is http or https, parse_reference saw to it
-        f"{reference.base}/manifests/{reference.wanted}",
-        headers={"Accept": ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))},
-    )
-    with _open(request) as response:
-        data = response.read(LARGEST_MANIFEST + 1)
-        if len(data) > LARGEST_MANIFEST:
-            raise PullError(
-                f"cannot use image {reference.wanted}: its manifest is over {LARGEST_MANIFEST} bytes"
-            )
-        return data, response.headers.get_content_type()
+def _manifest_for_here(
+    servers: Sequence[Server], reference: Reference, found: Descriptor | Index
+) -> Descriptor:
+    """Go through indexes, which may lead to others, to the manifest for this machine."""
+    wanted = reference.wanted if reference.kind == "layout" else ""
+    for _ in range(_DEEPEST_INDEX):
+        if isinstance(found, Descriptor):
+            return found
+        chosen, wanted = _choose(found, wanted), ""
+        found = _document(servers, chosen, Index) if chosen.media_type in INDEX_TYPES else chosen
+    raise PullError(f"cannot use the image: its indexes lead to each other, {_DEEPEST_INDEX} deep")
 
 
 def _choose(index: Index, wanted: str) -> Descriptor:
     """The manifest for this machine, of the named image where a layout has several."""
-    here = _ARCHITECTURES.get(platform.machine(), platform.machine())
     named = [
         one
         for one in index.manifests
         if not wanted or wanted in (one.digest, one.annotations.get("org.opencontainers.image.ref.name"))
     ]
-    for descriptor in named:
-        if descriptor.platform is None or descriptor.platform.architecture in ("", here):
-            return descriptor
-    offered = ", ".join(sorted({one.platform.architecture for one in named if one.platform})) or "nothing"
+    if wanted and not named:
+        raise PullError(f"cannot use the image: the layout has none that is called {wanted!a}")
+    here = Platform(_architecture(), "linux")
+    exact = [
+        one
+        for one in named
+        if one.platform
+        and (one.platform.os or here.os, one.platform.architecture) == (here.os, here.architecture)
+    ]
+    open_ = [one for one in named if one.platform is None]
+    if exact or open_:
+        return (*exact, *open_)[0]
+    offered = ", ".join(sorted({str(one.platform) for one in named if one.platform})) or "nothing"
     raise PullError(
-        f"cannot use the image: it is not made for {here} (offered: {offered}); build it for {here}"
+        f"cannot use the image: it is not made for {here} (offered: {offered[:500]!a}); build it for {here}"
     )
 
 
 def _check_platform(config: Config) -> None:
-    here = _ARCHITECTURES.get(platform.machine(), platform.machine())
+    here = _architecture()
     if (config.os, config.architecture) != ("linux", here):
-        raise PullError(
-            f"cannot use the image: it is for {config.os}/{config.architecture}, the node is linux/{here}"
-        )
+        made = f"{config.os}/{config.architecture}"[:200]
+        raise PullError(f"cannot use the image: it is for {made}, the node is linux/{here}")
 
 
-def _document(reference: Reference, descriptor: Descriptor, kind: type[DocumentT]) -> DocumentT:
+def _architecture() -> str:
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+def _document(servers: Sequence[Server], descriptor: Descriptor, kind: type[DocumentT]) -> DocumentT:
     """A manifest or config, verified."""
     if descriptor.size > LARGEST_MANIFEST:
         raise PullError(f"cannot use blob {descriptor.digest}: {descriptor.size} bytes are no document")
-    return _decode(b"".join(_blob(reference, descriptor)), kind)
+    return _decode(b"".join(blob(servers, descriptor)), kind)
 
 
 def _decode(data: bytes, kind: type[DocumentT]) -> DocumentT:
     try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+        found = msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise PullError(f"cannot read the image's {kind.__name__.lower()}: {error}") from None
+    if bytes(getattr(found, _NOT_IN.get(kind, ""), b"")):
+        raise PullError("cannot use the image: a document of it is an index and a manifest at once")
+    return found
 
 
-def _blob_url(reference: Reference, descriptor: Descriptor) -> str:
-    if reference.kind == "layout":
-        return f"{reference.base}/blobs/{descriptor.digest.replace(':', '/')}"
-    kind = "manifests" if descriptor.media_type in MANIFEST_TYPES else "blobs"
-    return f"{reference.base}/{kind}/{descriptor.digest}"
-
-
-def _blob(reference: Reference, descriptor: Descriptor) -> Iterator[bytes]:
-    """A blob's bytes, taken up again where a connection broke off.
-
-    Raises:
-        PullError: after the last piece, if size or digest are not as named; or if the server stays away.
-    """
-    url = _blob_url(reference, descriptor)
-    seen, received, failures = hashlib.sha256(), 0, 0
-    early = f"cannot fetch {url}: the server ended early; check that the server has the whole image"
-    while received < descriptor.size:
-        before = received
-        try:
-            for piece in _range(url, received, descriptor):
-                seen.update(piece)
-                received += len(piece)
-                yield piece
-        except OSError as error:
-            cause = str(error)
-        except http.client.HTTPException:
-            cause = early
-        else:
-            cause = early
-        failures = 0 if received > before else failures + 1
-        if received < descriptor.size and failures >= _ATTEMPTS:
-            raise PullError(cause)
-        if failures:
-            time.sleep(0.2 * 2**failures)
-    if "sha256:" + seen.hexdigest() != descriptor.digest:
-        raise PullError(
-            f"cannot use blob {descriptor.digest}: the server sent one with sha256:{seen.hexdigest()}; "
-            "the image is damaged or was tampered with"
-        )
-
-
-def _range(url: str, first: int, descriptor: Descriptor) -> Iterator[bytes]:
-    """A blob from a byte on; never more than its size."""
-    request = urllib.request.Request(url)  # noqa: S310
-    if first:
-        request.add_header("Range", f"bytes={first}-")
-    left = descriptor.size - first
-    with _open(request) as response:
-        if first and response.status != 206:
-            response.read(first)  # a server without ranges starts over
-        while left and (piece := response.read(min(_PIECE, left))):
-            left -= len(piece)
-            yield piece
-        if response.read(1):
-            raise PullError(f"cannot use blob {descriptor.digest}: it is longer than {descriptor.size} bytes")
-
-
-@contextmanager
-def _open(request: urllib.request.Request) -> "Iterator[http.client.HTTPResponse]":
-    """The answer, to be read in the block. Raises OSError for what may be over at the next try."""
-    doing = f"cannot fetch {request.full_url}"
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
-            yield answer
-    except urllib.error.HTTPError as error:
-        with error:
-            kind = OSError if error.code >= 500 else PullError
-            raise kind(f"{doing}: the server answered {error.code} {error.reason}") from None
-    except OSError as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        why = reason.strerror or reason if isinstance(reason, OSError) else reason
-        raise OSError(f"{doing}: {why}; check the address and that the server runs") from None
-
-
-def _small(url: str) -> bytes:
-    """A layout's index: the only document that no digest names."""
-    try:
-        with _open(urllib.request.Request(url)) as response:  # noqa: S310
-            data = response.read(LARGEST_MANIFEST + 1)
-    except OSError as error:
-        raise PullError(str(error)) from None
+def _small(server: Server, path: str, headers: Mapping[str, str]) -> tuple[bytes, str]:
+    """What no digest names, a layout's index or a tag's manifest, and its media type."""
+    with server.open(path, headers) as response:
+        data = response.read(LARGEST_MANIFEST + 1)
+        media_type = response.headers.get_content_type()
     if len(data) > LARGEST_MANIFEST:
-        raise PullError(f"cannot use {url}: it is over {LARGEST_MANIFEST} bytes")
-    return data
+        raise PullError(f"cannot use {path}: it is over {LARGEST_MANIFEST} bytes")
+    return data, media_type
 
 
-def _convert(job: Job, diff_id: str, descriptor: Descriptor) -> None:
+def _convert(job: Job, servers: Sequence[Server], diff_id: str, descriptor: Descriptor) -> None:
     """Turn a layer into `<folder>/<diff id's hex>.erofs`, which appears only when all was verified."""
     name = diff_id.removeprefix("sha256:")
     final, partial = Path(job.folder, f"{name}.erofs"), Path(job.folder, f"{name}.partial")
@@ -245,7 +191,10 @@ def _convert(job: Job, diff_id: str, descriptor: Descriptor) -> None:
             assert maker.stdin  # noqa: S101 — it is a pipe
             assert maker.stderr  # noqa: S101 — and so is it
             try:
-                digest = _feed(job, descriptor, maker.stdin)
+                digest = _feed(job, servers, descriptor, maker.stdin)
+            except TarError as error:
+                maker.kill()
+                raise PullError(f"cannot use layer {descriptor.digest}: {error}") from None
             except BaseException:
                 maker.kill()  # mkfs.erofs waits for ever for the rest of a tar that ended early
                 raise
@@ -259,42 +208,17 @@ def _convert(job: Job, diff_id: str, descriptor: Descriptor) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _feed(job: Job, descriptor: Descriptor, into: IO[bytes]) -> str:
+def _feed(job: Job, servers: Sequence[Server], descriptor: Descriptor, into: IO[bytes]) -> str:
     """Unpack a layer into a pipe; returns the tar's digest."""
-    seen, size = hashlib.sha256(), 0
+    seen, check, reads = hashlib.sha256(), TarCheck(), True
     with into:
-        for piece in _unpack(descriptor, _blob(job.reference, descriptor)):
-            size += len(piece)
-            if size > job.largest:
-                raise PullError(
-                    f"cannot use layer {descriptor.digest}: unpacked it is over {job.largest} bytes"
-                )
+        for piece in unpack(descriptor, blob(servers, descriptor), job.largest):
+            check.feed(piece)
             seen.update(piece)
             try:
-                into.write(piece)
-            except BrokenPipeError:  # mkfs.erofs gave up; its own words follow
-                break
+                if reads:
+                    into.write(piece)
+            except BrokenPipeError:  # it saw the end of the archive, which padding may follow, or it gave up
+                reads = False
+        check.end()
     return "sha256:" + seen.hexdigest()
-
-
-def _unpack(descriptor: Descriptor, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The layer's tar. gzip and plain tars are what this node reads today."""
-    if descriptor.media_type.endswith("tar"):
-        yield from pieces
-        return
-    if not descriptor.media_type.endswith("gzip"):
-        raise PullError(
-            f"cannot use layer {descriptor.digest}: its type {descriptor.media_type} is not known; use gzip"
-        )
-    inflate = zlib.decompressobj(wbits=31)
-    try:
-        for piece in pieces:
-            left = piece
-            while left:
-                yield inflate.decompress(left, _PIECE)
-                left = inflate.unconsumed_tail
-        yield inflate.flush()
-    except zlib.error as error:
-        raise PullError(f"cannot unpack layer {descriptor.digest}: {error}") from None
-    if not inflate.eof:
-        raise PullError(f"cannot unpack layer {descriptor.digest}: its gzip data ends early")

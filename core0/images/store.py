@@ -6,15 +6,16 @@ Each layer is one EROFS file by its diff id, shared by all images and containers
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from core0.images.model import Image, Job, Outcome, PullError, parse_reference
+from core0.images.model import Image, Job, Outcome, PullError, parse_reference, sources_of
 from core0.linux import files, mounts, tools
 from core0.linux.unprivileged import ask_unprivileged
 from core0.wire import paths
+from core0.wire.images import ImagesConfig
 
 # Seconds for one image, however large: a server that trickles must not hold a container for ever.
 _DEADLINE = 900.0
@@ -22,9 +23,17 @@ _LARGEST_LAYER = 2 << 30
 
 
 class Store:
-    """The images of this node."""
+    """The images of this node.
 
-    def __init__(self, folder: Path = Path(paths.IMAGES)) -> None:
+    Args:
+        folder: where they are.
+        config: tells what the node's config says of registries at this moment.
+    """
+
+    def __init__(
+        self, folder: Path = Path(paths.IMAGES), config: Callable[[], ImagesConfig] = ImagesConfig
+    ) -> None:
+        self._config = config
         self._layers = folder / "layers"
         self._work = folder / "work"
         self._kept = folder / "images.json"
@@ -38,13 +47,47 @@ class Store:
         """The image, if it is here."""
         return self._images.get(reference)
 
-    async def pull(self, reference: str) -> Image:
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """The images that are here by their references; those whose name is another's by now, by their digests."""
+        return self._images
+
+    @property
+    def pulling(self) -> bool:
+        """Whether an image is on its way: it may count on layers that are here."""
+        return bool(self._pulls)
+
+    def size(self, diff_id: str) -> int:
+        """Bytes of a layer's file."""
+        return self._layer(diff_id).stat().st_size
+
+    def remove(self, digests: Collection[str]) -> int:
+        """Forget images, and delete every layer that no other one has; nothing may be `pulling`.
+
+        Returns:
+            How many bytes are free by that.
+        """
+        self._images = {name: one for name, one in self._images.items() if one.digest not in digests}
+        self._write()
+        needed = {self._layer(diff_id) for image in self._images.values() for diff_id in image.layers}
+        freed = 0
+        for layer in set(self._layers.iterdir()) - needed:
+            freed += layer.stat().st_size
+            layer.unlink()
+        return freed
+
+    async def pull(self, reference: str, *, again: bool = False) -> Image:
         """The image, fetched if it is not here; containers that want the same one share the pull.
+
+        Args:
+            reference: of the image.
+            again: ask its server also if one of that name is here: it may be another by now.
 
         Raises:
             PullError: with cause and remedy.
         """
-        if image := self._images.get(reference):
+        image = self._images.get(reference)
+        if image and not again:
             return image
         task = self._pulls.get(reference)
         if not task:
@@ -63,16 +106,24 @@ class Store:
         folder.mkdir(mode=0o700)
         os.chown(folder, paths.PULL_USER, paths.PULL_USER)
         try:
-            job = Job(parse_reference(reference), str(folder), self._present(), _LARGEST_LAYER)
+            wanted = parse_reference(reference)
+            sources = sources_of(wanted, self._config())
+            job = Job(wanted, str(folder), self._present(), _LARGEST_LAYER, sources)
             image = await _run_puller(job)
             self._take(folder, image)
         except ValueError as error:
             raise PullError(str(error)) from None
         finally:
             files.remove_tree(folder)
+        before = self._images.get(reference)
+        if before and before.digest != image.digest:
+            self._images[before.digest] = before  # containers run from it
         self._images[reference] = image
-        files.replace(self._kept, msgspec.json.encode(self._images))
+        self._write()
         return image
+
+    def _write(self) -> None:
+        files.replace(self._kept, msgspec.json.encode(self._images))
 
     def _present(self) -> tuple[str, ...]:
         return tuple(f"sha256:{path.stem}" for path in self._layers.glob("*.erofs"))

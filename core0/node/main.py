@@ -177,6 +177,7 @@ def _configs(state: NodeState) -> "Configs":
     def apply(config: "NodeConfig") -> None:
         state.disks.configure(config.storage)
         state.clock.configure(config.clock)
+        state.registries = config.images
 
     keep = state.remembered.store
     return Configs(keep, state.events, state.links, apply, verify, fetch, line.config, line.operator)
@@ -187,8 +188,10 @@ def _containers(state: NodeState) -> "Containers":
     from core0.containers.apply import World
     from core0.containers.manager import Containers
     from core0.images.store import Store
+    from core0.wire.images import ImagesConfig
 
-    world = World(Store(), state.networks, identity.make_certificate, state.volumes.use)
+    store = Store(config=lambda: state.registries or ImagesConfig())
+    world = World(store, state.networks, identity.make_certificate, state.volumes.use)
     containers = Containers(world, state.remembered.store, state.events)
     containers.resume()
     state.networks.enforce()

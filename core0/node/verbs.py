@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from core0.networks.manager import Networks
     from core0.node.operations import OperationTable
     from core0.volumes.manager import Volumes
+    from core0.wire.images import ImagesConfig
 
 _LONGEST_WAIT = 60.0
 # What the API answers before the machine goes down, in seconds.
@@ -52,6 +53,7 @@ class NodeState(msgspec.Struct, dict=True):
         named: set once there is one.
         make_meshes: makes the mesh manager when a network first spans nodes.
         meshed: set once there is one.
+        registries: what the config in force says of images.
         serving: set once the API serves: what a boot does not wait for begins then.
     """
 
@@ -67,6 +69,7 @@ class NodeState(msgspec.Struct, dict=True):
     make_networks: "Callable[[NodeState], Networks]"
     make_names: "Callable[[NodeState], Names]"
     make_meshes: "Callable[[NodeState], Meshes]"
+    registries: "ImagesConfig | None" = None
     named: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     meshed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     serving: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
@@ -175,13 +178,14 @@ def refused(work: "Callable[..., None]", *arguments: object) -> Refusal | None:
 
 def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]":
     """Those that no boot waits for."""
+    from core0.node.image_verbs import IMAGE_VERBS
     from core0.node.link_verbs import LINK_VERBS
     from core0.node.network_verbs import NETWORK_VERBS
     from core0.node.state_verbs import STATE_VERBS
     from core0.node.storage_verbs import STORAGE_VERBS
     from core0.node.volume_verbs import VOLUME_VERBS
 
-    return {**LINK_VERBS, **NETWORK_VERBS, **STATE_VERBS, **STORAGE_VERBS, **VOLUME_VERBS}
+    return {**IMAGE_VERBS, **LINK_VERBS, **NETWORK_VERBS, **STATE_VERBS, **STORAGE_VERBS, **VOLUME_VERBS}
 
 
 async def _identity(state: NodeState, _: Call) -> Identity:

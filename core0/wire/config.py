@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from core0.wire.clock import ClockConfig
+from core0.wire.images import ImagesConfig
 from core0.wire.link_config import NetworkConfig
 from core0.wire.storage import StorageConfig
 
@@ -24,11 +25,13 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         storage: its disks and pools.
         network: its own links.
         clock: whom it asks for the time.
+        images: the registries of its containers' images.
     """
 
     storage: StorageConfig = StorageConfig()
     network: NetworkConfig = NetworkConfig()
     clock: ClockConfig = ClockConfig()
+    images: ImagesConfig = ImagesConfig()
 
 
 class ConfigStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -68,6 +68,11 @@ Verb = Literal[
     "delete_network",
     "prepare_mesh_key",
     "activate_mesh_key",
+    "images",
+    "image",
+    "pull_image",
+    "delete_image",
+    "collect_images",
 ]
 
 

@@ -39,6 +39,9 @@ select = { serials = ["X"] }
 encryption = { key = "config", passphrase = "correct horse" }
 [storage.claims]
 X = "9f86d081884c7d65"
+[images.registries."https://registry.example.com"]
+user = "me"
+password = "correct horse"
 """
 
 
