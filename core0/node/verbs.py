@@ -175,13 +175,14 @@ def refused(work: "Callable[..., None]", *arguments: object) -> Refusal | None:
 
 def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]":
     """Those that no boot waits for."""
+    from core0.node.container_verbs import CONTAINER_VERBS
     from core0.node.link_verbs import LINK_VERBS
     from core0.node.network_verbs import NETWORK_VERBS
     from core0.node.state_verbs import STATE_VERBS
     from core0.node.storage_verbs import STORAGE_VERBS
     from core0.node.volume_verbs import VOLUME_VERBS
 
-    return {**LINK_VERBS, **NETWORK_VERBS, **STATE_VERBS, **STORAGE_VERBS, **VOLUME_VERBS}
+    return {**CONTAINER_VERBS, **LINK_VERBS, **NETWORK_VERBS, **STATE_VERBS, **STORAGE_VERBS, **VOLUME_VERBS}
 
 
 async def _identity(state: NodeState, _: Call) -> Identity:
