@@ -140,6 +140,28 @@ def stop(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = False
 
 
 @app.command()
+def pause(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = False) -> None:
+    """Halt a container's processes where they are. They keep their memory and connections, and use no processor.
+
+    Example: zn container pause demo
+    """
+    found = call(ctx.obj, lambda client: client.pause_container(name, wait))
+    _print(found, as_json)
+    _fail_unless(found, "paused")
+
+
+@app.command()
+def resume(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = False) -> None:
+    """Let a paused container's processes go on.
+
+    Example: zn container resume demo
+    """
+    found = call(ctx.obj, lambda client: client.resume_container(name, wait))
+    _print(found, as_json)
+    _fail_unless(found, "running")
+
+
+@app.command()
 def rm(ctx: typer.Context, name: str) -> None:
     """Stop and remove a container with its files.
 

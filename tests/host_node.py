@@ -35,6 +35,7 @@ from core0.disks.manager import Disks
 from core0.disks.model import Facts, SeenPool
 from core0.images.store import Store
 from core0.links.manager import Links
+from core0.linux import cgroups
 from core0.linux.worker import Worker
 from core0.mesh.manager import Meshes
 from core0.names.manager import Names
@@ -104,6 +105,7 @@ class HostNode:
     worker: Worker | None = None
     observe: Callable[[], tuple[Facts, ...]] = tuple
     pools: dict[str, Path] = field(default_factory=dict)
+    cgroup: Path | None = None
 
     @property
     def socket(self) -> Path:
@@ -147,6 +149,9 @@ class HostNode:
             process.pid,
             start_time(process.pid),
         )
+        if self.cgroup:
+            (self.cgroup / name).mkdir()
+            (self.cgroup / name / "cgroup.procs").write_text(str(process.pid))
         folder = self.folder / "containers" / name
         folder.mkdir()
         (folder / "record.json").write_bytes(msgspec.json.encode(record))
@@ -235,7 +240,7 @@ class HostNode:
             identity.make_certificate,
             state.volumes.use,
             self.folder / "containers",
-            self.folder / "cgroup",
+            self.cgroup or self.folder / "cgroup",
         )
         return Containers(world, state.remembered.store, state.events)
 
@@ -349,3 +354,17 @@ def host_node(
         monkeypatch.setattr(paths, name, str(node.folder / path))
     yield node
     node.end()
+
+
+@pytest.fixture
+def cgroup_node(host_node: HostNode) -> Iterator[HostNode]:
+    """A node whose containers are in cgroups of this machine's kernel."""
+    mounted = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    place = next((Path(fields[1]) for fields in mounted if fields[2] == "cgroup2"), None)
+    if os.geteuid() or place is None or not os.access(place, os.W_OK):
+        pytest.skip("needs root and a cgroup2 to write to")
+    host_node.cgroup = place / f"zn-tests-{os.getpid()}"
+    host_node.cgroup.mkdir()
+    yield host_node
+    cgroups.kill(host_node.cgroup)
+    cgroups.remove(host_node.cgroup)

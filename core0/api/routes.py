@@ -73,17 +73,17 @@ async def _container(request: Request[Daemon, ByName, NoBody]) -> Container:
 async def _put_container(request: Request[Daemon, ToPut, ContainerSpec]) -> Reply[Container]:
     which = request.parameters
     await request.context.call("put_container", Container, name=which.name, body=request.body, new=which.new)
-    return await _accepted(request.context, request.parameters)
+    return await accepted(request.context, request.parameters)
 
 
 async def _start_container(request: Request[Daemon, ByName, NoBody]) -> Reply[Container]:
     await request.context.call("start_container", Container, name=request.parameters.name)
-    return await _accepted(request.context, request.parameters)
+    return await accepted(request.context, request.parameters)
 
 
 async def _stop_container(request: Request[Daemon, ByName, NoBody]) -> Reply[Container]:
     await request.context.call("stop_container", Container, name=request.parameters.name)
-    return await _accepted(request.context, request.parameters)
+    return await accepted(request.context, request.parameters)
 
 
 async def _delete_container(request: Request[Daemon, ByName, NoBody]) -> None:
@@ -98,10 +98,10 @@ async def _settled(daemon: Daemon, which: ByName) -> Container:
     return await daemon.call("container", Container, name=which.name, body=ContainerQuery(which.wait))
 
 
-async def _accepted(daemon: Daemon, which: ByName) -> Reply[Container]:
+async def accepted(daemon: Daemon, which: ByName) -> Reply[Container]:
     """202 while the work goes on, 200 once it has ended within the wait that was asked for."""
     container = await _settled(daemon, which)
-    status = 200 if container.state in ("running", "stopped") else 202
+    status = 200 if container.state in ("running", "paused", "stopped") else 202
     return Reply(container, status, {"Location": f"/v1/containers/{which.name}"})
 
 

@@ -1,6 +1,7 @@
 """The whole route table: one row each, from which handlers, access rules, OpenAPI and the access tests come."""
 
 from core0.api import routes
+from core0.api.container_routes import CONTAINER_ROUTES
 from core0.api.image_routes import IMAGE_ROUTES
 from core0.api.link_routes import LINK_ROUTES
 from core0.api.network_routes import NETWORK_ROUTES
@@ -12,6 +13,7 @@ from corex.http.openapi import openapi_route
 _ROUTES = (
     *routes.ROUTES,
     *IMAGE_ROUTES,
+    *CONTAINER_ROUTES,
     *LINK_ROUTES,
     *NETWORK_ROUTES,
     *STATE_ROUTES,

@@ -157,6 +157,14 @@ class NodeClient:
         """Stop a container."""
         return await self._call("POST", f"{_path(name)}/stop", Container, query={"wait": str(wait)})
 
+    async def pause_container(self, name: str, wait: float = 0.0) -> Container:
+        """Halt a container's processes where they are."""
+        return await self._call("POST", f"{_path(name)}/pause", Container, query={"wait": str(wait)})
+
+    async def resume_container(self, name: str, wait: float = 0.0) -> Container:
+        """Let a paused container's processes go on."""
+        return await self._call("POST", f"{_path(name)}/resume", Container, query={"wait": str(wait)})
+
     async def delete_container(self, name: str) -> None:
         """Remove a container with its files."""
         await self._call("DELETE", _path(name), type(None))

@@ -30,6 +30,8 @@ from corex.wire.process import ProcessSpec
 _READY_DEADLINE = 30.0
 # Seconds from SIGTERM to Core-X until everything in the container is killed: Core-X stops its processes in it.
 _STOP_DEADLINE = 15.0
+# Seconds until all processes of a container must be halted: one that waits for a disk halts behind that.
+_FREEZE_DEADLINE, _FREEZE_LOOK_EVERY = 5.0, 0.005
 _LAST_WORDS = 4096
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -312,6 +314,29 @@ async def stop(world: World, name: str, record: Record) -> None:
         finally:
             os.close(pidfd)
     cgroups.kill(world.cgroup / name)
+
+
+async def freeze(world: World, name: str) -> None:
+    """Halt a container's processes.
+
+    Raises:
+        ContainerError: some were not halted in time; the kernel halts them as soon as it can, all the same.
+    """
+    group = world.cgroup / name
+    cgroups.freeze(group)
+    try:
+        async with asyncio.timeout(_FREEZE_DEADLINE):
+            # the kernel tells of changes by POLLPRI, which asyncio does not wait for; it takes some milliseconds
+            while cgroups.freezer(group) == "freezing":  # noqa: ASYNC110
+                await asyncio.sleep(_FREEZE_LOOK_EVERY)
+    except TimeoutError:
+        waits = f"after {_FREEZE_DEADLINE:.0f} s one of its processes still waits for a disk"
+        raise ContainerError(f"cannot pause container {name}: {waits}; see 'zn disk ls'") from None
+
+
+def thaw(world: World, name: str) -> None:
+    """Let a container's processes go on."""
+    cgroups.thaw(world.cgroup / name)
 
 
 async def _readable(descriptor: int, seconds: float) -> None:

@@ -14,22 +14,35 @@ import msgspec
 
 from core0.containers import apply, rootfs
 from core0.containers.apply import ContainerError, Slot, World
-from core0.containers.model import Action, Create, Pull, Record, Remove, Seen, Stop, Wanted
+from core0.containers.model import (
+    Action,
+    Create,
+    Freeze,
+    Pull,
+    Record,
+    Remove,
+    Seen,
+    Stop,
+    Thaw,
+    Wanted,
+)
 from core0.containers.observe import is_alive, observe_record
 from core0.containers.plan import plan
 from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
 from core0.images.store import Store
-from core0.linux import files
+from core0.linux import cgroups, files
 from core0.wire import ports
-from core0.wire.control import Refusal, RefusedError, Report, taken
+from core0.wire.control import Refusal, RefusedError, Report, conflict, taken
 from core0.wire.network import packed
 from core0.wire.state import NEWER_IMAGE
 from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState, PublishedPort
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
 _EXIT_LOOKS, _EXIT_LOOK_EVERY = 20, 0.05
-_SETTLED = ("running", "stopped", "failed")
+_SETTLED = ("running", "paused", "stopped", "failed")
+# States of a container whose first process lives, or may.
+_LIVING = ("running", "pausing", "paused", "resuming", "stopping")
 # Sections of the node's state: a wish each, and the digests of the images that are used, by their references.
 _WISH, _IMAGES = "container/", "images"
 
@@ -124,7 +137,7 @@ class Containers:
         """One container. Raises RefusedError (404) if there is none."""
         life = self._life(name)
         record = observe_record(self._world.folder / name)
-        running = record if record and life.state in ("running", "stopping") else None
+        running = record if record and life.state in _LIVING else None
         return Container(
             name=name,
             state=life.state,
@@ -224,9 +237,10 @@ class Containers:
         async with self._changing:
             self._check(name, spec)
             known = self._lives.get(name)
-            if known and known.wanted and known.wanted.run and known.wanted.spec == spec:
+            before = known.wanted if known else None
+            if before and before == Wanted(spec, host=before.host):
                 return self.get(name)
-            if new and known and known.wanted:
+            if new and before:
                 raise taken("container", name)
             number = known.number if known else self._free_number()
             wanted = Wanted(spec, host=self._host_for(name, spec))
@@ -246,10 +260,37 @@ class Containers:
             life = self._life(name)
             if life.wanted is None:
                 raise _not_found(name)
-            wanted = msgspec.structs.replace(life.wanted, run=run)
+            wanted = msgspec.structs.replace(life.wanted, run=run, paused=False)
             await self._remember(name, wanted)
             self._want(life, wanted)
             return self.get(name)
+
+    async def set_paused(self, name: str, paused: bool) -> Container:
+        """Want a container's processes to be halted where they are, or to go on.
+
+        Raises:
+            RefusedError: there is no such container (404), or it is not to run (409).
+        """
+        async with self._changing:
+            life = self._life(name)
+            if life.wanted is None:
+                raise _not_found(name)
+            if not life.wanted.run:
+                doing = "pause" if paused else "resume"
+                raise conflict(f"cannot {doing} container {name}: it is {life.state}", "start it first")
+            if life.wanted.paused != paused:
+                wanted = msgspec.structs.replace(life.wanted, paused=paused)
+                await self._remember(name, wanted)
+                self._want(life, wanted)
+                self._say_turning(name, life, paused)
+            return self.get(name)
+
+    def _say_turning(self, name: str, life: _Life, paused: bool) -> None:
+        """Who waits until it has settled shall not take it for settled already."""
+        if paused and life.state in ("running", "resuming"):
+            self._say(name, life, "pausing", "its processes are being halted")
+        elif not paused and life.state in ("paused", "pausing"):
+            self._say(name, life, "resuming", "its processes shall go on")
 
     async def delete(self, name: str) -> None:
         """Want a container to be gone. Raises RefusedError (404)."""
@@ -374,7 +415,8 @@ class Containers:
     def _see(self, name: str, life: _Life) -> Seen:
         record = observe_record(self._world.folder / name)
         image = self._world.store.get(life.wanted.spec.image) if life.wanted else None
-        return Seen(record, bool(record and is_alive(record)), image)
+        freezer = cgroups.freezer(self._world.cgroup / name)
+        return Seen(record, bool(record and is_alive(record)), image, freezer)
 
     async def _live(self, name: str, life: _Life) -> None:
         """The loop of one container: plan, apply, wait for its end or for another wish."""
@@ -424,6 +466,10 @@ class Containers:
                 await apply.create(world, slot, spec, image)
                 await self._note_image(spec.image, image.digest)
                 life.created = asyncio.get_running_loop().time()
+            case Freeze():
+                await apply.freeze(world, name)
+            case Thaw():
+                apply.thaw(world, name)
             case Stop(record):
                 self._say(name, life, "stopping", "its processes are being stopped")
                 await apply.stop(world, name, record)
@@ -442,7 +488,11 @@ class Containers:
 
     def _settle(self, name: str, life: _Life) -> None:
         record = observe_record(self._world.folder / name)
-        if record:
+        if record and life.wanted and life.wanted.paused:
+            self._say(
+                name, life, "paused", "its processes are halted where they are, and keep what they have"
+            )
+        elif record:
             self._say(name, life, "running", f"Core-X answers on port {record.corex.port}")
         elif life.wanted and not life.wanted.run:
             self._say(name, life, *life.end)
@@ -460,7 +510,7 @@ class Containers:
                 return
             policy = life.wanted.spec.restart
             if policy == "never" or (policy == "on-failure" and clean):
-                life.wanted = msgspec.structs.replace(life.wanted, run=False)
+                life.wanted = msgspec.structs.replace(life.wanted, run=False, paused=False)
                 life.end = ("stopped" if clean else "failed", f"it ended: {how}")
                 try:
                     await self._remember(name, life.wanted)

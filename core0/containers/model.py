@@ -3,6 +3,7 @@
 import msgspec
 
 from core0.images.model import Image
+from core0.linux.cgroups import Freezer
 from core0.wire.types import ContainerSpec, CoreX
 
 # Each container has its own range of user ids on the node; 0 to 65535 inside.
@@ -10,18 +11,22 @@ IDS = 65536
 _FIRST_ID = 1_000_000
 
 
-class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the operator wants of a container, and what is kept for it as long as that is wanted.
+
+    What has its default is not written down: an earlier image understands what uses nothing that it lacks.
 
     Attributes:
         spec: what it shall be.
         run: whether it shall run.
         host: its number in its network, which makes its addresses; 0 if none was chosen yet.
+        paused: whether its processes shall be halted where they are.
     """
 
     spec: ContainerSpec
     run: bool = True
     host: int = 0
+    paused: bool = False
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -51,11 +56,12 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A container as it is: what was made of it, and whether its first process lives."""
+    """A container as it is: what was made of it, whether its first process lives, and whether they all are halted."""
 
     record: Record | None = None
     alive: bool = False
     image: Image | None = None
+    freezer: Freezer = "thawed"
 
 
 class Pull(msgspec.Struct, frozen=True):
@@ -76,6 +82,20 @@ class Create(msgspec.Struct, frozen=True):
         return "create"
 
 
+class Freeze(msgspec.Struct, frozen=True):
+    """Halt the container's processes where they are."""
+
+    def __str__(self) -> str:
+        return "freeze"
+
+
+class Thaw(msgspec.Struct, frozen=True):
+    """Let the container's processes go on."""
+
+    def __str__(self) -> str:
+        return "thaw"
+
+
 class Stop(msgspec.Struct, frozen=True):
     """Ask Core-X to end in order, kill what is left."""
 
@@ -94,7 +114,7 @@ class Remove(msgspec.Struct, frozen=True):
         return "remove"
 
 
-Action = Pull | Create | Stop | Remove
+Action = Pull | Create | Freeze | Thaw | Stop | Remove
 
 
 def first_id(number: int) -> int:

@@ -1,6 +1,6 @@
 """Which actions bring one container from what is seen to what is wanted. Pure."""
 
-from core0.containers.model import Action, Create, Pull, Remove, Seen, Stop, Wanted
+from core0.containers.model import Action, Create, Freeze, Pull, Remove, Seen, Stop, Thaw, Wanted
 
 
 def plan(wanted: Wanted | None, seen: Seen) -> tuple[Action, ...]:
@@ -10,21 +10,31 @@ def plan(wanted: Wanted | None, seen: Seen) -> tuple[Action, ...]:
         wanted: None if the container shall be gone.
         seen: the container as it is.
     """
-    as_wanted = (
-        wanted is not None and wanted.run and seen.record is not None and seen.record.spec == wanted.spec
-    )
-    if as_wanted and seen.alive:
-        return ()
-    return (*_end(seen), *(_begin(wanted, seen) if wanted and wanted.run else ()))
+    if wanted is None or not wanted.run:
+        return _end(seen)
+    if seen.alive and seen.record is not None and seen.record.spec == wanted.spec:
+        return _hold(wanted, seen)
+    return (*_end(seen), *_begin(wanted, seen))
+
+
+def _hold(wanted: Wanted, seen: Seen) -> tuple[Action, ...]:
+    """A freezer that is asked to halt them and has not yet is neither as wanted nor as not wanted."""
+    if wanted.paused:
+        return () if seen.freezer == "frozen" else (Freeze(),)
+    return () if seen.freezer == "thawed" else (Thaw(),)
 
 
 def _end(seen: Seen) -> tuple[Action, ...]:
     if seen.record is None:
         return ()
-    return (Stop(seen.record), Remove(seen.record)) if seen.alive else (Remove(seen.record),)
+    if not seen.alive:
+        return (Remove(seen.record),)
+    # halted processes would not hear that they shall end
+    hear = () if seen.freezer == "thawed" else (Thaw(),)
+    return (*hear, Stop(seen.record), Remove(seen.record))
 
 
 def _begin(wanted: Wanted, seen: Seen) -> tuple[Action, ...]:
     reference = wanted.spec.image
     here = () if seen.image else (Pull(reference),)
-    return (*here, Create(wanted.spec))
+    return (*here, Create(wanted.spec), *((Freeze(),) if wanted.paused else ()))

@@ -5,9 +5,12 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from core0.linux import files
 from core0.linux.files import StrPath
+
+Freezer = Literal["thawed", "freezing", "frozen"]
 
 
 def create(path: StrPath, limits: Mapping[str, str] | None = None) -> None:
@@ -73,6 +76,29 @@ def set_idle(path: StrPath, idle: bool) -> None:
     A process's own SCHED_IDLE counts among those of its cgroup only.
     """
     files.write(f"{path}/cpu.idle", str(int(idle)))
+
+
+def freeze(path: StrPath) -> None:
+    """Ask the kernel to halt every process in the cgroup and below; `freezer` tells when all of them are."""
+    files.write(f"{path}/cgroup.freeze", "1")
+
+
+def thaw(path: StrPath) -> None:
+    """Let the processes of a cgroup go on."""
+    files.write(f"{path}/cgroup.freeze", "0")
+
+
+def freezer(path: StrPath) -> Freezer:
+    """Whether a cgroup's processes are halted; one that is gone has none to halt.
+
+    A process that waits for a disk halts when that has answered, and the cgroup is `freezing` for so long.
+    """
+    try:
+        if files.read_text(f"{path}/cgroup.freeze").strip() != "1":
+            return "thawed"
+        return "frozen" if "frozen 1" in files.read_text(f"{path}/cgroup.events") else "freezing"
+    except FileNotFoundError:
+        return "thawed"
 
 
 def is_populated(path: StrPath) -> bool:

@@ -178,6 +178,7 @@ def refused(work: "Callable[..., None]", *arguments: object) -> Refusal | None:
 
 def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]":
     """Those that no boot waits for."""
+    from core0.node.container_verbs import CONTAINER_VERBS
     from core0.node.image_verbs import IMAGE_VERBS
     from core0.node.link_verbs import LINK_VERBS
     from core0.node.network_verbs import NETWORK_VERBS
@@ -185,7 +186,15 @@ def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]
     from core0.node.storage_verbs import STORAGE_VERBS
     from core0.node.volume_verbs import VOLUME_VERBS
 
-    return {**IMAGE_VERBS, **LINK_VERBS, **NETWORK_VERBS, **STATE_VERBS, **STORAGE_VERBS, **VOLUME_VERBS}
+    return {
+        **CONTAINER_VERBS,
+        **IMAGE_VERBS,
+        **LINK_VERBS,
+        **NETWORK_VERBS,
+        **STATE_VERBS,
+        **STORAGE_VERBS,
+        **VOLUME_VERBS,
+    }
 
 
 async def _identity(state: NodeState, _: Call) -> Identity:

@@ -26,6 +26,8 @@ Verb = Literal[
     "start_container",
     "stop_container",
     "delete_container",
+    "pause_container",
+    "resume_container",
     "power",
     "operations",
     "operation",

@@ -19,7 +19,18 @@ Mebibytes = Annotated[int, msgspec.Meta(ge=4, le=1 << 24)]
 # Bytes per second over a link. Slower than a packet each second or two nothing works.
 LinkRate = Annotated[int, msgspec.Meta(ge=1024, le=1 << 40)]
 
-ContainerState = Literal["pulling", "creating", "running", "stopping", "stopped", "failed", "removing"]
+ContainerState = Literal[
+    "pulling",
+    "creating",
+    "running",
+    "pausing",
+    "paused",
+    "resuming",
+    "stopping",
+    "stopped",
+    "failed",
+    "removing",
+]
 
 
 class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -57,6 +57,8 @@ def test_show_tells_where_core_x_answers(served: HostNode, zn: Zn) -> None:
         pytest.param(["show", "gone"], id="show"),
         pytest.param(["start", "gone"], id="start"),
         pytest.param(["stop", "gone"], id="stop"),
+        pytest.param(["pause", "gone"], id="pause"),
+        pytest.param(["resume", "gone"], id="resume"),
         pytest.param(["rm", "gone"], id="rm"),
     ],
 )
@@ -77,6 +79,14 @@ def test_stop_waits_until_its_processes_have_ended(served: HostNode, zn: Zn) -> 
     assert (said.code, container(said).state) == (0, "stopped")
     assert not is_alive(record)
     assert zn("container", "stop", "demo").code == 0
+
+
+def test_pause_of_what_is_stopped_says_what_to_do(served: HostNode, zn: Zn) -> None:
+    zn("container", "stop", "demo")
+    for verb in ("pause", "resume"):
+        said = zn("container", verb, "demo")
+        assert (said.code, said.out) == (3, "")
+        assert said.err == f"zn: cannot {verb} container demo: it is stopped; start it first\n"
 
 
 def test_what_cannot_start_is_exit_code_1_with_the_node_s_words(served: HostNode, zn: Zn) -> None:

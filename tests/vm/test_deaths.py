@@ -177,6 +177,33 @@ async def test_a_container_outlives_the_nodes_own_processes_and_the_operator_is_
         assert not await ports.is_accepting(victim.monitor, await victim.forward(SERVICE))
 
 
+async def test_a_paused_container_outlives_the_node_daemon_as_it_is_and_ends_when_told(
+    victim: Machine, connect: Connect
+) -> None:
+    async with await connect(victim) as node:
+        before = await life(victim, node)
+        paused = await node.pause_container("steady", wait=60)
+        assert (paused.state, paused.pid) == ("paused", before.container.pid), paused.why
+        port = await victim.forward(SERVICE)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
+            with pytest.raises(TimeoutError):  # the kernel connects, nobody answers
+                await session.get(f"http://127.0.0.1:{port}/")
+
+        start = await kill(victim, "node")
+        await back(victim, node, start, ("node",), before.node.fingerprint)
+        still = await node.container("steady", wait=60)
+        assert (still.state, still.pid) == ("paused", before.container.pid), still.why
+        assert (await node.resume_container("steady", wait=60)).state == "running"
+        assert await life(victim, node) == before
+
+        assert (await node.pause_container("steady", wait=60)).state == "paused"
+        assert (await node.stop_container("steady", wait=60)).state == "stopped"
+        assert (await node.start_container("steady", wait=60)).state == "running"
+        assert (await node.pause_container("steady", wait=60)).state == "paused"
+        await node.delete_container("steady")
+        await until(gone(node, "steady"))
+
+
 @pytest.mark.parametrize("names", [("node",), ("template",), TOGETHER], ids=" ".join)
 async def test_a_container_whose_makers_die_while_it_is_built_runs_in_the_end(
     victim: Machine, connect: Connect, spec: ContainerSpec, names: tuple[str, ...]

@@ -15,6 +15,7 @@ from core0.containers import apply, manager
 from core0.containers.manager import Containers
 from core0.containers.model import Record, Wanted
 from core0.containers.observe import is_alive, observe_record
+from core0.linux import cgroups
 from core0.wire.control import Refusal, RefusedError
 from core0.wire.types import Container, ContainerSpec, PublishedPort
 from tests.host_node import HostNode
@@ -68,6 +69,91 @@ async def test_stopping_ends_its_process_and_removing_its_files(host_node: HostN
         await containers.delete("demo")
         await gone(containers)
     assert list((host_node.folder / "containers").iterdir()) == []
+
+
+@pytest.mark.root
+async def test_a_paused_container_is_halted_until_it_is_resumed(cgroup_node: HostNode) -> None:
+    record = cgroup_node.add_container("demo", SPEC)
+    async with running(cgroup_node) as containers:
+        await containers.wait("demo", 10)
+        assert (await containers.set_paused("demo", True)).state == "pausing"
+        paused = await containers.wait("demo", 10)
+        assert (paused.state, paused.pid) == ("paused", record.pid)
+        assert freezer_of(cgroup_node) == "frozen"
+        again = await containers.set_paused("demo", True)
+        assert again.state == "paused", "the same wish again changes nothing"
+        assert (await containers.set_paused("demo", False)).state == "resuming"
+        assert (await containers.wait("demo", 10)).state == "running"
+        assert freezer_of(cgroup_node) == "thawed"
+    assert is_alive(record)
+
+
+def freezer_of(node: HostNode, name: str = "demo") -> str:
+    assert node.cgroup
+    return cgroups.freezer(node.cgroup / name)
+
+
+@pytest.mark.root
+async def test_a_paused_container_is_paused_for_the_next_node_daemon_and_resumed_by_it(
+    cgroup_node: HostNode,
+) -> None:
+    record = cgroup_node.add_container("demo", SPEC)
+    cgroup_node.keeps_identity = True
+    async with running(cgroup_node) as containers:
+        await containers.wait("demo", 10)
+        await containers.set_paused("demo", True)
+        await until(containers, lambda one: one.state == "paused")
+    cgroup_node.wanted.clear()
+    async with running(cgroup_node) as containers:
+        found = await until(containers, lambda one: one.state == "paused")
+        assert found.pid == record.pid
+        assert freezer_of(cgroup_node) == "frozen"
+        await containers.put("demo", SPEC)
+        await until(containers, lambda one: one.state == "running")
+        assert freezer_of(cgroup_node) == "thawed"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("halfway", [False, True], ids=["paused", "a daemon died on the way to it"])
+async def test_a_paused_container_is_stopped_and_removed_in_order(
+    cgroup_node: HostNode, halfway: bool
+) -> None:
+    record = cgroup_node.add_container("demo", SPEC)
+    write_exit(cgroup_node, record, 15)
+    assert cgroup_node.cgroup
+    if halfway:
+        cgroups.freeze(cgroup_node.cgroup / "demo")
+    async with running(cgroup_node) as containers:
+        await containers.wait("demo", 10)
+        if not halfway:
+            await containers.set_paused("demo", True)
+            await until(containers, lambda one: one.state == "paused")
+        await containers.set_running("demo", False)
+        await until(containers, lambda one: one.state == "stopped")
+        assert not is_alive(record)
+        assert list(cgroup_node.cgroup.glob("*/")) == []
+        with pytest.raises(RefusedError, match="cannot pause container demo: it is stopped"):
+            await containers.set_paused("demo", True)
+        await containers.delete("demo")
+        await gone(containers)
+
+
+async def test_what_does_not_halt_in_time_is_told_and_tried_again(
+    host_node: HostNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waits for a disk: the kernel's files say `freezing` for as long."""
+    monkeypatch.setattr(apply, "_FREEZE_DEADLINE", 0.01)
+    host_node.add_container("demo", SPEC)
+    group = host_node.folder / "cgroup" / "demo"
+    group.mkdir()
+    (group / "cgroup.freeze").write_text("0")
+    (group / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    async with running(host_node) as containers:
+        await containers.wait("demo", 10)
+        await containers.set_paused("demo", True)
+        await until(containers, lambda one: "still waits for a disk" in one.why)
+        (group / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+        await until(containers, lambda one: one.state == "paused")
 
 
 async def test_removing_a_container_that_runs_stops_it_first(host_node: HostNode) -> None:

@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from core0.containers.model import Action, Create, Pull, Record, Remove, Seen, Stop, Wanted
+from core0.containers.model import Action, Create, Freeze, Pull, Record, Remove, Seen, Stop, Thaw, Wanted
 from core0.containers.plan import plan
 from core0.images.model import Image, RunConfig
 from core0.wire.types import ContainerSpec, CoreX
@@ -39,6 +40,45 @@ def record(spec: ContainerSpec) -> Record:
         ),
         pytest.param(Wanted(SPEC, run=False), Seen(), [], id="stopped"),
         pytest.param(None, Seen(record(SPEC), alive=True), ["stop", "remove"], id="to be gone"),
+        pytest.param(
+            Wanted(SPEC, paused=True),
+            Seen(record(SPEC), alive=True, image=IMAGE),
+            ["freeze"],
+            id="to be paused",
+        ),
+        pytest.param(
+            Wanted(SPEC, paused=True),
+            Seen(record(SPEC), alive=True, image=IMAGE, freezer="freezing"),
+            ["freeze"],
+            id="half paused",
+        ),
+        pytest.param(
+            Wanted(SPEC, paused=True),
+            Seen(record(SPEC), alive=True, image=IMAGE, freezer="frozen"),
+            [],
+            id="paused",
+        ),
+        pytest.param(
+            Wanted(SPEC),
+            Seen(record(SPEC), alive=True, image=IMAGE, freezer="freezing"),
+            ["thaw"],
+            id="resumed before all of it was paused",
+        ),
+        pytest.param(
+            Wanted(SPEC, run=False),
+            Seen(record(SPEC), alive=True, freezer="frozen"),
+            ["thaw", "stop", "remove"],
+            id="paused, to be stopped: it must hear that",
+        ),
+        pytest.param(
+            None,
+            Seen(record(SPEC), alive=True, freezer="frozen"),
+            ["thaw", "stop", "remove"],
+            id="paused, to be gone",
+        ),
+        pytest.param(
+            Wanted(SPEC, paused=True), Seen(image=IMAGE), ["create", "freeze"], id="paused, after a reboot"
+        ),
         pytest.param(None, Seen(), [], id="gone"),
     ],
 )
@@ -50,13 +90,18 @@ def applied(seen: Seen, actions: tuple[Action, ...]) -> Seen:
     for action in actions:
         match action:
             case Pull():
-                seen = Seen(seen.record, seen.alive, IMAGE)
+                seen = replace(seen, image=IMAGE)
             case Create(spec):
                 assert seen.image, "a container is made of an image that is here"
                 assert seen.record is None, "never two of one name"
                 seen = Seen(record(spec), True, seen.image)
+            case Freeze():
+                seen = replace(seen, freezer="frozen")
+            case Thaw():
+                seen = replace(seen, freezer="thawed")
             case Stop():
-                seen = Seen(seen.record, False, seen.image)
+                assert seen.freezer == "thawed", "what is halted cannot end in order"
+                seen = replace(seen, alive=False)
             case Remove():
                 assert not seen.alive, "nothing is taken from under a living container"
                 seen = Seen(None, False, seen.image)
@@ -64,12 +109,13 @@ def applied(seen: Seen, actions: tuple[Action, ...]) -> Seen:
 
 
 specs = st.sampled_from([SPEC, OTHER])
-wishes = st.none() | st.builds(Wanted, specs, st.booleans())
+wishes = st.none() | st.builds(Wanted, specs, st.booleans(), paused=st.booleans())
 situations = st.builds(
-    lambda made, alive, image: Seen(made, alive and made is not None, image),
+    lambda made, alive, image, freezer: Seen(made, alive and made is not None, image, freezer),
     st.none() | specs.map(record),
     st.booleans(),
     st.sampled_from([None, IMAGE]),
+    st.sampled_from(["thawed", "freezing", "frozen"]),
 )
 
 

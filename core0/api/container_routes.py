@@ -1,0 +1,46 @@
+"""The routes of containers that run."""
+
+from core0.api.daemon import Daemon
+from core0.api.routes import OPERATOR, ByName, accepted
+from core0.wire.types import Container
+from corex.http import problem
+from corex.http.routes import NoBody, Reply, Request, Route
+
+
+async def _pause(request: Request[Daemon, ByName, NoBody]) -> Reply[Container]:
+    await request.context.call("pause_container", Container, name=request.parameters.name)
+    return await accepted(request.context, request.parameters)
+
+
+async def _resume(request: Request[Daemon, ByName, NoBody]) -> Reply[Container]:
+    await request.context.call("resume_container", Container, name=request.parameters.name)
+    return await accepted(request.context, request.parameters)
+
+
+_NAME = "/v1/containers/{name}"
+_ERRORS = (problem.NOT_FOUND, problem.CONFLICT)
+
+CONTAINER_ROUTES = (
+    Route(
+        "POST",
+        f"{_NAME}/pause",
+        OPERATOR,
+        "Halt a container's processes where they are",
+        _pause,
+        parameters=ByName,
+        response=Container,
+        status=202,
+        errors=_ERRORS,
+    ),
+    Route(
+        "POST",
+        f"{_NAME}/resume",
+        OPERATOR,
+        "Let a paused container's processes go on",
+        _resume,
+        parameters=ByName,
+        response=Container,
+        status=202,
+        errors=_ERRORS,
+    ),
+)
