@@ -31,6 +31,7 @@ from core0.images.model import (
     PullError,
     Reference,
 )
+from core0.images.room import STEP, check_room
 from core0.images.tar import TarCheck, TarError
 from core0.images.unpack import unpack
 from core0.linux import tools
@@ -211,10 +212,15 @@ def _convert(job: Job, servers: Sequence[Server], diff_id: str, descriptor: Desc
 def _feed(job: Job, servers: Sequence[Server], descriptor: Descriptor, into: IO[bytes]) -> str:
     """Unpack a layer into a pipe; returns the tar's digest."""
     seen, check, reads = hashlib.sha256(), TarCheck(), True
+    fed, looked = 0, -STEP
     with into:
         for piece in unpack(descriptor, blob(servers, descriptor), job.largest):
             check.feed(piece)
             seen.update(piece)
+            if fed - looked >= STEP:
+                check_room(fed)
+                looked = fed
+            fed += len(piece)
             try:
                 if reads:
                     into.write(piece)

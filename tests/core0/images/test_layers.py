@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from core0.images import room
 from core0.images.model import PullError
 from core0.images.pull import pull
 from core0.images.unpack import WINDOW_LOG
@@ -184,3 +185,28 @@ def test_what_unpacks_to_another_tar_is_refused(registry: Registry, tmp_path: Pa
     with pytest.raises(PullError, match=r"unpacked it is sha256:\w+, not sha256:"):
         pull(registry.job(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("available", "told"),
+    [
+        pytest.param(60, "60 MiB of memory are available, of which 64 are kept", id="none left"),
+        pytest.param(80, "this layer alone needs 24 more; remove images", id="none for the copy"),
+        pytest.param(200, "", id="enough"),
+    ],
+)
+def test_a_layer_that_memory_has_no_room_for_ends_while_it_comes(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, available: int, told: str
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal: {1 << 20} kB\nMemAvailable: {available << 10} kB\nHugePages_Total: 0\n")
+    monkeypatch.setattr(room, "_MEMINFO", meminfo)
+    tar = tar_of(entry("large", os.urandom(30 << 20)))
+    registry.push((tar, tar, ""))
+    (tmp_path / "work").mkdir()
+    if told:
+        with pytest.raises(PullError, match=told):
+            pull(registry.job(tmp_path / "work"))
+        assert list((tmp_path / "work").iterdir()) == []
+    else:
+        assert pull(registry.job(tmp_path / "work")).layers == (digest_of(tar),)
