@@ -2,9 +2,14 @@
 
 from core0.api.daemon import Daemon
 from core0.api.routes import OPERATOR, ByName, accepted
-from core0.wire.types import Container
+from core0.wire.types import Container, Limits
 from corex.http import problem
 from corex.http.routes import NoBody, Reply, Request, Route
+
+
+async def _limit(request: Request[Daemon, ByName, Limits]) -> Reply[Container]:
+    await request.context.call("limit_container", Container, name=request.parameters.name, body=request.body)
+    return await accepted(request.context, request.parameters)
 
 
 async def _pause(request: Request[Daemon, ByName, NoBody]) -> Reply[Container]:
@@ -21,6 +26,18 @@ _NAME = "/v1/containers/{name}"
 _ERRORS = (problem.NOT_FOUND, problem.CONFLICT)
 
 CONTAINER_ROUTES = (
+    Route(
+        "PUT",
+        f"{_NAME}/limits",
+        OPERATOR,
+        "Give a container other limits; one that runs goes on with them",
+        _limit,
+        parameters=ByName,
+        request=Limits,
+        response=Container,
+        status=202,
+        errors=_ERRORS,
+    ),
     Route(
         "POST",
         f"{_NAME}/pause",

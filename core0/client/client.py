@@ -39,6 +39,7 @@ from core0.wire.types import (
     ContainerSpec,
     Events,
     Health,
+    Limits,
     Node,
     PowerRequest,
 )
@@ -155,6 +156,11 @@ class NodeClient:
     async def stop_container(self, name: str, wait: float = 0.0) -> Container:
         """Stop a container."""
         return await self._call("POST", f"{_path(name)}/stop", Container, query={"wait": str(wait)})
+
+    async def limit_container(self, name: str, limits: Limits, wait: float = 0.0) -> Container:
+        """Give a container other limits; one that runs goes on with them."""
+        query = {"wait": str(wait)}
+        return await self._call("PUT", f"{_path(name)}/limits", Container, query=query, body=limits)
 
     async def pause_container(self, name: str, wait: float = 0.0) -> Container:
         """Halt a container's processes where they are."""

@@ -14,10 +14,12 @@ import msgspec
 
 from core0.containers import apply, rootfs
 from core0.containers.apply import ContainerError, Slot, World
+from core0.containers.limits import Trouble, beyond, made_with_it, too_little
 from core0.containers.model import (
     Action,
     Create,
     Freeze,
+    Limit,
     Pull,
     Record,
     Remove,
@@ -26,16 +28,16 @@ from core0.containers.model import (
     Thaw,
     Wanted,
 )
-from core0.containers.observe import is_alive, observe_record
+from core0.containers.observe import is_alive, observe_capacity, observe_record
 from core0.containers.plan import plan
 from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
 from core0.linux import cgroups, files
 from core0.wire import ports
-from core0.wire.control import Refusal, RefusedError, Report, conflict, taken
+from core0.wire.control import Refusal, RefusedError, Report, conflict, invalid, taken
 from core0.wire.network import packed
 from core0.wire.state import NEWER_IMAGE
-from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState, PublishedPort
+from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState, Limits, PublishedPort
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
 _EXIT_LOOKS, _EXIT_LOOK_EVERY = 20, 0.05
@@ -202,7 +204,7 @@ class Containers:
         """One container and its traffic, once it is running, stopped or failed, or after so many seconds."""
         try:
             async with asyncio.timeout(seconds):
-                while self._life(name).state not in _SETTLED:
+                while self._life(name).state not in _SETTLED or self._life(name).wake.is_set():
                     await self._life(name).changed.wait()
         except TimeoutError:
             pass
@@ -247,6 +249,44 @@ class Containers:
             await self._remember(name, wanted)
             self._want(life, wanted)
             return self.get(name)
+
+    async def set_limits(self, name: str, limits: Limits) -> Container:
+        """Want a container to have other limits; one that runs goes on with them.
+
+        Raises:
+            RefusedError: there is no such container (404), it would have to be made anew or uses more now (409), or
+                the node has not got as much (422).
+        """
+        async with self._changing:
+            life = self._life(name)
+            if life.wanted is None:
+                raise _not_found(name)
+            self._check_limits(name, limits, "")
+            fixed = made_with_it(life.wanted.spec.limits, limits)
+            if fixed and life.wanted.run:
+                detail = f"cannot change {fixed} of container {name} while it runs: it was made with that"
+                raise conflict(detail, "stop it first, or put its spec anew", f"/{fixed}")
+            wanted = msgspec.structs.replace(
+                life.wanted, spec=msgspec.structs.replace(life.wanted.spec, limits=limits)
+            )
+            if wanted != life.wanted:
+                await self._remember(name, wanted)
+                life.spec = wanted.spec
+                self._want(life, wanted)
+            return self.get(name)
+
+    def _check_limits(self, name: str, limits: Limits, pointer: str) -> None:
+        """Refuse what the node has not got, and so little that the kernel would end a container that runs."""
+        trouble = beyond(limits, observe_capacity())
+        if trouble:
+            raise invalid(*_told(name, trouble, pointer))
+        record = observe_record(self._world.folder / name)
+        if record and is_alive(record) and not made_with_it(record.spec.limits, limits):
+            volumes = self._world.volumes.limits(mount.volume for mount in record.spec.mounts).memory
+            used = cgroups.memory_in_use(self._world.cgroup / name)
+            trouble = too_little(limits, volumes, used)
+            if trouble:
+                raise conflict(*_told(name, trouble, pointer))
 
     async def set_paused(self, name: str, paused: bool) -> Container:
         """Want a container's processes to be halted where they are, or to go on.
@@ -308,6 +348,7 @@ class Containers:
         except ValueError as error:
             refusal = Refusal(422, "invalid", str(error), "correct the image reference", "/image")
             raise RefusedError(refusal) from None
+        self._check_limits(name, spec.limits, "/limits")
         self._check_mounts(spec)
         self._check_network(spec)
         taken = list(self._taken_ports(besides=name))
@@ -449,6 +490,9 @@ class Containers:
                 await apply.create(world, slot, spec, image)
                 await self._note_image(spec.image, image.digest)
                 life.created = asyncio.get_running_loop().time()
+            case Limit(record, spec):
+                apply.limit_anew(world, name, record, spec)
+                self._report("container", name, "Goes on with other limits")
             case Freeze():
                 await apply.freeze(world, name)
             case Thaw():
@@ -584,6 +628,10 @@ async def _exit_of(record: Record) -> tuple[str, bool]:
             return (f"exit code {code}" if code >= 0 else f"killed by signal {-code}"), code == 0
         await asyncio.sleep(_EXIT_LOOK_EVERY)
     return "how is not known", False
+
+
+def _told(name: str, trouble: Trouble, pointer: str) -> tuple[str, str, str]:
+    return f"cannot allow container {name} {trouble.why}", trouble.remedy, f"{pointer}/{trouble.field}"
 
 
 def collide(one: PublishedPort, other: PublishedPort) -> bool:

@@ -26,6 +26,7 @@ Verb = Literal[
     "start_container",
     "stop_container",
     "delete_container",
+    "limit_container",
     "pause_container",
     "resume_container",
     "power",

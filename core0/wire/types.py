@@ -128,17 +128,27 @@ class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a container may use at most. `memory_mib` covers its files in memory too.
+    """What a container may use at most. What is not said to need another container changes while one runs.
 
-    `receive_bps` and `send_bps` are bytes per second over its network link, each way; None is no limit.
+    Attributes:
+        memory_mib: memory, without the files that it writes; over that the kernel ends all of the container.
+        cpus: processors.
+        processes: processes and threads.
+        storage_mib: files that it writes, which are in memory, too; another size needs another container.
+        receive_bps: bytes per second that come over its network link; None is no limit; needs another container.
+        send_bps: bytes per second that it sends over it; the same.
+        memory_high_mib: memory, files included, over which the kernel slows it down and takes back what it can.
+        cpu_weight: its share of processors that others want, too, as against their weights.
     """
 
     memory_mib: Mebibytes = 128
-    cpus: Annotated[float, msgspec.Meta(gt=0, le=1024)] = 1.0
+    cpus: Annotated[float, msgspec.Meta(ge=0.01, le=1024)] = 1.0
     processes: Annotated[int, msgspec.Meta(ge=4, le=4_000_000)] = 512
     storage_mib: Mebibytes = 64
     receive_bps: LinkRate | None = None
     send_bps: LinkRate | None = None
+    memory_high_mib: Mebibytes | None = None
+    cpu_weight: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
 
 
 class VolumeMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
