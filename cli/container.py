@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import secrets
+import time
 from typing import Annotated
 
 import msgspec
@@ -14,10 +15,13 @@ from cli.connect import call, reach
 from cli.frame import Settings
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_table
-from cli.sizes import bytes_of, traffic_text
+from cli.sizes import bytes_of, size, traffic_text
 from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort, VolumeMount
 
 app = typer.Typer(no_args_is_help=True)
+
+# Seconds that the node lets a call wait; who waits longer asks again.
+_LONGEST_WAIT = 20.0
 
 # An IPv6 address is in brackets, as in an URL.
 _PORT = re.compile(
@@ -180,6 +184,51 @@ def _limits(before: Limits, given: dict[str, float]) -> Limits:
         raise Failure(
             f"cannot limit the container: {error}; see zn container limit --help", ExitCode.USAGE
         ) from None
+
+
+@app.command()
+def wait(
+    ctx: typer.Context,
+    name: str,
+    seconds: Annotated[float | None, typer.Option("--for", help="Seconds to wait at most.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until a container does not run, and show how it ended.
+
+    Example: zn container wait job --for 3600
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = _LONGEST_WAIT if end is None else min(_LONGEST_WAIT, max(0.0, end - time.monotonic()))
+        found = call(ctx.obj, lambda client, left=left: client.container_end(name, left))  # type: ignore[misc]
+        ended = found.state in ("stopped", "failed")
+        if ended or left < _LONGEST_WAIT:
+            break
+    _print(found, as_json)
+    if not ended:
+        raise Failure(f"container {name} is {found.state} after {seconds:g} s: {found.why}")
+
+
+@app.command()
+def stats(ctx: typer.Context, name: str, as_json: Json = False) -> None:
+    """Show what a container uses.
+
+    Example: zn container stats demo
+    """
+    found = call(ctx.obj, lambda client: client.container_stats(name))
+    if as_json:
+        print_json(found)
+        return
+    memory = f"{size(found.memory_bytes)} of {size(found.memory_limit_bytes)}"
+    rows = [
+        ("memory", f"{memory}, {size(found.memory_peak_bytes)} at most, {found.memory_kills} killed for it"),
+        ("processor", f"{found.processor_seconds:.2f} s, held back for {found.throttled_seconds:.2f} s"),
+        ("processes", f"{found.processes} of {found.processes_limit}"),
+        ("read", f"{size(found.read_bytes)} by {found.reads} operations"),
+        ("written", f"{size(found.written_bytes)} by {found.writes} operations"),
+        ("traffic", traffic_text(found.traffic)),
+    ]
+    print_table((name, ""), rows)
 
 
 @app.command()

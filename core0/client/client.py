@@ -37,6 +37,7 @@ from core0.wire.types import (
     Container,
     Containers,
     ContainerSpec,
+    ContainerStats,
     Events,
     Health,
     Limits,
@@ -161,6 +162,14 @@ class NodeClient:
         """Give a container other limits; one that runs goes on with them."""
         query = {"wait": str(wait)}
         return await self._call("PUT", f"{_path(name)}/limits", Container, query=query, body=limits)
+
+    async def container_end(self, name: str, wait: float = 0.0) -> Container:
+        """One container, waiting up to so many seconds (60 at most) until it does not run."""
+        return await self._call("GET", f"{_path(name)}/end", Container, query={"wait": str(wait)})
+
+    async def container_stats(self, name: str) -> ContainerStats:
+        """What a container uses."""
+        return await self._call("GET", f"{_path(name)}/stats", ContainerStats)
 
     async def pause_container(self, name: str, wait: float = 0.0) -> Container:
         """Halt a container's processes where they are."""

@@ -7,7 +7,7 @@ on. So does the next boot, where none lives: each is made anew.
 import asyncio
 import os
 import traceback
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -30,6 +30,7 @@ from core0.containers.model import (
 )
 from core0.containers.observe import is_alive, observe_capacity, observe_record
 from core0.containers.plan import plan
+from core0.containers.stats import observe_stats
 from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
 from core0.linux import cgroups, files
@@ -37,11 +38,21 @@ from core0.wire import ports
 from core0.wire.control import Refusal, RefusedError, Report, conflict, invalid, taken
 from core0.wire.network import packed
 from core0.wire.state import NEWER_IMAGE
-from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState, Limits, PublishedPort
+from core0.wire.types import (
+    Container,
+    ContainerName,
+    ContainerSpec,
+    ContainerState,
+    ContainerStats,
+    Exit,
+    Limits,
+    PublishedPort,
+)
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
 _EXIT_LOOKS, _EXIT_LOOK_EVERY = 20, 0.05
-_SETTLED = ("running", "paused", "stopped", "failed")
+_ENDED: tuple[ContainerState, ...] = ("stopped", "failed")
+_SETTLED: tuple[ContainerState, ...] = ("running", "paused", *_ENDED)
 # States of a container whose first process lives, or may.
 _LIVING = ("running", "pausing", "paused", "resuming", "stopping")
 # Sections of the node's state: a wish each, and the digests of the images that are used, by their references.
@@ -63,6 +74,7 @@ class _Life(msgspec.Struct, eq=False):
     due: float = 0.0
     created: float = 0.0
     end: tuple[ContainerState, str] = _STOPPED
+    exit: Exit | None = None
     wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     changed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -149,6 +161,7 @@ class Containers:
             address6=running.address6 if running else None,
             corex=running.corex if running else None,
             pid=running.pid if running else None,
+            exit=life.exit,
         )
 
     def users_of(self, volume: str) -> tuple[str, ...]:
@@ -202,15 +215,33 @@ class Containers:
 
     async def wait(self, name: str, seconds: float) -> Container:
         """One container and its traffic, once it is running, stopped or failed, or after so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                while self._life(name).state not in _SETTLED or self._life(name).wake.is_set():
-                    await self._life(name).changed.wait()
-        except TimeoutError:
-            pass
+        await self._until(name, _SETTLED, seconds)
         found = self.get(name)
         traffic = self._world.network.traffic(self._life(name).number) if found.pid else None
         return msgspec.structs.replace(found, traffic=traffic)
+
+    async def wait_end(self, name: str, seconds: float) -> Container:
+        """One container, once it does not run, or after so many seconds. Raises RefusedError (404) if it is gone."""
+        await self._until(name, _ENDED, seconds)
+        return self.get(name)
+
+    async def _until(self, name: str, states: Sequence[ContainerState], seconds: float) -> None:
+        """Wait until a container is in one of some states and has nothing to do, for so many seconds at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._life(name).state not in states or self._life(name).wake.is_set():
+                    await self._life(name).changed.wait()
+        except TimeoutError:
+            pass
+
+    def stats(self, name: str) -> ContainerStats:
+        """What a container uses. Raises RefusedError: there is none (404), or it does not run (409)."""
+        life = self._life(name)
+        try:
+            return observe_stats(self._world.cgroup / name, self._world.network.traffic(life.number))
+        except OSError as error:
+            detail = f"cannot measure container {name}: it is {life.state}: {error.strerror}"
+            raise conflict(detail, "start it, or wait until it runs") from None
 
     async def put(self, name: str, spec: ContainerSpec, *, new: bool = False) -> Container:
         """Want a container to be as the spec says and run. Idempotent; another spec makes it anew.
@@ -421,6 +452,7 @@ class Containers:
 
     def _begin(self, name: str, life: _Life) -> None:
         self._lives[name] = life
+        life.wake.set()  # there is something to do: who waits does not take it for settled
         life.task = asyncio.create_task(self._live(name, life), name=f"container {name}")
         life.task.add_done_callback(_end_with)
 
@@ -448,8 +480,7 @@ class Containers:
             life.wake.clear()
             seen = self._see(name, life)
             if seen.record and not seen.alive:
-                how, clean = await _exit_of(seen.record)
-                await self._ended(name, life, seen.record, how, clean)
+                await self._ended(name, life, seen.record, await _exit_of(seen.record))
             if life.wanted is None and seen.record is None:
                 break
             settled = await self._reconcile(name, life, seen)
@@ -530,15 +561,17 @@ class Containers:
         life.due = asyncio.get_running_loop().time() + delay
         self._say(name, life, "failed", f"{cause}; trying again in {delay:.1f} s")
 
-    async def _ended(self, name: str, life: _Life, record: Record, how: str, clean: bool) -> None:
+    async def _ended(self, name: str, life: _Life, record: Record, how: Exit | None) -> None:
         """A container that ended by itself: by its restart policy it starts again, later each time, or stays."""
+        clean = how == Exit(code=0)
         async with self._changing:
             if life.wanted is None or not life.wanted.run or life.wanted.spec != record.spec:
                 return
+            life.exit = how
             policy = life.wanted.spec.restart
             if policy == "never" or (policy == "on-failure" and clean):
                 life.wanted = msgspec.structs.replace(life.wanted, run=False, paused=False)
-                life.end = ("stopped" if clean else "failed", f"it ended: {how}")
+                life.end = ("stopped" if clean else "failed", f"it ended: {_words(how)}")
                 try:
                     await self._remember(name, life.wanted)
                 except RefusedError as error:
@@ -548,7 +581,7 @@ class Containers:
         if asyncio.get_running_loop().time() - life.created >= _STABLE:
             life.failures = 0
         said = apply.last_words(self._world, name)
-        self._failed(name, life, f"it ended: {how}{'; Core-X: ' + said if said else ''}")
+        self._failed(name, life, f"it ended: {_words(how)}{'; Core-X: ' + said if said else ''}")
 
     async def _note_image(self, reference: str, digest: str) -> None:
         """Remember what an image turned out to be: after a reboot it may be another one by the same name."""
@@ -616,8 +649,8 @@ def _end_with(task: asyncio.Task[None]) -> None:
         os._exit(1)
 
 
-async def _exit_of(record: Record) -> tuple[str, bool]:
-    """How the first process ended, in words, and whether that was in order.
+async def _exit_of(record: Record) -> Exit | None:
+    """How the first process ended; None if that is not known.
 
     PID 1 writes the status when it reaps, a moment after the process's end is seen here.
     """
@@ -625,9 +658,15 @@ async def _exit_of(record: Record) -> tuple[str, bool]:
         status = apply.read_exit(record)
         if status is not None:
             code = os.waitstatus_to_exitcode(status)
-            return (f"exit code {code}" if code >= 0 else f"killed by signal {-code}"), code == 0
+            return Exit(code=code) if code >= 0 else Exit(signal=-code)
         await asyncio.sleep(_EXIT_LOOK_EVERY)
-    return "how is not known", False
+    return None
+
+
+def _words(how: Exit | None) -> str:
+    if how is None:
+        return "how is not known"
+    return f"killed by signal {how.signal}" if how.signal else f"exit code {how.code}"
 
 
 def _told(name: str, trouble: Trouble, pointer: str) -> tuple[str, str, str]:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from core0.wire.control import Call
-from core0.wire.types import Container, Limits
+from core0.wire.control import LONGEST_WAIT, Call, ContainerQuery
+from core0.wire.types import Container, ContainerStats, Limits
 
 if TYPE_CHECKING:
     from core0.node.verbs import NodeState
@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 async def _limit(state: "NodeState", call: Call) -> Container:
     return await state.containers.set_limits(call.name, msgspec.json.decode(call.body, type=Limits))
+
+
+async def _end(state: "NodeState", call: Call) -> Container:
+    query = msgspec.json.decode(call.body, type=ContainerQuery)
+    return await state.containers.wait_end(call.name, min(query.wait, LONGEST_WAIT))
+
+
+async def _stats(state: "NodeState", call: Call) -> ContainerStats:
+    return state.containers.stats(call.name)
 
 
 async def _pause(state: "NodeState", call: Call) -> Container:
@@ -26,6 +35,8 @@ async def _resume(state: "NodeState", call: Call) -> Container:
 
 CONTAINER_VERBS: Mapping[str, Callable[["NodeState", Call], Awaitable[Any]]] = {
     "limit_container": _limit,
+    "container_end": _end,
+    "container_stats": _stats,
     "pause_container": _pause,
     "resume_container": _resume,
 }

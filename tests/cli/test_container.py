@@ -58,6 +58,8 @@ def test_show_tells_where_core_x_answers(served: HostNode, zn: Zn) -> None:
         pytest.param(["start", "gone"], id="start"),
         pytest.param(["stop", "gone"], id="stop"),
         pytest.param(["limit", "gone"], id="limit"),
+        pytest.param(["wait", "gone"], id="wait"),
+        pytest.param(["stats", "gone"], id="stats"),
         pytest.param(["pause", "gone"], id="pause"),
         pytest.param(["resume", "gone"], id="resume"),
         pytest.param(["rm", "gone"], id="rm"),
@@ -92,6 +94,17 @@ def test_limit_changes_what_is_given_and_what_cannot_be_is_told(served: HostNode
     said = zn("container", "limit", "demo", "--cpus", "1024")
     assert said.code == 3
     assert "cannot allow container demo 1024 processors: the node has" in said.err
+
+
+def test_wait_ends_with_the_container_or_with_the_time(served: HostNode, zn: Zn) -> None:
+    said = zn("container", "wait", "demo", "--for", "0")
+    assert said.code == 1
+    assert "container demo is running after 0 s" in said.err
+    zn("container", "stop", "demo")
+    assert zn("container", "wait", "demo").code == 0
+    said = zn("container", "stats", "demo")
+    assert said.code == 3
+    assert "cannot measure container demo: it is stopped" in said.err
 
 
 def test_pause_of_what_is_stopped_says_what_to_do(served: HostNode, zn: Zn) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ci.qemu.machine import Machine
 from core0.client.client import NodeClient, RefusedError
-from core0.wire.types import ContainerSpec, Limits, PublishedPort
+from core0.wire.types import ContainerSpec, Exit, Limits, PublishedPort
 from corex.wire.api import ExecRequest
 from tests.vm.inside import gone, inside, running, settled, until
 from tests.vm.layouts import layer_of_busybox, write_layout
@@ -119,6 +119,12 @@ async def test_limits_change_while_a_container_runs_and_not_below_what_it_has(
         problem = refusal.value.problem
         assert (problem.status, problem.pointer) == (status, pointer), problem
         assert told in problem.detail
+    stats = await node.container_stats("live")
+    assert stats.memory_peak_bytes >= stats.memory_bytes > 72 << 20
+    assert (stats.memory_limit_bytes, stats.processes_limit, stats.memory_kills) == (112 << 20, 20, 0)
+    assert stats.processor_seconds > 0
+    assert stats.processes >= 2, "Core-X and the shell"
+    assert stats.traffic
     again = await node.container("live")
     assert (again.state, again.pid, again.spec.limits) == ("running", first.pid, wanted)
 
@@ -161,12 +167,8 @@ async def test_a_container_whose_process_ends_for_good_ends(
 ) -> None:
     await node.put_container("once", spec(argv=("/bin/sh", "-c", f"exit {code}"), restart=restart))
 
-    async def ended() -> bool:
-        return (await node.container("once")).state in ("stopped", "failed")
-
-    await until(ended)
-    container = await node.container("once")
-    assert container.state == state
+    container = await node.container_end("once", wait=60)
+    assert (container.state, container.exit) == (state, Exit(code=code))
     assert f"exit code {code}" in container.why
 
 

@@ -18,7 +18,7 @@ from core0.containers.model import Record, Wanted
 from core0.containers.observe import is_alive, observe_record
 from core0.linux import cgroups
 from core0.wire.control import Refusal, RefusedError
-from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort
+from core0.wire.types import Container, ContainerSpec, Exit, Limits, PublishedPort
 from tests.host_node import HostNode
 
 SPEC = ContainerSpec("http://127.0.0.1:9/demo/", "ab" * 32)
@@ -204,6 +204,18 @@ async def test_what_a_container_was_made_with_is_not_changed_while_it_runs(
         assert (await containers.set_limits("demo", limits)).spec.limits == limits
 
 
+async def test_who_waits_for_an_end_is_told_of_a_removal_and_of_the_time(host_node: HostNode) -> None:
+    host_node.add_container("demo", SPEC)
+    async with running(host_node) as containers:
+        assert (await containers.wait_end("demo", 0.01)).state == "running"
+        waiting = asyncio.create_task(containers.wait_end("demo", 20))
+        await containers.delete("demo")
+        with pytest.raises(RefusedError, match="cannot find container 'demo'"):
+            await waiting
+        with pytest.raises(RefusedError, match="cannot find container 'demo'"):
+            containers.stats("demo")
+
+
 async def test_removing_a_container_that_runs_stops_it_first(host_node: HostNode) -> None:
     record = host_node.add_container("demo", SPEC)
     async with running(host_node) as containers:
@@ -232,8 +244,10 @@ async def test_an_end_of_its_own_is_told_with_its_cause(
     async with running(host_node) as containers:
         await containers.wait("demo", 10)
         os.kill(record.pid, signal.SIGKILL)
-        found = await until(containers, lambda one: why in one.why)
+        found = await containers.wait_end("demo", 20)
+        assert why in found.why
         assert found.state == state
+        assert found.exit == (Exit(signal=9) if status == 9 else Exit(code=status >> 8))
 
 
 async def test_a_wish_while_the_cause_of_an_end_is_looked_for_is_kept(
@@ -241,10 +255,10 @@ async def test_a_wish_while_the_cause_of_an_end_is_looked_for_is_kept(
 ) -> None:
     looking, look = asyncio.Event(), asyncio.Event()
 
-    async def exit_of(_: Record) -> tuple[str, bool]:
+    async def exit_of(_: Record) -> Exit:
         looking.set()
         await look.wait()
-        return "exit code 0", True
+        return Exit(code=0)
 
     monkeypatch.setattr(manager, "_exit_of", exit_of)
     record = host_node.add_container("demo", msgspec.structs.replace(SPEC, restart="never"))
