@@ -151,7 +151,7 @@ async def _container(machine: Machine, client: NodeClient, reference: str) -> En
         image=reference,
         token_sha256=hashlib.sha256(token.encode()).hexdigest(),
         mounts=(VolumeMount("data", "/data"),),
-        limits=Limits(memory_mib=512),
+        limits=Limits(memory_mib=320),
     )
     await client.put_container("fio", spec)
     container = await client.container("fio", wait=60)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import secrets
+import time
 from typing import Annotated
 
 import msgspec
@@ -15,11 +16,14 @@ from cli.connect import call, reach
 from cli.frame import Settings
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_table
-from cli.sizes import bytes_of, traffic_text
+from cli.sizes import bytes_of, size, traffic_text
 from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort, VolumeMount
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(container_image.app, name="image")
+
+# Seconds that the node lets a call wait; who waits longer asks again.
+_LONGEST_WAIT = 20.0
 
 # An IPv6 address is in brackets, as in an URL.
 _PORT = re.compile(
@@ -80,6 +84,7 @@ def create(
     restart: Annotated[str, typer.Option(help="always, on-failure or never.")] = "always",
     memory: Annotated[int, typer.Option(help="MiB of memory at most.")] = Limits().memory_mib,
     cpus: Annotated[float, typer.Option(help="Processors at most.")] = Limits().cpus,
+    processes: Annotated[int, typer.Option(help="Processes and threads at most.")] = Limits().processes,
     receive_bps: Annotated[
         str | None, typer.Option(help="Bytes per second from the network, as 10M.")
     ] = None,
@@ -105,6 +110,7 @@ def create(
         limits={
             "memory_mib": memory,
             "cpus": cpus,
+            "processes": processes,
             "receive_bps": bytes_of(receive_bps) if receive_bps else None,
             "send_bps": bytes_of(send_bps) if send_bps else None,
         },
@@ -137,6 +143,94 @@ def stop(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = False
     found = call(ctx.obj, lambda client: client.stop_container(name, wait))
     _print(found, as_json)
     _fail_unless(found, "stopped")
+
+
+@app.command()
+def limit(
+    ctx: typer.Context,
+    name: str,
+    memory: Annotated[int | None, typer.Option(help="MiB of memory at most.")] = None,
+    memory_high: Annotated[
+        int | None, typer.Option(help="MiB over which it is slowed down, files included; 0 for none.")
+    ] = None,
+    cpus: Annotated[float | None, typer.Option(help="Processors at most.")] = None,
+    cpu_weight: Annotated[
+        int | None, typer.Option(help="Its share of processors that others want, too; 100 is usual.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="Processes and threads at most.")] = None,
+    wait: Wait = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Give a container other limits; one that runs goes on with them. What is not given stays as it is.
+
+    Example: zn container limit demo --memory 256 --cpus 0.5
+    """
+    before = call(ctx.obj, lambda client: client.container(name)).spec.limits
+    given = {
+        "memory_mib": memory,
+        "memory_high_mib": memory_high,
+        "cpus": cpus,
+        "cpu_weight": cpu_weight,
+        "processes": processes,
+    }
+    limits = _limits(before, {field: value for field, value in given.items() if value is not None})
+    _print(call(ctx.obj, lambda client: client.limit_container(name, limits, wait)), as_json)
+
+
+def _limits(before: Limits, given: dict[str, float]) -> Limits:
+    """The limits with some of them as they were given. Raises Failure (usage)."""
+    wanted = {**msgspec.structs.asdict(before), **given}
+    try:
+        return msgspec.convert({**wanted, "memory_high_mib": wanted["memory_high_mib"] or None}, Limits)
+    except msgspec.ValidationError as error:
+        raise Failure(
+            f"cannot limit the container: {error}; see zn container limit --help", ExitCode.USAGE
+        ) from None
+
+
+@app.command()
+def wait(
+    ctx: typer.Context,
+    name: str,
+    seconds: Annotated[float | None, typer.Option("--for", help="Seconds to wait at most.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until a container does not run, and show how it ended.
+
+    Example: zn container wait job --for 3600
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = _LONGEST_WAIT if end is None else min(_LONGEST_WAIT, max(0.0, end - time.monotonic()))
+        found = call(ctx.obj, lambda client, left=left: client.container_end(name, left))  # type: ignore[misc]
+        ended = found.state in ("stopped", "failed")
+        if ended or left < _LONGEST_WAIT:
+            break
+    _print(found, as_json)
+    if not ended:
+        raise Failure(f"container {name} is {found.state} after {seconds:g} s: {found.why}")
+
+
+@app.command()
+def stats(ctx: typer.Context, name: str, as_json: Json = False) -> None:
+    """Show what a container uses.
+
+    Example: zn container stats demo
+    """
+    found = call(ctx.obj, lambda client: client.container_stats(name))
+    if as_json:
+        print_json(found)
+        return
+    memory = f"{size(found.memory_bytes)} of {size(found.memory_limit_bytes)}"
+    rows = [
+        ("memory", f"{memory}, {size(found.memory_peak_bytes)} at most, {found.memory_kills} killed for it"),
+        ("processor", f"{found.processor_seconds:.2f} s, held back for {found.throttled_seconds:.2f} s"),
+        ("processes", f"{found.processes} of {found.processes_limit}"),
+        ("read", f"{size(found.read_bytes)} by {found.reads} operations"),
+        ("written", f"{size(found.written_bytes)} by {found.writes} operations"),
+        ("traffic", traffic_text(found.traffic)),
+    ]
+    print_table((name, ""), rows)
 
 
 @app.command()
@@ -184,12 +278,19 @@ def _print(container: Container, as_json: bool) -> None:
         ("network", container.spec.network),
         ("addresses", ", ".join(filter(None, (container.address, container.address6))) or "-"),
         ("traffic", traffic_text(container.traffic)),
+        ("limits", _limits_text(container.spec.limits)),
         ("volumes", ", ".join(_mount_text(one) for one in container.spec.mounts) or "-"),
         ("ports", _ports(container)),
         ("Core-X", f"port {container.corex.port}" if container.corex else "-"),
         ("fingerprint", f"sha256:{container.corex.fingerprint}" if container.corex else "-"),
     ]
     print_table(("container", ""), rows)
+
+
+def _limits_text(limits: Limits) -> str:
+    high = f" (slower from {limits.memory_high_mib})" if limits.memory_high_mib else ""
+    memory = f"{limits.memory_mib} MiB of memory{high}, {limits.storage_mib} MiB of files"
+    return f"{memory}, {limits.cpus:g} processors at weight {limits.cpu_weight}, {limits.processes} processes"
 
 
 def _fail_unless(container: Container, state: str) -> None:

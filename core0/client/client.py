@@ -38,8 +38,10 @@ from core0.wire.types import (
     Container,
     Containers,
     ContainerSpec,
+    ContainerStats,
     Events,
     Health,
+    Limits,
     Node,
     PowerRequest,
 )
@@ -156,6 +158,19 @@ class NodeClient:
     async def stop_container(self, name: str, wait: float = 0.0) -> Container:
         """Stop a container."""
         return await self._call("POST", f"{_path(name)}/stop", Container, query={"wait": str(wait)})
+
+    async def limit_container(self, name: str, limits: Limits, wait: float = 0.0) -> Container:
+        """Give a container other limits; one that runs goes on with them."""
+        query = {"wait": str(wait)}
+        return await self._call("PUT", f"{_path(name)}/limits", Container, query=query, body=limits)
+
+    async def container_end(self, name: str, wait: float = 0.0) -> Container:
+        """One container, waiting up to so many seconds (60 at most) until it does not run."""
+        return await self._call("GET", f"{_path(name)}/end", Container, query={"wait": str(wait)})
+
+    async def container_stats(self, name: str) -> ContainerStats:
+        """What a container uses."""
+        return await self._call("GET", f"{_path(name)}/stats", ContainerStats)
 
     async def pause_container(self, name: str, wait: float = 0.0) -> Container:
         """Halt a container's processes where they are."""

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from core0.containers import rootfs
+from core0.containers.limits import limits_of
 from core0.containers.model import IDS, Record, first_id
 from core0.containers.observe import is_alive, start_time
 from core0.images.model import Image
@@ -154,30 +155,18 @@ def processes_of(spec: ContainerSpec, image: Image) -> dict[str, ProcessSpec]:
     return {"main": main}
 
 
-def limits_of(spec: ContainerSpec, volumes: int = 0) -> dict[str, str]:
-    """The cgroup's limit files. Memory and files in memory count together, so all of them make the limit.
-
-    Args:
-        spec: the container's.
-        volumes: bytes that its volumes in memory may take.
-    """
-    limits = spec.limits
-    memory = ((limits.memory_mib + limits.storage_mib) << 20) + volumes
-    return {
-        "memory.max": str(memory),
-        "memory.swap.max": "0",
-        "memory.oom.group": "1",
-        "cpu.max": f"{int(limits.cpus * 100_000)} 100000",
-        "pids.max": str(limits.processes),
-    }
-
-
 def limit(world: World, name: str, spec: ContainerSpec) -> None:
     """Make a container's cgroup, or limit it anew."""
     volumes = world.volumes.limits(mount.volume for mount in spec.mounts)
     group = world.cgroup / name
-    cgroups.create(group, limits_of(spec, volumes.memory))
+    cgroups.create(group, limits_of(spec.limits, volumes.memory))
     cgroups.limit_io(group, volumes.io)
+
+
+def limit_anew(world: World, name: str, record: Record, spec: ContainerSpec) -> None:
+    """Limit a container that runs by another spec, which is its own from then on."""
+    limit(world, name, spec)
+    write_whole(world.folder / name / "record.json", msgspec.structs.replace(record, spec=spec))
 
 
 async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) -> Record:

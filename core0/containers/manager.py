@@ -14,10 +14,12 @@ import msgspec
 
 from core0.containers import apply, rootfs
 from core0.containers.apply import ContainerError, Slot, World
+from core0.containers.limits import Trouble, beyond, made_with_it, too_little
 from core0.containers.model import (
     Action,
     Create,
     Freeze,
+    Limit,
     Pull,
     Record,
     Remove,
@@ -26,21 +28,32 @@ from core0.containers.model import (
     Thaw,
     Wanted,
 )
-from core0.containers.observe import is_alive, observe_record
+from core0.containers.observe import is_alive, observe_capacity, observe_record
 from core0.containers.plan import plan
+from core0.containers.stats import observe_stats
 from core0.containers.targets import refused_target
 from core0.images.model import Image, PullError, parse_reference
 from core0.images.store import Store
 from core0.linux import cgroups, files
 from core0.wire import ports
-from core0.wire.control import Refusal, RefusedError, Report, conflict, taken
+from core0.wire.control import Refusal, RefusedError, Report, conflict, invalid, taken
 from core0.wire.network import packed
 from core0.wire.state import NEWER_IMAGE
-from core0.wire.types import Container, ContainerName, ContainerSpec, ContainerState, PublishedPort
+from core0.wire.types import (
+    Container,
+    ContainerName,
+    ContainerSpec,
+    ContainerState,
+    ContainerStats,
+    Exit,
+    Limits,
+    PublishedPort,
+)
 
 _FIRST_DELAY, _LONGEST_DELAY, _STABLE = 0.5, 60.0, 60.0
 _EXIT_LOOKS, _EXIT_LOOK_EVERY = 20, 0.05
-_SETTLED = ("running", "paused", "stopped", "failed")
+_ENDED: tuple[ContainerState, ...] = ("stopped", "failed")
+_SETTLED: tuple[ContainerState, ...] = ("running", "paused", *_ENDED)
 # States of a container whose first process lives, or may.
 _LIVING = ("running", "pausing", "paused", "resuming", "stopping")
 # Sections of the node's state: a wish each, and the digests of the images that are used, by their references.
@@ -62,6 +75,7 @@ class _Life(msgspec.Struct, eq=False):
     due: float = 0.0
     created: float = 0.0
     end: tuple[ContainerState, str] = _STOPPED
+    exit: Exit | None = None
     wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     changed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -148,6 +162,7 @@ class Containers:
             address6=running.address6 if running else None,
             corex=running.corex if running else None,
             pid=running.pid if running else None,
+            exit=life.exit,
         )
 
     @property
@@ -217,15 +232,33 @@ class Containers:
 
     async def wait(self, name: str, seconds: float) -> Container:
         """One container and its traffic, once it is running, stopped or failed, or after so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                while self._life(name).state not in _SETTLED:
-                    await self._life(name).changed.wait()
-        except TimeoutError:
-            pass
+        await self._until(name, _SETTLED, seconds)
         found = self.get(name)
         traffic = self._world.network.traffic(self._life(name).number) if found.pid else None
         return msgspec.structs.replace(found, traffic=traffic)
+
+    async def wait_end(self, name: str, seconds: float) -> Container:
+        """One container, once it does not run, or after so many seconds. Raises RefusedError (404) if it is gone."""
+        await self._until(name, _ENDED, seconds)
+        return self.get(name)
+
+    async def _until(self, name: str, states: Sequence[ContainerState], seconds: float) -> None:
+        """Wait until a container is in one of some states and has nothing to do, for so many seconds at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._life(name).state not in states or self._life(name).wake.is_set():
+                    await self._life(name).changed.wait()
+        except TimeoutError:
+            pass
+
+    def stats(self, name: str) -> ContainerStats:
+        """What a container uses. Raises RefusedError: there is none (404), or it does not run (409)."""
+        life = self._life(name)
+        try:
+            return observe_stats(self._world.cgroup / name, self._world.network.traffic(life.number))
+        except OSError as error:
+            detail = f"cannot measure container {name}: it is {life.state}: {error.strerror}"
+            raise conflict(detail, "start it, or wait until it runs") from None
 
     async def put(self, name: str, spec: ContainerSpec, *, new: bool = False) -> Container:
         """Want a container to be as the spec says and run. Idempotent; another spec makes it anew.
@@ -264,6 +297,44 @@ class Containers:
             await self._remember(name, wanted)
             self._want(life, wanted)
             return self.get(name)
+
+    async def set_limits(self, name: str, limits: Limits) -> Container:
+        """Want a container to have other limits; one that runs goes on with them.
+
+        Raises:
+            RefusedError: there is no such container (404), it would have to be made anew or uses more now (409), or
+                the node has not got as much (422).
+        """
+        async with self._changing:
+            life = self._life(name)
+            if life.wanted is None:
+                raise _not_found(name)
+            self._check_limits(name, limits, "")
+            fixed = made_with_it(life.wanted.spec.limits, limits)
+            if fixed and life.wanted.run:
+                detail = f"cannot change {fixed} of container {name} while it runs: it was made with that"
+                raise conflict(detail, "stop it first, or put its spec anew", f"/{fixed}")
+            wanted = msgspec.structs.replace(
+                life.wanted, spec=msgspec.structs.replace(life.wanted.spec, limits=limits)
+            )
+            if wanted != life.wanted:
+                await self._remember(name, wanted)
+                life.spec = wanted.spec
+                self._want(life, wanted)
+            return self.get(name)
+
+    def _check_limits(self, name: str, limits: Limits, pointer: str) -> None:
+        """Refuse what the node has not got, and so little that the kernel would end a container that runs."""
+        trouble = beyond(limits, observe_capacity())
+        if trouble:
+            raise invalid(*_told(name, trouble, pointer))
+        record = observe_record(self._world.folder / name)
+        if record and is_alive(record) and not made_with_it(record.spec.limits, limits):
+            volumes = self._world.volumes.limits(mount.volume for mount in record.spec.mounts).memory
+            used = cgroups.memory_in_use(self._world.cgroup / name)
+            trouble = too_little(limits, volumes, used)
+            if trouble:
+                raise conflict(*_told(name, trouble, pointer))
 
     async def set_paused(self, name: str, paused: bool) -> Container:
         """Want a container's processes to be halted where they are, or to go on.
@@ -325,6 +396,7 @@ class Containers:
         except ValueError as error:
             refusal = Refusal(422, "invalid", str(error), "correct the image reference", "/image")
             raise RefusedError(refusal) from None
+        self._check_limits(name, spec.limits, "/limits")
         self._check_mounts(spec)
         self._check_network(spec)
         taken = list(self._taken_ports(besides=name))
@@ -397,6 +469,7 @@ class Containers:
 
     def _begin(self, name: str, life: _Life) -> None:
         self._lives[name] = life
+        life.wake.set()  # there is something to do: who waits does not take it for settled
         life.task = asyncio.create_task(self._live(name, life), name=f"container {name}")
         life.task.add_done_callback(_end_with)
 
@@ -424,8 +497,7 @@ class Containers:
             life.wake.clear()
             seen = self._see(name, life)
             if seen.record and not seen.alive:
-                how, clean = await _exit_of(seen.record)
-                await self._ended(name, life, seen.record, how, clean)
+                await self._ended(name, life, seen.record, await _exit_of(seen.record))
             if life.wanted is None and seen.record is None:
                 break
             settled = await self._reconcile(name, life, seen)
@@ -466,6 +538,9 @@ class Containers:
                 await apply.create(world, slot, spec, image)
                 await self._note_image(spec.image, image.digest)
                 life.created = asyncio.get_running_loop().time()
+            case Limit(record, spec):
+                apply.limit_anew(world, name, record, spec)
+                self._report("container", name, "Goes on with other limits")
             case Freeze():
                 await apply.freeze(world, name)
             case Thaw():
@@ -503,15 +578,17 @@ class Containers:
         life.due = asyncio.get_running_loop().time() + delay
         self._say(name, life, "failed", f"{cause}; trying again in {delay:.1f} s")
 
-    async def _ended(self, name: str, life: _Life, record: Record, how: str, clean: bool) -> None:
+    async def _ended(self, name: str, life: _Life, record: Record, how: Exit | None) -> None:
         """A container that ended by itself: by its restart policy it starts again, later each time, or stays."""
+        clean = how == Exit(code=0)
         async with self._changing:
             if life.wanted is None or not life.wanted.run or life.wanted.spec != record.spec:
                 return
+            life.exit = how
             policy = life.wanted.spec.restart
             if policy == "never" or (policy == "on-failure" and clean):
                 life.wanted = msgspec.structs.replace(life.wanted, run=False, paused=False)
-                life.end = ("stopped" if clean else "failed", f"it ended: {how}")
+                life.end = ("stopped" if clean else "failed", f"it ended: {_words(how)}")
                 try:
                     await self._remember(name, life.wanted)
                 except RefusedError as error:
@@ -521,7 +598,7 @@ class Containers:
         if asyncio.get_running_loop().time() - life.created >= _STABLE:
             life.failures = 0
         said = apply.last_words(self._world, name)
-        self._failed(name, life, f"it ended: {how}{'; Core-X: ' + said if said else ''}")
+        self._failed(name, life, f"it ended: {_words(how)}{'; Core-X: ' + said if said else ''}")
 
     async def _note_image(self, reference: str, digest: str) -> None:
         """Remember what an image turned out to be: after a reboot it may be another one by the same name."""
@@ -589,8 +666,8 @@ def _end_with(task: asyncio.Task[None]) -> None:
         os._exit(1)
 
 
-async def _exit_of(record: Record) -> tuple[str, bool]:
-    """How the first process ended, in words, and whether that was in order.
+async def _exit_of(record: Record) -> Exit | None:
+    """How the first process ended; None if that is not known.
 
     PID 1 writes the status when it reaps, a moment after the process's end is seen here.
     """
@@ -598,9 +675,19 @@ async def _exit_of(record: Record) -> tuple[str, bool]:
         status = apply.read_exit(record)
         if status is not None:
             code = os.waitstatus_to_exitcode(status)
-            return (f"exit code {code}" if code >= 0 else f"killed by signal {-code}"), code == 0
+            return Exit(code=code) if code >= 0 else Exit(signal=-code)
         await asyncio.sleep(_EXIT_LOOK_EVERY)
-    return "how is not known", False
+    return None
+
+
+def _words(how: Exit | None) -> str:
+    if how is None:
+        return "how is not known"
+    return f"killed by signal {how.signal}" if how.signal else f"exit code {how.code}"
+
+
+def _told(name: str, trouble: Trouble, pointer: str) -> tuple[str, str, str]:
+    return f"cannot allow container {name} {trouble.why}", trouble.remedy, f"{pointer}/{trouble.field}"
 
 
 def collide(one: PublishedPort, other: PublishedPort) -> bool:

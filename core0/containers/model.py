@@ -82,6 +82,16 @@ class Create(msgspec.Struct, frozen=True):
         return "create"
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """Limit the container as another spec says that differs in nothing else."""
+
+    record: Record
+    spec: ContainerSpec
+
+    def __str__(self) -> str:
+        return "limit"
+
+
 class Freeze(msgspec.Struct, frozen=True):
     """Halt the container's processes where they are."""
 
@@ -114,7 +124,7 @@ class Remove(msgspec.Struct, frozen=True):
         return "remove"
 
 
-Action = Pull | Create | Freeze | Thaw | Stop | Remove
+Action = Pull | Create | Limit | Freeze | Thaw | Stop | Remove
 
 
 def first_id(number: int) -> int:

@@ -1,9 +1,11 @@
 """Containers as they are: their records, and their first processes. Reads, never changes."""
 
+import os
 from pathlib import Path
 
 import msgspec
 
+from core0.containers.limits import Capacity
 from core0.containers.model import Record
 
 
@@ -13,6 +15,15 @@ def observe_record(folder: Path) -> Record | None:
         return msgspec.json.decode((folder / "record.json").read_bytes(), type=Record)
     except FileNotFoundError:
         return None
+
+
+def observe_capacity() -> Capacity:
+    """What the node has."""
+    memory = next(
+        line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:")
+    )
+    processes = int(Path("/proc/sys/kernel/pid_max").read_text())
+    return Capacity(int(memory.split()[1]) << 10, os.cpu_count() or 1, processes)
 
 
 def is_alive(record: Record) -> bool:

@@ -1,6 +1,7 @@
 """Which actions bring one container from what is seen to what is wanted. Pure."""
 
-from core0.containers.model import Action, Create, Freeze, Pull, Remove, Seen, Stop, Thaw, Wanted
+from core0.containers.limits import changes_while_running
+from core0.containers.model import Action, Create, Freeze, Limit, Pull, Remove, Seen, Stop, Thaw, Wanted
 
 
 def plan(wanted: Wanted | None, seen: Seen) -> tuple[Action, ...]:
@@ -12,8 +13,11 @@ def plan(wanted: Wanted | None, seen: Seen) -> tuple[Action, ...]:
     """
     if wanted is None or not wanted.run:
         return _end(seen)
-    if seen.alive and seen.record is not None and seen.record.spec == wanted.spec:
-        return _hold(wanted, seen)
+    if seen.alive and seen.record is not None:
+        if seen.record.spec == wanted.spec:
+            return _hold(wanted, seen)
+        if changes_while_running(seen.record.spec, wanted.spec):
+            return (Limit(seen.record, wanted.spec), *_hold(wanted, seen))
     return (*_end(seen), *_begin(wanted, seen))
 
 

@@ -14,7 +14,16 @@ from core0.node.events import EventRing
 from core0.node.remembered import Remembered
 from core0.wire import paths
 from core0.wire.console import announce
-from core0.wire.control import Call, ContainerQuery, EventsQuery, Identity, Refusal, RefusedError, Reply
+from core0.wire.control import (
+    LONGEST_WAIT,
+    Call,
+    ContainerQuery,
+    EventsQuery,
+    Identity,
+    Refusal,
+    RefusedError,
+    Reply,
+)
 from core0.wire.types import Check, Container, ContainerSpec, Events, PowerRequest
 from core0.wire.types import Containers as ContainerList
 
@@ -30,7 +39,6 @@ if TYPE_CHECKING:
     from core0.volumes.manager import Volumes
     from core0.wire.images import ImagesConfig
 
-_LONGEST_WAIT = 60.0
 # What the API answers before the machine goes down, in seconds.
 _GOODBYE = 0.2
 
@@ -232,7 +240,7 @@ async def _boot(_: NodeState, __: Call) -> Any:
 
 async def _events(state: NodeState, call: Call) -> Events:
     query = msgspec.json.decode(call.body, type=EventsQuery)
-    return await state.events.wait_after(query.after, min(query.wait, _LONGEST_WAIT))
+    return await state.events.wait_after(query.after, min(query.wait, LONGEST_WAIT))
 
 
 async def _containers(state: NodeState, _: Call) -> ContainerList:
@@ -241,7 +249,7 @@ async def _containers(state: NodeState, _: Call) -> ContainerList:
 
 async def _container(state: NodeState, call: Call) -> Container:
     query = msgspec.json.decode(call.body, type=ContainerQuery)
-    return await state.containers.wait(call.name, min(query.wait, _LONGEST_WAIT))
+    return await state.containers.wait(call.name, min(query.wait, LONGEST_WAIT))
 
 
 async def _put_container(state: NodeState, call: Call) -> Container:

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 LARGEST = 4 << 20
+# Seconds that a call may wait for what it asks for.
+LONGEST_WAIT = 60.0
 _LENGTH = struct.Struct(">I")
 
 Verb = Literal[
@@ -26,6 +28,9 @@ Verb = Literal[
     "start_container",
     "stop_container",
     "delete_container",
+    "limit_container",
+    "container_end",
+    "container_stats",
     "pause_container",
     "resume_container",
     "power",

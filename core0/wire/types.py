@@ -128,17 +128,27 @@ class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a container may use at most. `memory_mib` covers its files in memory too.
+    """What a container may use at most. What is not said to need another container changes while one runs.
 
-    `receive_bps` and `send_bps` are bytes per second over its network link, each way; None is no limit.
+    Attributes:
+        memory_mib: memory, without the files that it writes; over that the kernel ends all of the container.
+        cpus: processors.
+        processes: processes and threads.
+        storage_mib: files that it writes, which are in memory, too; another size needs another container.
+        receive_bps: bytes per second that come over its network link; None is no limit; needs another container.
+        send_bps: bytes per second that it sends over it; the same.
+        memory_high_mib: memory, files included, over which the kernel slows it down and takes back what it can.
+        cpu_weight: its share of processors that others want, too, as against their weights.
     """
 
     memory_mib: Mebibytes = 128
-    cpus: Annotated[float, msgspec.Meta(gt=0, le=1024)] = 1.0
+    cpus: Annotated[float, msgspec.Meta(ge=0.01, le=1024)] = 1.0
     processes: Annotated[int, msgspec.Meta(ge=4, le=4_000_000)] = 512
     storage_mib: Mebibytes = 64
     receive_bps: LinkRate | None = None
     send_bps: LinkRate | None = None
+    memory_high_mib: Mebibytes | None = None
+    cpu_weight: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
 
 
 class VolumeMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -215,6 +225,47 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sent_refused: int
 
 
+class Exit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a container's first process ended: by its own code, or by a signal's number."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+class ContainerStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a container uses, all of its processes together (Documentation/admin-guide/cgroup-v2.rst).
+
+    Attributes:
+        memory_bytes: memory, with its files and what the kernel has for it.
+        memory_peak_bytes: the most of that since it was made.
+        memory_limit_bytes: as much as it may have, its volumes in memory included.
+        memory_kills: processes that were ended because it had no more.
+        processes: processes and threads.
+        processes_limit: as many as there may be.
+        processor_seconds: processor time, the kernel's for it included.
+        throttled_seconds: for how long it wanted a processor and had used up its share.
+        read_bytes: from disks.
+        written_bytes: to disks.
+        reads: operations that read.
+        writes: operations that wrote.
+        traffic: over its link.
+    """
+
+    memory_bytes: int
+    memory_peak_bytes: int
+    memory_limit_bytes: int
+    memory_kills: int
+    processes: int
+    processes_limit: int
+    processor_seconds: float
+    throttled_seconds: float
+    read_bytes: int
+    written_bytes: int
+    reads: int
+    writes: int
+    traffic: Traffic | None = None
+
+
 class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A container as it is.
 
@@ -229,6 +280,7 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         corex: where its Core-X answers, once running.
         pid: its first process as the node sees it, while running.
         traffic: over its link; not in a list of containers.
+        exit: how it last ended by itself, if it did since the node daemon began.
     """
 
     name: ContainerName
@@ -241,6 +293,7 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     corex: CoreX | None = None
     pid: int | None = None
     traffic: Traffic | None = None
+    exit: Exit | None = None
 
 
 class Containers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ import pytest
 
 from cli import context as contexts
 from core0.containers.observe import is_alive, observe_record
-from core0.wire.types import Container
+from core0.wire.types import Container, Limits
 from tests.cli.conftest import SPEC, TOKEN, Said, Zn, write_context
 from tests.host_node import HostNode
 
@@ -57,6 +57,9 @@ def test_show_tells_where_core_x_answers(served: HostNode, zn: Zn) -> None:
         pytest.param(["show", "gone"], id="show"),
         pytest.param(["start", "gone"], id="start"),
         pytest.param(["stop", "gone"], id="stop"),
+        pytest.param(["limit", "gone"], id="limit"),
+        pytest.param(["wait", "gone"], id="wait"),
+        pytest.param(["stats", "gone"], id="stats"),
         pytest.param(["pause", "gone"], id="pause"),
         pytest.param(["resume", "gone"], id="resume"),
         pytest.param(["rm", "gone"], id="rm"),
@@ -79,6 +82,29 @@ def test_stop_waits_until_its_processes_have_ended(served: HostNode, zn: Zn) -> 
     assert (said.code, container(said).state) == (0, "stopped")
     assert not is_alive(record)
     assert zn("container", "stop", "demo").code == 0
+
+
+def test_limit_changes_what_is_given_and_what_cannot_be_is_told(served: HostNode, zn: Zn) -> None:
+    zn("container", "stop", "demo")
+    said = zn("container", "limit", "demo", "--cpus", "0.5", "--memory-high", "100", "--json")
+    assert (said.code, container(said).spec.limits) == (0, Limits(cpus=0.5, memory_high_mib=100))
+    said = zn("container", "limit", "demo", "--memory-high", "0", "--processes", "99", "--json")
+    assert container(said).spec.limits == Limits(cpus=0.5, processes=99)
+    assert zn("container", "limit", "demo", "--cpu-weight", "0").code == 2
+    said = zn("container", "limit", "demo", "--cpus", "1024")
+    assert said.code == 3
+    assert "cannot allow container demo 1024 processors: the node has" in said.err
+
+
+def test_wait_ends_with_the_container_or_with_the_time(served: HostNode, zn: Zn) -> None:
+    said = zn("container", "wait", "demo", "--for", "0")
+    assert said.code == 1
+    assert "container demo is running after 0 s" in said.err
+    zn("container", "stop", "demo")
+    assert zn("container", "wait", "demo").code == 0
+    said = zn("container", "stats", "demo")
+    assert said.code == 3
+    assert "cannot measure container demo: it is stopped" in said.err
 
 
 def test_pause_of_what_is_stopped_says_what_to_do(served: HostNode, zn: Zn) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from ci.qemu.machine import Machine
 from core0.client.client import NodeClient, RefusedError
-from core0.wire.types import ContainerSpec, Limits, PublishedPort
+from core0.wire.types import ContainerSpec, Exit, Limits, PublishedPort
 from corex.wire.api import ExecRequest
 from tests.vm.inside import gone, inside, running, settled, until
 from tests.vm.layouts import layer_of_busybox, write_layout
@@ -88,10 +88,53 @@ async def test_files_stop_at_the_storage_limit_and_the_node_goes_on(
     assert (await node.health()).ok
 
 
+async def test_limits_change_while_a_container_runs_and_not_below_what_it_has(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    first = await running(node, "live", spec(argv=SHELL, limits=Limits(memory_mib=64)))
+    wanted = Limits(memory_mib=48, memory_high_mib=100, cpus=0.5, cpu_weight=10, processes=20)
+    found = await node.limit_container("live", wanted, wait=60)
+    assert (found.state, found.pid, found.spec.limits) == ("running", first.pid, wanted)
+    async with inside(machine, found) as corex:
+
+        async def shell(script: str) -> str:
+            done = await corex.execute(ExecRequest(("/bin/sh", "-c", script), env={"PATH": "/bin"}))
+            return done.stdout.data + done.stderr.data
+
+        group = "memory.max memory.high cpu.max cpu.weight pids.max"
+        told = await shell(f"cd /sys/fs/cgroup; cat {group}")
+        assert told.split() == [str(112 << 20), str(100 << 20), "50000", "100000", "10", "20"]
+        for size, place in ((60, "/tmp"), (12, "/dev/shm")):
+            await shell(f"dd if=/dev/zero of={place}/big bs=1M count={size}")
+        bomb = "for i in $(seq 30); do sleep 5 & done"
+        assert "can't fork" in await shell(bomb), "20 at most"
+    refused = [
+        (Limits(memory_mib=4), 409, "/memory_mib", "MiB now"),
+        (Limits(memory_mib=1 << 20), 422, "/memory_mib", "the node has"),
+        (Limits(storage_mib=8), 409, "/storage_mib", "it was made with that"),
+    ]
+    for limits, status, pointer, told in refused:
+        with pytest.raises(RefusedError) as refusal:
+            await node.limit_container("live", limits)
+        problem = refusal.value.problem
+        assert (problem.status, problem.pointer) == (status, pointer), problem
+        assert told in problem.detail
+    stats = await node.container_stats("live")
+    assert stats.memory_peak_bytes >= stats.memory_bytes > 72 << 20
+    assert (stats.memory_limit_bytes, stats.processes_limit, stats.memory_kills) == (112 << 20, 20, 0)
+    assert stats.processor_seconds > 0
+    assert stats.processes >= 2, "Core-X and the shell"
+    assert stats.traffic
+    again = await node.container("live")
+    assert (again.state, again.pid, again.spec.limits) == ("running", first.pid, wanted)
+
+
 async def test_stop_start_and_remove_leave_what_they_say(node: NodeClient, spec: Spec) -> None:
     wanted = spec(argv=SHELL, ports=(PublishedPort(node=8081, container=80),))
     first = await running(node, "life", wanted)
-    assert (await node.put_container("life", wanted)) == first, "the same spec again changes nothing"
+    same = await node.put_container("life", wanted)
+    # packets come meanwhile
+    assert replace(same, traffic=None) == replace(first, traffic=None), "the same spec again changes nothing"
     stopped = await node.stop_container("life", wait=60)
     assert (stopped.state, stopped.pid) == ("stopped", None)
     again = await node.start_container("life", wait=60)
@@ -126,12 +169,8 @@ async def test_a_container_whose_process_ends_for_good_ends(
 ) -> None:
     await node.put_container("once", spec(argv=("/bin/sh", "-c", f"exit {code}"), restart=restart))
 
-    async def ended() -> bool:
-        return (await node.container("once")).state in ("stopped", "failed")
-
-    await until(ended)
-    container = await node.container("once")
-    assert container.state == state
+    container = await node.container_end("once", wait=60)
+    assert (container.state, container.exit) == (state, Exit(code=code))
     assert f"exit code {code}" in container.why
 
 
@@ -172,7 +211,9 @@ async def test_bad_requests_are_refused_by_field_and_change_nothing(node: NodeCl
             "container owner",
         ),
         ("other", spec(ports=(PublishedPort(node=8443, container=1),)), 409, "/ports/0/node", "node's API"),
-        ("other", msgspec.structs.replace(spec(), image="ftp://x/"), 422, "/image", "no http or https"),
+        ("other", replace(spec(), image="ftp://x/"), 422, "/image", "no http or https"),
+        ("other", spec(limits=Limits(memory_mib=1 << 20)), 422, "/limits/memory_mib", "the node has"),
+        ("other", spec(limits=Limits(cpus=512.0)), 422, "/limits/cpus", "the node has"),
         ("Other", spec(), 422, None, "name"),
     ]
     for name, wanted, status, pointer, told in refused:

@@ -12,12 +12,13 @@ import msgspec
 import pytest
 
 from core0.containers import apply, manager
+from core0.containers.limits import limits_of
 from core0.containers.manager import Containers
 from core0.containers.model import Record, Wanted
 from core0.containers.observe import is_alive, observe_record
 from core0.linux import cgroups
 from core0.wire.control import Refusal, RefusedError
-from core0.wire.types import Container, ContainerSpec, PublishedPort
+from core0.wire.types import Container, ContainerSpec, Exit, Limits, PublishedPort
 from tests.host_node import HostNode
 
 SPEC = ContainerSpec("http://127.0.0.1:9/demo/", "ab" * 32)
@@ -156,6 +157,65 @@ async def test_what_does_not_halt_in_time_is_told_and_tried_again(
         await until(containers, lambda one: one.state == "paused")
 
 
+async def test_a_container_that_runs_goes_on_with_other_limits(host_node: HostNode) -> None:
+    """The kernel's files are there, without their effect: the kernel here may have given the controllers away."""
+    record = host_node.add_container("demo", SPEC)
+    group = host_node.folder / "cgroup" / "demo"
+    group.mkdir()
+    for name in (*limits_of(SPEC.limits), "memory.current", "memory.stat"):
+        (group / name).write_text("")
+    (group / "memory.current").write_text(str(50 << 20))
+    (group / "memory.stat").write_text(f"anon {30 << 20}\nactive_file {2 << 20}\ninactive_file {10 << 20}\n")
+    async with running(host_node) as containers:
+        await containers.wait("demo", 10)
+        limits = Limits(memory_mib=32, storage_mib=64, cpus=0.5)
+        assert (await containers.set_limits("demo", limits)).spec.limits == limits
+        found = await containers.wait("demo", 10)
+        assert (found.state, found.pid) == ("running", record.pid)
+        assert (group / "memory.max").read_text() == str(96 << 20)
+        assert (group / "cpu.max").read_text() == "50000 100000"
+        known = observe_record(host_node.folder / "containers" / "demo")
+        assert known
+        assert known.spec.limits == limits
+        (group / "memory.current").write_text(str(90 << 20))
+        for wish in (
+            containers.set_limits("demo", Limits(memory_mib=4)),
+            containers.put("demo", msgspec.structs.replace(SPEC, limits=Limits(memory_mib=4))),
+        ):
+            with pytest.raises(RefusedError, match="it uses 78 MiB now") as refused:
+                await wish
+            assert refused.value.refusal.pointer.endswith("/memory_mib")
+        assert containers.get("demo").spec.limits == limits
+
+
+@pytest.mark.parametrize("field", ["storage_mib", "receive_bps", "send_bps"])
+async def test_what_a_container_was_made_with_is_not_changed_while_it_runs(
+    host_node: HostNode, field: str
+) -> None:
+    host_node.add_container("demo", SPEC)
+    limits = msgspec.structs.replace(SPEC.limits, **{field: 4096})
+    async with running(host_node) as containers:
+        await containers.wait("demo", 10)
+        with pytest.raises(RefusedError, match=f"cannot change {field} of container demo") as refused:
+            await containers.set_limits("demo", limits)
+        assert refused.value.refusal.pointer == f"/{field}"
+        await containers.set_running("demo", False)
+        await until(containers, lambda one: one.state == "stopped")
+        assert (await containers.set_limits("demo", limits)).spec.limits == limits
+
+
+async def test_who_waits_for_an_end_is_told_of_a_removal_and_of_the_time(host_node: HostNode) -> None:
+    host_node.add_container("demo", SPEC)
+    async with running(host_node) as containers:
+        assert (await containers.wait_end("demo", 0.01)).state == "running"
+        waiting = asyncio.create_task(containers.wait_end("demo", 20))
+        await containers.delete("demo")
+        with pytest.raises(RefusedError, match="cannot find container 'demo'"):
+            await waiting
+        with pytest.raises(RefusedError, match="cannot find container 'demo'"):
+            containers.stats("demo")
+
+
 async def test_removing_a_container_that_runs_stops_it_first(host_node: HostNode) -> None:
     record = host_node.add_container("demo", SPEC)
     async with running(host_node) as containers:
@@ -184,8 +244,10 @@ async def test_an_end_of_its_own_is_told_with_its_cause(
     async with running(host_node) as containers:
         await containers.wait("demo", 10)
         os.kill(record.pid, signal.SIGKILL)
-        found = await until(containers, lambda one: why in one.why)
+        found = await containers.wait_end("demo", 20)
+        assert why in found.why
         assert found.state == state
+        assert found.exit == (Exit(signal=9) if status == 9 else Exit(code=status >> 8))
 
 
 async def test_a_wish_while_the_cause_of_an_end_is_looked_for_is_kept(
@@ -193,10 +255,10 @@ async def test_a_wish_while_the_cause_of_an_end_is_looked_for_is_kept(
 ) -> None:
     looking, look = asyncio.Event(), asyncio.Event()
 
-    async def exit_of(_: Record) -> tuple[str, bool]:
+    async def exit_of(_: Record) -> Exit:
         looking.set()
         await look.wait()
-        return "exit code 0", True
+        return Exit(code=0)
 
     monkeypatch.setattr(manager, "_exit_of", exit_of)
     record = host_node.add_container("demo", msgspec.structs.replace(SPEC, restart="never"))

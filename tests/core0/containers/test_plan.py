@@ -5,14 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from core0.containers.model import Action, Create, Freeze, Pull, Record, Remove, Seen, Stop, Thaw, Wanted
+from core0.containers.model import (
+    Action,
+    Create,
+    Freeze,
+    Limit,
+    Pull,
+    Record,
+    Remove,
+    Seen,
+    Stop,
+    Thaw,
+    Wanted,
+)
 from core0.containers.plan import plan
 from core0.images.model import Image, RunConfig
-from core0.wire.types import ContainerSpec, CoreX
+from core0.wire.types import ContainerSpec, CoreX, Limits
 
 TOKEN = "0" * 64
 SPEC = ContainerSpec("http://host/demo/", TOKEN)
 OTHER = ContainerSpec("http://host/demo/", TOKEN, argv=("/bin/true",))
+SLOWER = replace(SPEC, limits=Limits(cpus=0.5, memory_mib=64, cpu_weight=10))
+SMALLER = replace(SPEC, limits=Limits(storage_mib=32))
 IMAGE = Image("sha256:" + "1" * 64, RunConfig(), ())
 
 
@@ -34,6 +48,30 @@ def record(spec: ContainerSpec) -> Record:
             Seen(record(SPEC), alive=True, image=IMAGE),
             ["stop", "remove", "create"],
             id="another spec",
+        ),
+        pytest.param(
+            Wanted(SLOWER), Seen(record(SPEC), alive=True, image=IMAGE), ["limit"], id="other limits"
+        ),
+        pytest.param(
+            Wanted(SLOWER, paused=True),
+            Seen(record(SPEC), alive=True, image=IMAGE, freezer="frozen"),
+            ["limit"],
+            id="other limits, paused",
+        ),
+        pytest.param(
+            Wanted(SMALLER),
+            Seen(record(SPEC), alive=True, image=IMAGE),
+            ["stop", "remove", "create"],
+            id="another size of its files",
+        ),
+        pytest.param(
+            Wanted(replace(OTHER, limits=SLOWER.limits)),
+            Seen(record(SPEC), alive=True, image=IMAGE),
+            ["stop", "remove", "create"],
+            id="other limits, and more",
+        ),
+        pytest.param(
+            Wanted(SLOWER), Seen(record(SPEC), image=IMAGE), ["remove", "create"], id="other limits, it died"
         ),
         pytest.param(
             Wanted(SPEC, run=False), Seen(record(SPEC), alive=True), ["stop", "remove"], id="to be stopped"
@@ -95,6 +133,9 @@ def applied(seen: Seen, actions: tuple[Action, ...]) -> Seen:
                 assert seen.image, "a container is made of an image that is here"
                 assert seen.record is None, "never two of one name"
                 seen = Seen(record(spec), True, seen.image)
+            case Limit(_, spec):
+                assert seen.alive, "limits of what has ended are nobody's"
+                seen = replace(seen, record=record(spec))
             case Freeze():
                 seen = replace(seen, freezer="frozen")
             case Thaw():
@@ -108,7 +149,7 @@ def applied(seen: Seen, actions: tuple[Action, ...]) -> Seen:
     return seen
 
 
-specs = st.sampled_from([SPEC, OTHER])
+specs = st.sampled_from([SPEC, OTHER, SLOWER, SMALLER])
 wishes = st.none() | st.builds(Wanted, specs, st.booleans(), paused=st.booleans())
 situations = st.builds(
     lambda made, alive, image, freezer: Seen(made, alive and made is not None, image, freezer),

@@ -1,0 +1,57 @@
+"""Limits of containers: what of them is refused, and what the kernel is told."""
+
+import pytest
+
+from core0.containers.limits import Capacity, beyond, limits_of, too_little
+from core0.wire.types import Limits
+
+MIB = 1 << 20
+NODE = Capacity(512 * MIB, 2, 32768)
+
+
+@pytest.mark.parametrize(
+    ("limits", "field", "why"),
+    [
+        pytest.param(
+            Limits(memory_mib=449),
+            "memory_mib",
+            "513 MiB of memory, files included: the node has 512",
+            id="memory",
+        ),
+        pytest.param(Limits(storage_mib=1024), "storage_mib", "1152 MiB of memory", id="files"),
+        pytest.param(Limits(cpus=2.5), "cpus", "2.5 processors: the node has 2", id="processors"),
+        pytest.param(Limits(processes=40_000), "processes", "no more than 32768 numbers", id="processes"),
+    ],
+)
+def test_more_than_the_node_has_is_refused_by_field(limits: Limits, field: str, why: str) -> None:
+    trouble = beyond(limits, NODE)
+    assert trouble
+    assert trouble.field == field
+    assert why in trouble.why
+
+
+def test_all_that_the_node_has_is_not_too_much() -> None:
+    assert beyond(Limits(memory_mib=448, cpus=2.0, processes=32768), NODE) is None
+
+
+def test_less_than_it_uses_is_refused_with_the_figures() -> None:
+    limits = Limits(memory_mib=16, storage_mib=4)
+    assert too_little(limits, volumes=0, used=20 * MIB) is None
+    assert too_little(limits, volumes=MIB, used=21 * MIB) is None
+    trouble = too_little(limits, volumes=MIB, used=21 * MIB + 1)
+    assert trouble
+    assert trouble.why == "21 MiB of memory, files and volumes included: it uses 22 MiB now"
+
+
+def test_the_kernel_is_told_every_limit() -> None:
+    told = limits_of(Limits(64, 0.5, 99, 16, memory_high_mib=70, cpu_weight=10), volumes=MIB)
+    assert told == {
+        "memory.high": str(70 * MIB),
+        "memory.max": str(81 * MIB),
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+        "cpu.max": "50000 100000",
+        "cpu.weight": "10",
+        "pids.max": "99",
+    }
+    assert limits_of(Limits())["memory.high"] == "max"
