@@ -1,5 +1,7 @@
 """Fixtures of every test: golden files, and machines whose consoles are checked."""
 
+import fcntl
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +9,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from cli.image import cache_folder
+from image import build as builder
 from image import node
+from image.report import Report
+from image.sources import Places
+
+ROOT = Path(__file__).parents[1]
 
 # Other work on the same cores makes any example slow once; pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("busy machine", deadline=None)
@@ -31,6 +39,24 @@ def system_call_filters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for entry in node.system_call_filters(Path(__file__).parents[1] / "initramfs/seccomp", arch):
         (folder / Path(entry.path).name).write_bytes(entry.content)
     return folder
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    """The output folder of a fresh build, made by the first worker that needs it."""
+    output = ROOT / "build" / "amd64-virt"
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    stamp = ROOT / "build" / "tested-run"
+    stamp.parent.mkdir(exist_ok=True)
+    with stamp.open("a+") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        turn.seek(0)
+        if turn.read() != run:
+            manifest = ROOT / "initramfs" / "virt.toml"
+            builder.build(builder.Request(manifest, "amd64", output, Places(ROOT, cache_folder())), Report())
+            turn.truncate(0)
+            turn.write(run)
+    return output
 
 
 @pytest.fixture

@@ -157,7 +157,8 @@ def remove(path: StrPath, deadline: float = 5.0) -> None:
 
 def _remove_tree(path: StrPath) -> None:
     with contextlib.suppress(FileNotFoundError):
-        for child in os.scandir(path):
-            if child.is_dir():
-                _remove_tree(child.path)
+        with os.scandir(path) as children:
+            for child in children:
+                if child.is_dir():
+                    _remove_tree(child.path)
         os.rmdir(path)

@@ -6,9 +6,7 @@ All tests here run in one event loop per worker, because the node and the server
 
 import asyncio
 import datetime
-import fcntl
 import hashlib
-import os
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -24,15 +22,11 @@ from ci.qemu import trial
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
-from cli.image import cache_folder
 from core0.client.client import NodeClient
 from core0.client.credentials import client_context, issue_certificate, make_key, public_hex
 from core0.wire.ports import API
 from core0.wire.types import ContainerSpec
-from image import build as builder
-from image.report import Report
 from image.server import Config, Running, serve
-from image.sources import Places
 from tests.vm.inside import TOKEN
 from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
 
@@ -63,24 +57,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         count = metafunc.config.getoption("--power-cuts")
         seconds = pytest.mark.timeout(TEST_SECONDS + count * CUT_SECONDS)
         metafunc.parametrize("power_cuts", [pytest.param(count, marks=seconds)])
-
-
-@pytest.fixture(scope="session")
-def image() -> Path:
-    """The output folder of a fresh build, made by the first worker that needs it."""
-    output = ROOT / "build" / "amd64-virt"
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    stamp = ROOT / "build" / "tested-run"
-    stamp.parent.mkdir(exist_ok=True)
-    with stamp.open("a+") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        turn.seek(0)
-        if turn.read() != run:
-            manifest = ROOT / "initramfs" / "virt.toml"
-            builder.build(builder.Request(manifest, "amd64", output, Places(ROOT, cache_folder())), Report())
-            turn.truncate(0)
-            turn.write(run)
-    return output
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
