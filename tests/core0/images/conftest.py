@@ -23,6 +23,17 @@ PACKAGES = {
 }  # fmt: skip
 
 
+# Until an image is built from nothing.
+_BUILD_SECONDS = 600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test of them comes first may wait for a build."""
+    for item in items:
+        if "programs" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(_BUILD_SECONDS))
+
+
 @pytest.fixture(scope="session")
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the storage part's, whose mkfs.erofs is the image's; a build brings what the cache lacks."""
