@@ -252,11 +252,12 @@ def add_veth(end: End, peer: End, peer_namespace: int, *, mtu: int = 1500, segme
 
 
 def _end(end: End) -> bytes:
-    hardware = attribute(_IFLA_ADDRESS, _hardware(end.hardware)) if end.hardware else b""
+    hardware = attribute(_IFLA_ADDRESS, hardware_bytes(end.hardware)) if end.hardware else b""
     return text(_IFLA_IFNAME, end.name) + hardware
 
 
-def _hardware(pairs: str) -> bytes:
+def hardware_bytes(pairs: str) -> bytes:
+    """A hardware address in hexadecimal pairs as bytes."""
     return bytes.fromhex(pairs.replace(":", ""))
 
 
@@ -350,7 +351,7 @@ def add_neighbour(index: int, address: str, hardware: str) -> Request:
     family = _family(address)
     body = _NDMSG.pack(family, index, _NUD_PERMANENT, 0, 0)
     body += attribute(_NDA_DST, socket.inet_pton(family, address)) + attribute(
-        _NDA_LLADDR, _hardware(hardware)
+        _NDA_LLADDR, hardware_bytes(hardware)
     )
     return Request(_NEWNEIGH, _CREATE | _REPLACE, body, f"cannot add neighbour {address} of link {index}")
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from core0.linux.netlink import Netlink, Request, attribute, nested, text
+from core0.linux.netlink import Netlink, Request, attribute, hardware_bytes, nested, text
 
 _NETFILTER = 12
 _BEGIN, _END, _NFTABLES = 0x10, 0x11, 10
@@ -60,7 +60,7 @@ def link_number(index: int) -> bytes:
 
 def hardware(pairs: str) -> bytes:
     """A hardware address as a value (ether_addr)."""
-    return bytes.fromhex(pairs.replace(":", "")).ljust(8, b"\0")
+    return hardware_bytes(pairs).ljust(8, b"\0")
 
 
 def address(text: str) -> bytes:
