@@ -170,16 +170,16 @@ class Containers:
         """The images that containers are made of."""
         return self._world.store
 
-    def users_of_image(self, digest: str, references: Sequence[str]) -> tuple[str, ...]:
-        """The containers that run from an image, or are wanted with one of its references."""
+    def users_of_images(self) -> dict[str, tuple[str, str]]:
+        """Of each container the digest of the image that it runs from, and the reference that it is wanted with.
+
+        Either is empty where there is none.
+        """
         records = {name: observe_record(self._world.folder / name) for name in self._lives}
+        running = {name: record.image_digest for name, record in records.items() if record}
         wanted = {name: wish.spec.image for name, wish in self._coming.items()}
         wanted |= {name: life.wanted.spec.image for name, life in self._lives.items() if life.wanted}
-        return tuple(
-            name
-            for name in sorted({*records, *wanted})
-            if wanted.get(name) in references or ((one := records.get(name)) and one.image_digest == digest)
-        )
+        return {name: (running.get(name, ""), wanted.get(name, "")) for name in sorted({*running, *wanted})}
 
     def users_of(self, volume: str) -> tuple[str, ...]:
         """The containers that have a volume: in their spec, or still while they are made anew."""

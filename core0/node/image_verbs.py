@@ -12,6 +12,7 @@ from core0.wire.image_store import Collected, ImageDigest, ImageLayer, ImagePull
 from core0.wire.operations import Operation
 
 if TYPE_CHECKING:
+    from core0.images.store import Store
     from core0.node.operations import Progress
     from core0.node.verbs import NodeState
 
@@ -78,11 +79,14 @@ def _listed(state: "NodeState") -> tuple[NodeImage, ...]:
     store = state.containers.store
     images = {image.digest: image for image in store.images.values()}
     counts = Counter(layer for image in images.values() for layer in set(image.layers))
-    return tuple(_shown(state, images[digest], counts) for digest in sorted(images))
+    users = state.containers.users_of_images()
+    return tuple(_shown(store, images[digest], counts, users) for digest in sorted(images))
 
 
-def _shown(state: "NodeState", image: Image, counts: Mapping[str, int]) -> NodeImage:
-    store, run = state.containers.store, image.run
+def _shown(
+    store: "Store", image: Image, counts: Mapping[str, int], users: Mapping[str, tuple[str, str]]
+) -> NodeImage:
+    run = image.run
     layers = tuple(ImageLayer(layer, store.size(layer), counts[layer]) for layer in image.layers)
     names = (name for name, one in store.images.items() if one.digest == image.digest)
     references = tuple(sorted(name for name in names if name != image.digest))
@@ -91,7 +95,9 @@ def _shown(state: "NodeState", image: Image, counts: Mapping[str, int]) -> NodeI
         references,
         sum(store.size(layer) for layer in set(image.layers)),
         layers,
-        state.containers.users_of_image(image.digest, references),
+        tuple(
+            name for name, (digest, wanted) in users.items() if digest == image.digest or wanted in references
+        ),
         run.entrypoint or (),
         run.cmd or (),
         run.user,
