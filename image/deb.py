@@ -1,7 +1,7 @@
 """Reading Debian packages: an ar archive (deb(5)) around a compressed tar of the files.
 
 Nothing is run and nothing is written: a package becomes a list of entries. Maintainer scripts are in the
-control member, which is only read for its copyright-free facts, never executed.
+control member: they are kept for dpkg's database where an image has one, never executed.
 """
 
 import io
@@ -45,6 +45,16 @@ def read(package: bytes, origin: str) -> list[Entry]:
         if name.startswith("data.tar"):
             return list(_entries(decompress(name, content), origin))
     raise DebError(f"cannot read {origin}: it has no data.tar")
+
+
+def control(package: bytes, origin: str) -> dict[str, bytes]:
+    """The files of a package's control member by name: `control`, `md5sums`, maintainer scripts and so on."""
+    for name, content in members(package):
+        if name.startswith("control.tar"):
+            with tarfile.open(fileobj=io.BytesIO(decompress(name, content)), mode="r:") as tar:
+                found = {normalise(member.name): tar.extractfile(member) for member in tar if member.isreg()}
+            return {name: file.read() for name, file in found.items() if file is not None}
+    raise DebError(f"cannot read {origin}: it has no control.tar")
 
 
 def decompress(name: str, content: bytes) -> bytes:

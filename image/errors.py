@@ -8,6 +8,7 @@ ImageError
 ├─ PolicyError                                the container filter cannot be made
 ├─ ProgramError                               a program of the image cannot run on this host
 ├─ BytecodeError, StorageError                the image's Python cannot compile, its mkfs.erofs cannot pack
+├─ LayoutError                                a folder is no OCI layout whose images can be signed
 ├─ WriteError                                 the disk is full, or a folder cannot be written
 └─ CpioError                                  an archive is damaged
 """

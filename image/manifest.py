@@ -27,11 +27,13 @@ class ManifestError(ImageError):
 class Packages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Debian packages: what is wanted, and what apt shall take as already there.
 
-    `assume` stops apt from adding what only maintainer scripts need; nothing of it is in the image.
+    `assume` stops apt from adding what only maintainer scripts need; nothing of it is in the image. With `database` a
+    container's image says in dpkg's own files what it has, so that apt and dpkg can be used there.
     """
 
     install: tuple[str, ...]
     assume: tuple[str, ...] = ()
+    database: bool = False
 
 
 class Python(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,6 +117,7 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: str = "0:0"
     folder: str = "/"
     ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
     stop_signal: str = "SIGTERM"
 
 

@@ -111,8 +111,12 @@ def own_sources(root: Path, packages: Sequence[str]) -> list[Entry]:
     ]
 
 
-# The system call filters: what containers start with, and what carries out strangers' streams.
-_FILTERS: Mapping[str, str] = {"policy.toml": "seccomp.bpf", "receive.toml": "receive.bpf"}
+# The system call filters: what containers start with, what carries out strangers' streams, what fetches their images.
+_FILTERS: Mapping[str, str] = {
+    "policy.toml": "seccomp.bpf",
+    "receive.toml": "receive.bpf",
+    "pull.toml": "pull.bpf",
+}
 
 
 def system_call_filters(folder: Path, arch: str) -> Iterator[Entry]:

@@ -14,13 +14,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from image import deb, manifest, node, sources
+from image import deb, dpkg, manifest, node, sources
 from image.fetch import Cache
 from image.files import write_folder
 from image.lock import Lock
 from image.manifest import ContainerManifest
 from image.report import Report
+from image.sources import Places
 from image.sources import Request as Request
 from image.tree import Entry, Kind, compose, drop, merged_usr_links, without_empty_folders
 
@@ -29,7 +31,7 @@ _CONFIG = "application/vnd.oci.image.config.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _TYPES = {Kind.FILE: tarfile.REGTYPE, Kind.FOLDER: tarfile.DIRTYPE, Kind.LINK: tarfile.SYMTYPE}
-_LEVEL = 9
+_LEVEL = 6
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,29 @@ class _Blob:
 
 def pack(request: Request, report: Report) -> Path:
     """Pack a container image; gives the folder of the layout. Raises ImageError."""
-    wanted = manifest.load_kind(request.manifest, ContainerManifest)
-    lock = sources.load_lock(request.manifest, wanted, request.arch, request.places.root)
-    with report.step("fetch"):
-        obtained = sources.obtain(wanted, lock, request.places, report)
-    with report.step("tree"):
-        files = sources.contents(obtained.lock, Cache(request.places.cache))
-        tree = container_tree(wanted, request.manifest.parent, obtained.lock, files)
+    composed = compose_root(request.manifest, request.arch, request.places, report)
     with report.step("layout"):
-        write_folder(request.output, layout(wanted, tree.values(), obtained.lock))
+        write_folder(request.output, layout(composed.wanted, composed.tree.values(), composed.lock))
     return request.output
+
+
+class Composed(NamedTuple):
+    """The root file system of a container image: by what manifest, of which packages."""
+
+    wanted: ContainerManifest
+    lock: Lock
+    tree: dict[str, Entry]
+
+
+def compose_root(path: Path, arch: str, places: Places, report: Report) -> Composed:
+    """Fetch a manifest's packages and compose the root file system of them. Raises ImageError."""
+    wanted = manifest.load_kind(path, ContainerManifest)
+    lock = sources.load_lock(path, wanted, arch, places.root)
+    with report.step("fetch"):
+        lock = sources.obtain(wanted, lock, places, report).lock
+    with report.step("tree"):
+        files = sources.contents(lock, Cache(places.cache))
+        return Composed(wanted, lock, container_tree(wanted, path.parent, lock, files))
 
 
 def container_tree(
@@ -76,7 +91,8 @@ def container_tree(
     packages = compose(kept)
     needed = [entry.path for entry in made]
     bare = without_empty_folders(packages, ())
-    tree = compose([*made, *bare.values(), *node.static_files(folder / wanted.static)])
+    noted = dpkg.database(files[found.sha256] for found in lock.packages) if wanted.packages.database else []
+    tree = compose([*made, *bare.values(), *noted, *node.static_files(folder / wanted.static)])
     return without_empty_folders(compose([*tree.values(), *merged_usr_links(tree)]), needed)
 
 
@@ -118,6 +134,7 @@ def _config(wanted: ContainerManifest, lock: Lock, diff_id: str) -> dict[str, ob
         "config": {
             "User": container.user,
             "ExposedPorts": {port: {} for port in container.ports},
+            "Volumes": {folder: {} for folder in container.volumes},
             "Env": list(container.environment),
             "Entrypoint": list(container.entrypoint),
             "Cmd": list(container.command),

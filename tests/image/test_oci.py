@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cli.image import cache_folder
 from image import lock, manifest, oci
@@ -52,11 +53,13 @@ def test_every_descriptor_leads_to_a_blob_of_its_digest_and_size() -> None:
 
 
 def test_the_configuration_says_how_to_run_it() -> None:
-    layout = oci.layout(DEMO, TREE.values(), LOCK)
+    wanted = replace(DEMO, container=replace(DEMO.container, volumes=("/var/www",)))
+    layout = oci.layout(wanted, TREE.values(), LOCK)
     image = json.loads(blob(layout, json.loads(layout["index.json"])["manifests"][0]))
     config = json.loads(blob(layout, image["config"]))["config"]
     assert config["Entrypoint"] == ["/usr/sbin/nginx"]
     assert config["ExposedPorts"] == {"80/tcp": {}}
+    assert config["Volumes"] == {"/var/www": {}}
     assert config["StopSignal"] == "SIGQUIT"
 
 
