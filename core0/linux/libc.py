@@ -6,8 +6,12 @@ import os
 _libc = ctypes.CDLL(None, use_errno=True)
 # PyDLL keeps the interpreter's lock: a raw clone must not let another thread run between its two halves.
 _libc_locked = ctypes.PyDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-_libc_locked.syscall.restype = ctypes.c_long
+# Six arguments always: what ctypes converts by itself needs no object for each, and a system call ignores the rest.
+_MOST = 6
+for _library in (_libc, _libc_locked):
+    _library.syscall.restype = ctypes.c_long
+    _library.syscall.argtypes = (ctypes.c_long, *(ctypes.c_void_p,) * _MOST)
+_libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 
 # Numbers below 424 differ between architectures, those from 424 on are shared (asm-generic/unistd.h).
 _PER_ARCHITECTURE = {
@@ -23,6 +27,9 @@ _PER_ARCHITECTURE = {
         "seccomp": 317,
         "setns": 308,
         "unshare": 272,
+        "inotify_add_watch": 254,
+        "inotify_rm_watch": 255,
+        "inotify_init1": 294,
     },
     "aarch64": {
         "pivot_root": 41,
@@ -36,6 +43,9 @@ _PER_ARCHITECTURE = {
         "seccomp": 277,
         "setns": 268,
         "unshare": 97,
+        "inotify_add_watch": 27,
+        "inotify_rm_watch": 28,
+        "inotify_init1": 26,
     },
 }
 _SHARED = {
@@ -44,6 +54,7 @@ _SHARED = {
     "fsopen": 430,
     "fsconfig": 431,
     "fsmount": 432,
+    "fspick": 433,
     "clone3": 435,
     "close_range": 436,
     "openat2": 437,
@@ -52,21 +63,7 @@ _SHARED = {
     "landlock_add_rule": 445,
     "landlock_restrict_self": 446,
 }
-
-
-def _number(name: str) -> int:
-    try:
-        return _SHARED.get(name) or _PER_ARCHITECTURE[os.uname().machine][name]
-    except KeyError:
-        raise OSError(f"no number known for system call {name} on {os.uname().machine}") from None
-
-
-def _argument(value: object) -> object:
-    if isinstance(value, int):
-        return ctypes.c_long(value)
-    if isinstance(value, str):
-        return os.fsencode(value)
-    return value
+_NUMBERS = _PER_ARCHITECTURE.get(os.uname().machine, {}) | _SHARED
 
 
 def syscall(name: str, *arguments: object, doing: str = "", locked: bool = False) -> int:
@@ -81,18 +78,27 @@ def syscall(name: str, *arguments: object, doing: str = "", locked: bool = False
     Raises:
         OSError: with the kernel's errno and a message that starts with `doing` or the call's name.
     """
+    if name not in _NUMBERS:
+        raise OSError(f"no number known for system call {name} on {os.uname().machine}")
     library = _libc_locked if locked else _libc
-    result: int = library.syscall(ctypes.c_long(_number(name)), *map(_argument, arguments))
+    given = [os.fsencode(value) if isinstance(value, str) else value for value in arguments]
+    result: int = library.syscall(_NUMBERS[name], *given, *(None,) * (_MOST - len(given)))
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{doing or name}: {os.strerror(number)}")
     return result
 
 
+def in_words(error: BaseException) -> str:
+    """What went wrong, with the file if one is to blame, without the number that the kernel has for it."""
+    words = getattr(error, "strerror", None) or str(error)
+    file = getattr(error, "filename", None)
+    return f"{file}: {words}" if file else words
+
+
 def prctl(option: int, *arguments: int, doing: str) -> int:
     """Read or change an attribute of this process; an OSError starts with `doing`."""
-    padded = [ctypes.c_ulong(argument) for argument in (*arguments, 0, 0, 0, 0)[:4]]
-    result: int = _libc.prctl(ctypes.c_int(option), *padded)
+    result: int = _libc.prctl(option, *arguments, *(0,) * (4 - len(arguments)))
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{doing}: {os.strerror(number)}")

@@ -1,12 +1,13 @@
 """Mounts, by the classic calls for PID 1 and by the descriptor-based ones for everything with a tenant in it.
 
 Sources: mount(2), pivot_root(2), mount_setattr(2), open_tree(2), move_mount(2), fsopen(2), fsconfig(2),
-fsmount(2), openat2(2) and include/uapi/linux/mount.h.
+fsmount(2), fspick(2), openat2(2) and include/uapi/linux/mount.h.
 """
 
+import contextlib
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from core0.linux.libc import syscall
 
@@ -19,10 +20,10 @@ _MNT_DETACH = 2
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _AT_RECURSIVE, _AT_EMPTY_PATH = 0x8000, 0x1000
 _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 4, 0x40
-_FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC = 1, 1
-_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+_FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC, _FSPICK_CLOEXEC, _FSPICK_EMPTY_PATH = 1, 1, 1, 8
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE, _FSCONFIG_CMD_RECONFIGURE = 0, 1, 6, 7
 _AT_FDCWD = -100
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 2, 4, 0x10
+_RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 1, 2, 4, 0x10
 
 
 class _MountAttr(ctypes.Structure):
@@ -75,12 +76,41 @@ def create(kind: str, options: Mapping[str, str | None], attributes: int = 0) ->
         OSError: with the kernel's own words from the context's log, where it left any.
     """
     context = syscall("fsopen", kind, _FSOPEN_CLOEXEC, doing=f"cannot open file system type {kind}")
-    try:
-        for name, value in options.items():
-            command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
-            syscall("fsconfig", context, command, name, value, 0, doing=f"cannot set {kind} option {name}")
+    with _explained(context):
+        _set_options(context, kind, options)
         syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0, doing=f"cannot create {kind}")
         return syscall("fsmount", context, _FSMOUNT_CLOEXEC, attributes, doing=f"cannot mount {kind}")
+
+
+def reconfigure(root: int, kind: str, options: Mapping[str, str | None]) -> None:
+    """Change options of a file system that is there; those that are not given stay.
+
+    Args:
+        root: a descriptor of the root of one of its mounts, which may be attached nowhere.
+        kind: the file system's name, for messages.
+        options: as of `create`.
+
+    Raises:
+        OSError: with the kernel's own words, where there are any.
+    """
+    flags = _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH
+    context = syscall("fspick", root, "", flags, doing=f"cannot pick {kind}")
+    with _explained(context):
+        _set_options(context, kind, options)
+        syscall("fsconfig", context, _FSCONFIG_CMD_RECONFIGURE, None, None, 0, doing=f"cannot change {kind}")
+
+
+def _set_options(context: int, kind: str, options: Mapping[str, str | None]) -> None:
+    for name, value in options.items():
+        command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
+        syscall("fsconfig", context, command, name, value, 0, doing=f"cannot set {kind} option {name}")
+
+
+@contextlib.contextmanager
+def _explained(context: int) -> Iterator[None]:
+    """Close a file system context in the end; an error gets what the kernel wrote into its log."""
+    try:
+        yield
     except OSError as error:
         said = _kernel_log(context)
         raise OSError(error.errno, f"{error.strerror}{': ' + said if said else ''}") from None
@@ -136,13 +166,24 @@ def attach_at(mount: int, target: int, name: str) -> None:
     syscall("move_mount", mount, "", target, "", flags, doing=f"cannot attach a mount at {name}")
 
 
-def open_in_root(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
+def attach_below(mount: int, directory: int, name: str) -> None:
+    """Attach a detached mount at a path below a directory in which nobody else can have made links."""
+    doing = f"cannot attach a mount at {name}"
+    syscall("move_mount", mount, "", directory, name, _MOVE_MOUNT_F_EMPTY_PATH, doing=doing)
+
+
+def open_in_root(
+    root: int, path: str, flags: int = os.O_PATH, mode: int = 0, *, same_mount: bool = False
+) -> int:
     """Open `path` as if the directory `root` were /, following no link: for trees that a tenant wrote.
 
     Raises:
-        OSError: ELOOP if the path has a symbolic link in it, besides the usual ones.
+        OSError: ELOOP if the path has a symbolic link in it, EXDEV if it leads to another mount and must not, besides
+            the usual ones.
     """
     resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS
+    if same_mount:
+        resolve |= _RESOLVE_NO_XDEV
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     what = f"cannot open {path} in the container's root"
     return syscall("openat2", root, path, ctypes.byref(how), ctypes.sizeof(how), doing=what)

@@ -28,7 +28,8 @@ _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
 # Where messages about links and about addresses have the link's number.
-_CHANGED = struct.Struct("=4xi")
+# What a message on a link or an address begins with: its number.
+CHANGED = struct.Struct("=4xi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _NESTED = 0x8000
@@ -521,7 +522,7 @@ class LinkChanges(Notifications):
         """The numbers of the links since the last call; 0 is among them if notifications were lost."""
         found: set[int] = set()
         for data in self._datagrams():
-            found |= {_CHANGED.unpack_from(body)[0] for _, _, body in messages(data)} if data else {0}
+            found |= {CHANGED.unpack_from(body)[0] for _, _, body in messages(data)} if data else {0}
         return found
 
 

@@ -3,20 +3,24 @@
 Sources: include/uapi/linux/pkt_sched.h (tbf, fq_codel), rtnetlink.h and if_link.h (statistics), gen_stats.h.
 """
 
+import errno
 import struct
 from collections.abc import Iterator
 
 import msgspec
 
-from core0.linux.netlink import Netlink, Request, attribute, attributes, number, text
+from core0.linux import namespaces
+from core0.linux.netlink import Link, Netlink, Request, attribute, attributes, number, text
 
 # What the kernel needs for `limit_rate`; fq_codel is part of it.
 MODULE = "sch_tbf"
 
-_NEWQDISC, _GETQDISC = 36, 38
+_NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
 _GETSTATS = 94
 _CREATE, _REPLACE, _DUMP = 0x400, 0x100, 0x300
 _TCMSG = struct.Struct("=BxxxiIII")
+# What is asked for by name comes to who asks only if that is said (net/sched/sch_api.c, qdisc_get_notify).
+_ECHO = 8
 _ROOT, _HANDLE, _CLASS = 0xFFFFFFFF, 0x00010000, 0x00010001
 _KIND, _OPTIONS, _STATS2, _STATS_QUEUE = 1, 2, 7, 3
 _TBF_PARAMETERS, _TBF_RATE64, _TBF_BURST = 1, 4, 6
@@ -69,6 +73,31 @@ def limit_rate(index: int, bps: int, mtu: int) -> list[Request]:
     ]
 
 
+def free_rate(index: int) -> Request:
+    """Let a link that was limited send as fast as it likes."""
+    body = _TCMSG.pack(0, index, _HANDLE, _ROOT, 0)
+    return Request(_DELQDISC, 0, body, f"cannot free link {index} of its limit")
+
+
+def set_rate(rtnetlink: Netlink, link: Link, bps: int | None) -> None:
+    """Limit a link, or free it, whatever it was before."""
+    try:
+        rtnetlink.apply(limit_rate(link.index, bps, link.mtu) if bps else [free_rate(link.index)])
+    except OSError as error:
+        if bps or error.errno not in (errno.ENOENT, errno.EINVAL):  # it had no limit
+            raise
+
+
+def limit_within(name: str, bps: int, namespace: int) -> None:
+    """Limit a link of another network namespace, or free it if `bps` is 0: a job of a process of its own."""
+    namespaces.enter(namespace, namespaces.NEWNET)
+    with Netlink() as rtnetlink:
+        link = next((link for link in rtnetlink.links() if link.name == name), None)
+        if link is None:
+            raise OSError(errno.ENODEV, f"cannot limit link {name}: there is none")
+        set_rate(rtnetlink, link, bps or None)
+
+
 def _discipline(index: int, handle: int, parent: int, kind: str, options: bytes, doing: str) -> Request:
     body = _TCMSG.pack(0, index, handle, parent, 0) + text(_KIND, kind) + attribute(_OPTIONS, options)
     return Request(_NEWQDISC, _CREATE | _REPLACE, body, doing)
@@ -86,7 +115,8 @@ def all_counters(rtnetlink: Netlink) -> Iterator[Counters]:
     """What went over every link, what their limits dropped included."""
     request = Request(_GETSTATS, _DUMP, _STATS.pack(0, 0, _STATS_LINK), "cannot read the counters of links")
     found = [_counted(body) for _, body in rtnetlink.dump(request)]
-    drops = dict(_drops(body) for _, body in rtnetlink.dump(_queues(0)))
+    queues = Request(_GETQDISC, _DUMP, _TCMSG.pack(0, 0, 0, 0, 0), "cannot read the counters of queues")
+    drops = dict(_drops(body) for _, body in rtnetlink.dump(queues))
     for one in found:
         dropped = one.sent_dropped + drops.get(one.index, 0)
         yield msgspec.structs.replace(one, sent_dropped=dropped)
@@ -102,12 +132,14 @@ def _counted(body: bytes) -> Counters:
 
 def _queue_drops(rtnetlink: Netlink, index: int) -> int:
     """Packets that a link's limit dropped: the link's own counters do not have them."""
-    return sum(dropped for _, body in rtnetlink.dump(_queues(index)) for _, dropped in (_drops(body),))
-
-
-def _queues(index: int) -> Request:
-    body = _TCMSG.pack(0, index, 0, 0, 0)
-    return Request(_GETQDISC, _DUMP, body, "cannot read the counters of queues")
+    doing = f"cannot read the counters of the queue of link {index}"
+    try:
+        body = rtnetlink.get(Request(_GETQDISC, _ECHO, _TCMSG.pack(0, index, 0, _ROOT, 0), doing))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EINVAL):  # it has no limit
+            raise
+        return 0
+    return _drops(body)[1] if body else 0
 
 
 def _drops(body: bytes) -> tuple[int, int]:

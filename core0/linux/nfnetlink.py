@@ -1,7 +1,8 @@
 """Elements of the packet filter's sets by netlink, and the links that its chains look at, in transactions.
 
-libnftables reads chains and links before it changes an element: a thousandth container would wait for a thousand of
-them. What comes and goes with containers is therefore sent by hand; all else of the filter is nftables.py's.
+libnftables reads chains and links before it changes or tells an element: a thousandth container would wait for a
+thousand of them. What comes and goes with containers is therefore sent and asked by hand; all else of the filter is
+nftables.py's.
 
 Values are as nft(8) has them in sets: each part of a concatenation is padded to four bytes, addresses are in network
 order, numbers of links and marks in the host's.
@@ -9,23 +10,34 @@ order, numbers of links and marks in the host's.
 Sources: include/uapi/linux/netfilter/nfnetlink.h and nf_tables.h; nfnetlink.c for transactions.
 """
 
+import errno
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from core0.linux.netlink import Netlink, Request, attribute, hardware_bytes, nested, text
+from core0.linux.netlink import (
+    Netlink,
+    Request,
+    attribute,
+    attributes,
+    each_attribute,
+    hardware_bytes,
+    nested,
+    text,
+)
 
 _NETFILTER = 12
 _BEGIN, _END, _NFTABLES = 0x10, 0x11, 10
-_NEWCHAIN, _NEWELEMENT, _DELELEMENT = (_NFTABLES << 8 | kind for kind in (3, 12, 14))
-_CREATE = 0x400
+_NEWCHAIN, _NEWELEMENT, _GETELEMENT, _DELELEMENT = (_NFTABLES << 8 | kind for kind in (3, 12, 13, 14))
+_CREATE, _DUMP = 0x400, 0x300
 _GENERIC = struct.Struct(">BBH")
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
 _HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICES, _DEVICE_NAME = 1, 2, 4, 1
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
 _ELEMENT_KEY, _ELEMENT_DATA, _DATA_VALUE = 1, 2, 1
+_ELEMENT_EXPRESSION, _EXPRESSION_DATA, _COUNTER_PACKETS = 7, 2, 2
 _INGRESS = 0
 FAMILIES = {"inet": 1, "netdev": 5}
 
@@ -91,6 +103,16 @@ def _element(kind: int, flags: int, element: Element, verb: str) -> Request:
     return Request(kind, flags, body, f"cannot {verb} set {element.into} of the packet filter")
 
 
+def _counters(body: bytes) -> Iterator[tuple[bytes, int]]:
+    """Value and packets of each element in an answer."""
+    listed = attributes(body[_GENERIC.size :]).get(_LIST_ELEMENTS, b"")
+    for _, one in each_attribute(listed):
+        element = attributes(one)
+        expression = attributes(element[_ELEMENT_EXPRESSION])
+        packets = attributes(expression[_EXPRESSION_DATA])[_COUNTER_PACKETS]
+        yield attributes(element[_ELEMENT_KEY])[_DATA_VALUE], int.from_bytes(packets)
+
+
 def watch_link(table: str, chain: str, link: str, priority: int = 0) -> Request:
     """Have a chain of family netdev look at what comes in by one more link; the kernel forgets it with the link."""
     hook = (
@@ -115,3 +137,19 @@ class Nfnetlink(Netlink):
         doing = "cannot change the packet filter"
         begin, end = (Request(kind, 0, edge, doing, is_answered=False) for kind in (_BEGIN, _END))
         self.apply([begin, *requests, end])
+
+    def count(self, element: Element) -> int:
+        """How many packets an element of a set with counters was found for; 0 if it is not in the set."""
+        try:
+            body = self.get(_element(_GETELEMENT, 0, element, "read an element of"))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return 0
+        return sum(packets for _, packets in _counters(body))
+
+    def counts(self, family: str, table: str, into: str) -> dict[bytes, int]:
+        """The same of all elements of a set, by their values. Raises OSError."""
+        body = _GENERIC.pack(FAMILIES[family], 0, 0) + text(_LIST_TABLE, table) + text(_LIST_SET, into)
+        request = Request(_GETELEMENT, _DUMP, body, f"cannot read set {into} of the packet filter")
+        return {value: packets for _, found in self.dump(request) for value, packets in _counters(found)}

@@ -52,15 +52,17 @@ def bound_capabilities(names: Collection[str]) -> None:
     kept = {CAPABILITIES[name] for name in names}
     for number in range(_LAST_CAPABILITY + 1):
         if number not in kept:
-            prctl(_PR_CAPBSET_DROP, number, doing=f"cannot drop capability {number} from the bounding set")
+            prctl(_PR_CAPBSET_DROP, number, doing="cannot drop a capability from the bounding set")
 
 
-def keep_capabilities(names: Collection[str]) -> None:
+def keep_capabilities(names: Collection[str], bound: Collection[str] | None = None) -> None:
     """Reduce the bounding, permitted, effective, inheritable and ambient sets of this thread.
 
-    The named ones stay permitted and effective in a thread that has them; none stays inheritable or ambient.
+    Args:
+        names: stay permitted and effective in a thread that has them; none stays inheritable or ambient.
+        bound: what an exec may give; the same if it is not said.
     """
-    bound_capabilities(names)
+    bound_capabilities(names if bound is None else bound)
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, doing="cannot clear ambient capabilities")
     mask = sum(1 << CAPABILITIES[name] for name in names)
     low, high = mask & 0xFFFFFFFF, mask >> 32
@@ -108,22 +110,31 @@ class _LandlockPath(ctypes.Structure):
 
 _LANDLOCK_ALL_ABI1 = (1 << 13) - 1
 _LANDLOCK_READ = (1 << 0) | (1 << 2) | (1 << 3)  # execute, read file, read directory
+# Everything but making device nodes; of these what can be said of a single file, which is not executed.
+_LANDLOCK_WRITE = _LANDLOCK_ALL_ABI1 & ~(1 << 6 | 1 << 11)
+_LANDLOCK_OF_FILES = (1 << 1) | (1 << 2)
 _LANDLOCK_RULE_PATH_BENEATH = 1
 
 
-def confine_files(readable: Iterable[str]) -> None:
-    """Let this process open only what lies below the named folders, for reading (Landlock, ABI 1).
+def confine_files(readable: Iterable[str], writable: Iterable[str] = ()) -> None:
+    """Let this process open only what lies below the named folders (Landlock, ABI 1).
 
     Needs no_new_privs. Descriptors that are open already are not affected.
+
+    Args:
+        readable: folders whose files may be read and executed.
+        writable: folders, and single files, that may be changed as well.
     """
     ruleset = _LandlockRuleset(_LANDLOCK_ALL_ABI1)
     size = ctypes.sizeof(ruleset)
     what = "cannot confine files by Landlock"
     handle = syscall("landlock_create_ruleset", ctypes.byref(ruleset), size, 0, doing=what)
     try:
-        for folder in readable:
-            parent = os.open(folder, os.O_PATH | os.O_CLOEXEC)
-            rule = _LandlockPath(_LANDLOCK_READ, parent)
+        rules = [(folder, _LANDLOCK_READ) for folder in readable]
+        rules += [(path, _LANDLOCK_WRITE if os.path.isdir(path) else _LANDLOCK_OF_FILES) for path in writable]
+        for path, access in rules:
+            parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            rule = _LandlockPath(access, parent)
             syscall(
                 "landlock_add_rule", handle, _LANDLOCK_RULE_PATH_BENEATH, ctypes.byref(rule), 0, doing=what
             )

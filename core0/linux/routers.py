@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from core0.linux.netlink import Notifications, messages
+from core0.linux.netlink import CHANGED, Notifications, messages
 
 _NEWNDUSEROPT = 68
 # Groups of rtnetlink(7), by bit: links' IPv6 properties (12), options of neighbour discovery (20).
@@ -31,14 +31,23 @@ class NameServers(msgspec.Struct, frozen=True):
     seconds: int
 
 
+class Heard(msgspec.Struct, frozen=True):
+    """What was told of routers: on which links, and the name servers among it."""
+
+    links: frozenset[int]
+    servers: tuple[NameServers, ...] = ()
+
+
 class Advertisements(Notifications):
     """Tells what routers advertise on the links of this network namespace, and when a link's flags changed."""
 
     _GROUPS = _ND_USEROPT | _IPV6_IFINFO
 
-    def pending(self) -> list[NameServers]:
-        """What has come since. What was lost for want of room comes again with the next advertisement."""
-        return [found for data in self._datagrams() for found in parse(data)]
+    def pending(self) -> Heard:
+        """What has come since; link 0 is among it if some was lost. That comes again with the next advertisement."""
+        came = [*self._datagrams()]
+        links = {index for data in came for index in _links(data)}
+        return Heard(frozenset(links), tuple(found for data in came for found in parse(data)))
 
 
 def solicit(index: int) -> None:
@@ -47,6 +56,14 @@ def solicit(index: int) -> None:
     with socket.socket(socket.AF_INET6, kind, socket.IPPROTO_ICMPV6) as out:
         out.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
         out.sendto(bytes([_ROUTER_SOLICITATION]) + bytes(7), (_ALL_ROUTERS, 0, 0, index))
+
+
+def _links(data: bytes) -> Iterator[int]:
+    """The links that a datagram is about."""
+    if not data:
+        yield 0
+    for _, kind, body in messages(data):
+        yield _USEROPT.unpack_from(body)[3] if kind == _NEWNDUSEROPT else CHANGED.unpack_from(body)[0]
 
 
 def parse(data: bytes) -> Iterator[NameServers]:

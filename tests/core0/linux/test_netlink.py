@@ -290,7 +290,7 @@ def test_a_limit_of_a_link_reads_back_the_same_by_pyroute2(in_fresh_network):
     in_fresh_network(
         _PREAMBLE
         + """
-from core0.linux.netlink_traffic import counters_of, limit_rate
+from core0.linux.netlink_traffic import counters_of, limit_rate, limit_within, set_rate
 here = os.open('/proc/self/ns/net', os.O_RDONLY)
 with netlink.Netlink() as rt, IPRoute() as ip:
     for index, bps, rate64 in ((4000, 10_000, None), (4001, 12_500_000, None), (4002, 1 << 33, 1 << 33)):
@@ -303,6 +303,16 @@ with netlink.Netlink() as rt, IPRoute() as ip:
         assert options.get_attr('TCA_TBF_PARMS')['rate'] == min(bps, 0xFFFFFFFF)
         assert (len(options['attrs']) == 2) == bool(rate64), 'pyroute2 does not know TCA_TBF_RATE64'
         assert 'fq_codel'.encode() in queue.body
+    link = rt.link(4000)
+    for _ in range(2):
+        set_rate(rt, link, None)
+        assert ip.get_qdiscs(index=4000)[0].get_attr('TCA_KIND') != 'tbf'
+    try:
+        limit_within('nowhere', 0, here)
+    except OSError as error:
+        assert error.strerror == 'cannot limit link nowhere: there is none', error
+    limit_within('zc4001', 0, here)
+    assert ip.get_qdiscs(index=4001)[0].get_attr('TCA_KIND') != 'tbf'
     assert counters_of(rt, 4000).sent_bytes == 0
     try:
         counters_of(rt, 77)
@@ -310,5 +320,35 @@ with netlink.Netlink() as rt, IPRoute() as ip:
         assert error.strerror == 'cannot read the counters of link 77: No such device', error
     else:
         raise AssertionError('not refused')
+"""
+    )
+
+
+def test_what_a_limit_drops_is_counted_without_a_look_at_other_links(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
+import socket
+from core0.linux.netlink_traffic import all_counters, counters_of, limit_rate
+here = os.open('/proc/self/ns/net', os.O_RDONLY)
+with netlink.Netlink() as rt:
+    for index in (4000, 4001):
+        rt.apply([netlink.add_veth(netlink.End(f'zc{index}', index=index), netlink.End(f'p{index}'), here)])
+        rt.apply([netlink.set_up(rt.link(index).parent)])
+    rt.apply(limit_rate(4000, 80_000, 1500)[:1])
+    rt.apply([
+        netlink.add_address(4000, '192.0.2.1/24'),
+        netlink.add_neighbour(4000, '192.0.2.2', '02:5a:4e:01:00:01'),
+    ])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(1000):
+            try:
+                sender.sendto(bytes(1400), ('192.0.2.2', 9))
+            except OSError:  # the socket's own buffer waits for the link
+                pass
+    of_all = {one.index: one.sent_dropped for one in all_counters(rt)}
+    netlink.Netlink.dump = None
+    assert counters_of(rt, 4000).sent_dropped == of_all[4000] > 0, of_all
+    assert counters_of(rt, 4001).sent_dropped == of_all[4001] == 0, of_all
 """
     )

@@ -95,3 +95,37 @@ kernel.commit([nf.watch_link('t', 'seen', 'zc1')])
 assert 'devices = { lo, zc1 }' in listed(), listed()
 """
     )
+
+
+def test_what_elements_were_found_for_is_counted_as_nft_counts_it(in_fresh_network):
+    in_fresh_network(
+        _PREAMBLE
+        + """
+assert kernel.counts('inet', 't', 'counted') == {}
+assert kernel.count(COUNTED) == 0, 'it is not there'
+rules = 'add chain inet t out { type filter hook output priority 0; }\\nadd rule inet t out oifname @counted drop'
+subprocess.run(['nft', '-f', '-'], input=rules, text=True, check=True)
+subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)
+others = [nf.Element('inet', 't', 'counted', nf.link_name(f'zc{number}')) for number in range(2, 600)]
+LO = nf.Element('inet', 't', 'counted', nf.link_name('lo'))
+for first in range(0, 600, 100):
+    kernel.commit([nf.add_element(one) for one in (COUNTED, LO, *others)[first : first + 100]])
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    for _ in range(300):
+        try:
+            sender.sendto(b'x', ('127.0.0.1', 9))
+        except PermissionError:
+            pass
+assert kernel.count(LO) == 300 and kernel.count(COUNTED) == 0
+assert '"lo" counter packets 300' in listed()
+counts = kernel.counts('inet', 't', 'counted')
+assert len(counts) == 600 and counts.pop(LO.key) == 300 and not any(counts.values())
+try:
+    kernel.counts('inet', 't', 'nowhere')
+except OSError as error:
+    assert 'cannot read set nowhere of the packet filter' in str(error), error
+else:
+    assert False
+"""
+    )

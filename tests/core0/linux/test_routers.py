@@ -74,10 +74,12 @@ heard = Advertisements()
 make_cable('2001:db8::1/64')
 names = '--dhcp-option=option6:dns-server,[2001:db8::53]'
 with serving('{tmp_path}', '--enable-ra', '--dhcp-range={range_}', '--ra-param=srv,4,60', names):
-    found = []
+    found = ()
     while not found:
         assert select.select([heard], [], [], 30)[0], 'nothing was heard'
-        found = heard.pending()
+        told = heard.pending()
+        found = told.servers
+    assert told.links == {{socket.if_nametoindex('cli')}}, told
     assert found[0].addresses == ('2001:db8::53',) and found[0].seconds > 0, found
     heard.close()
     with netlink.Netlink() as rt:

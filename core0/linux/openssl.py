@@ -1,4 +1,4 @@
-"""Ed25519 and X25519 keys and X.509 certificates by OpenSSL's libcrypto, which the ssl module has loaded anyway.
+"""Ed25519, X25519 and P-256 keys and X.509 certificates by libcrypto, which the ssl module has loaded anyway.
 
 Importing the `cryptography` package takes 10 MB of memory and a third of a second of an emulated node's boot for
 two certificates (docs/decisions/0002-certificates-by-libcrypto.md); the operator's side uses it, and the tests
@@ -10,12 +10,16 @@ Sources: EVP_PKEY_keygen(3ssl), X509_new(3ssl), X509V3_EXT_nconf_nid in x509v3.h
 import contextlib
 import ctypes
 from collections.abc import Iterator
+from typing import Literal
 
 _NID_ED25519, _NID_X25519 = 1087, 1034
 _NID_BASIC_CONSTRAINTS, _NID_SUBJECT_ALT_NAME = 87, 85
 _MBSTRING_UTF8 = 0x1000
 _X509_V3 = 2
 _BIO_CTRL_PENDING = 10
+# SubjectPublicKeyInfo of P-256 up to its uncompressed point (RFC 5480), and of Ed25519 up to its key (RFC 8410).
+_P256_SPKI, _P256_POINT = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200"), 65
+_ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 
 _Pointer = ctypes.c_void_p
 _crypto = ctypes.CDLL("libcrypto.so.3")
@@ -33,6 +37,7 @@ for _name, _result, *_arguments in (
     ("EVP_PKEY_keygen", ctypes.c_int, _Pointer, ctypes.POINTER(_Pointer)),
     ("EVP_PKEY_new_raw_public_key", _Pointer, ctypes.c_int, _Pointer, ctypes.c_char_p, ctypes.c_size_t),
     ("EVP_PKEY_free", None, _Pointer),
+    ("d2i_PUBKEY", _Pointer, _Pointer, ctypes.POINTER(ctypes.c_char_p), ctypes.c_long),
     ("EVP_MD_CTX_new", _Pointer),
     ("EVP_MD_CTX_free", None, _Pointer),
     ("EVP_DigestVerifyInit", ctypes.c_int, _Pointer, _Pointer, _Pointer, _Pointer, _Pointer),
@@ -142,13 +147,48 @@ def public_key(raw: bytes) -> Iterator[int]:
 def verify(raw: bytes, signature: bytes, document: bytes) -> bool:
     """Whether a signature (64 bytes) of a document is by an Ed25519 public key (32 bytes): RFC 8032."""
     with public_key(raw) as key:
-        context = _check(_crypto.EVP_MD_CTX_new(), "verify a signature")
-        try:
-            _check(_crypto.EVP_DigestVerifyInit(context, None, None, None, key), "verify a signature")
-            found = _crypto.EVP_DigestVerify(context, signature, len(signature), document, len(document))
-            return bool(found == 1)
-        finally:
-            _crypto.EVP_MD_CTX_free(context)
+        return _verify(key, None, signature, document)
+
+
+def kind_of(spki: bytes) -> Literal["p256", "ed25519", ""]:
+    """What a SubjectPublicKeyInfo is of; empty for what is not verified by here."""
+    if spki.startswith(_P256_SPKI) and len(spki) == len(_P256_SPKI) + _P256_POINT:
+        return "p256"
+    return "ed25519" if spki.startswith(_ED25519_SPKI) and len(spki) == len(_ED25519_SPKI) + 32 else ""
+
+
+def spki_of(raw: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of an Ed25519 public key (32 bytes): RFC 8410."""
+    return _ED25519_SPKI + raw
+
+
+def verify_spki(spki: bytes, signature: bytes, document: bytes) -> bool:
+    """Whether a signature of a document is by a public key, which stands in a SubjectPublicKeyInfo.
+
+    Ed25519 signs the document (64 bytes); ECDSA P-256 its SHA-256 (ASN.1, FIPS 186-5).
+
+    Raises:
+        OpenSslError: the key is none of these, or no point of its curve.
+    """
+    kind = kind_of(spki)
+    if not kind:
+        raise OpenSslError("cannot read the public key: it is neither ECDSA P-256 nor Ed25519")
+    start = ctypes.c_char_p(spki)  # d2i_PUBKEY moves the pointer that it is given
+    key = _check(_crypto.d2i_PUBKEY(None, ctypes.byref(start), len(spki)), "read the public key")
+    try:
+        return _verify(key, _crypto.EVP_sha256() if kind == "p256" else None, signature, document)
+    finally:
+        _crypto.EVP_PKEY_free(key)
+
+
+def _verify(key: int, digest: int | None, signature: bytes, document: bytes) -> bool:
+    context = _check(_crypto.EVP_MD_CTX_new(), "verify a signature")
+    try:
+        _check(_crypto.EVP_DigestVerifyInit(context, None, digest, None, key), "verify a signature")
+        found = _crypto.EVP_DigestVerify(context, signature, len(signature), document, len(document))
+        return bool(found == 1)
+    finally:
+        _crypto.EVP_MD_CTX_free(context)
 
 
 @contextlib.contextmanager

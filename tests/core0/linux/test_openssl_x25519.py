@@ -2,7 +2,7 @@
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from core0.node.openssl import new_x25519
+from core0.linux.openssl import new_x25519
 
 
 def test_a_key_has_the_public_half_that_others_compute_of_it() -> None:
