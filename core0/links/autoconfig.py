@@ -57,6 +57,7 @@ class Autoconfiguration:
         self._failed = failed
         self._changed = changed
         self._heard = Advertisements()
+        self._told: list[NameServers] = []
         self._clients: dict[int, _Asking] = {}
         self._leases: dict[int, Lease6] = {}
         # When the address of each ends, of the monotonic clock.
@@ -64,7 +65,7 @@ class Autoconfiguration:
         self._advertised: dict[tuple[int, str], float] = {}
 
     def fileno(self) -> int:
-        """The descriptor to poll: it is time to `follow` when it can be read."""
+        """The descriptor to poll: it is time to `hear` when it can be read."""
         return self._heard.fileno()
 
     def close(self) -> None:
@@ -98,11 +99,19 @@ class Autoconfiguration:
             with contextlib.suppress(OSError):  # it has no address yet: the kernel asks when it has
                 routers.solicit(link.index)
 
+    def hear(self) -> frozenset[int]:
+        """Listen to what has come, for `follow` to do it; returns the links that it is about."""
+        heard = self._heard.pending()
+        self._told += heard.servers
+        return heard.links
+
     def follow(self, links: Sequence[SeenLink]) -> None:
         """Do as routers say now, on these links."""
         names = {link.index: link.name for link in links}
-        for found in self._heard.pending():
+        self.hear()
+        for found in self._told:
             self._note(names.get(found.index), found)
+        self._told.clear()
         flags = self._rtnetlink.router_flags()
         wanted = {link.index: flags.get(link.index, 0) for link in links if link.carrier}
         for index, asking in tuple(self._clients.items()):

@@ -12,6 +12,7 @@ import msgspec
 
 from core0.links.observe import driver_of, place_of
 from core0.linux import ethtool, files
+from core0.wire.network import CONTAINER_LINK_PREFIX
 
 _VIRTIO = re.compile(r"virtio\d+")
 # The base class of network controllers.
@@ -56,8 +57,8 @@ def read_devices(
     root: str = "/sys", firmware: Callable[[str], str] = ethtool.firmware
 ) -> dict[str, Hardware]:
     """Every network device that stands for hardware, by its name."""
-    names = sorted(os.listdir(f"{root}/class/net"))
-    return {name: _hardware(root, name, firmware) for name in names if _is_hardware(root, name)}
+    names = (name for name in _own_names(root) if _is_hardware(root, name))
+    return {name: _hardware(root, name, firmware) for name in names}
 
 
 def read_controllers(
@@ -69,9 +70,16 @@ def read_controllers(
         find_modules: names the image's modules that are for a device, by its MODALIAS.
         root: where sysfs is.
     """
-    used = {place_of(f"{root}/class/net/{name}") for name in os.listdir(f"{root}/class/net")}
+    used = {place_of(f"{root}/class/net/{name}") for name in _own_names(root)}
     return tuple(
         _controller(root, place, find_modules) for place in _network_places(root) if place not in used
+    )
+
+
+def _own_names(root: str) -> list[str]:
+    """The names of all network devices but containers', which are never hardware and may be thousands."""
+    return sorted(
+        name for name in os.listdir(f"{root}/class/net") if not name.startswith(CONTAINER_LINK_PREFIX)
     )
 
 

@@ -14,16 +14,19 @@ from core0.wire import paths
 from core0.wire.links import Lacp, Link
 
 
-def take_inventory(talks: Mapping[int, Conversation], wanted: Wanted) -> tuple[Link, ...]:
+def take_inventory(
+    indexes: Iterable[int], talks: Mapping[int, Conversation], wanted: Wanted
+) -> tuple[Link, ...]:
     """The node's links as its operator sees them.
 
     Asking a card may take as long as its driver likes: call it from a thread.
 
     Args:
+        indexes: the numbers of the node's own links.
         talks: with DHCP servers, by the link's index.
         wanted: the links as they shall be.
     """
-    return (*_devices(talks, wanted), *find_unused())
+    return (*_devices(indexes, talks, wanted), *find_unused())
 
 
 def find_unused() -> tuple[Link, ...]:
@@ -32,10 +35,11 @@ def find_unused() -> tuple[Link, ...]:
     return tuple(describe_controller(controller) for controller in read_controllers(known.matching))
 
 
-def _devices(talks: Mapping[int, Conversation], wanted: Wanted) -> Iterable[Link]:
+def _devices(indexes: Iterable[int], talks: Mapping[int, Conversation], wanted: Wanted) -> Iterable[Link]:
     hardware = read_devices()
     with Netlink() as rtnetlink:
-        devices, addresses = rtnetlink.links(), rtnetlink.addresses()
+        devices = [device for index in indexes if (device := rtnetlink.link(index))]
+        addresses = rtnetlink.addresses()
     now = time.monotonic()
     roles = find_roles(devices, wanted)
     for device in devices:

@@ -13,7 +13,7 @@ from core0.links.apply import apply, load, missing
 from core0.links.leases import Leases
 from core0.links.model import Action, Conversation, SeenLink
 from core0.links.names import Names
-from core0.links.observe import observe, observe_rules, own
+from core0.links.observe import observe, observe_indexes, observe_own, observe_rules, own
 from core0.links.plan import plan
 from core0.links.settings import Settings
 from core0.links.uplinks import plan_rules
@@ -63,6 +63,7 @@ class Links:
         self.on_servers: Callable[[], None] = lambda: None
         self._rtnetlink = Netlink()
         self._changes = LinkChanges()
+        self._indexes: tuple[int, ...] | None = None  # of the node's own links, until one comes or goes
         self._wake = asyncio.Event()
         self._linkless = False
         self._is_reached = bool(self._leases.held)
@@ -95,8 +96,16 @@ class Links:
         return self._wanted
 
     def seen(self) -> tuple[SeenLink, ...]:
-        """The node's links as they are, cards first."""
-        return tuple(sorted(own(observe(self._rtnetlink)), key=lambda link: (not link.is_card, link.index)))
+        """The node's links as they are, without their routes, cards first."""
+        links = observe_own(self._rtnetlink, self.indexes())
+        return tuple(sorted(links, key=lambda link: (not link.is_card, link.index)))
+
+    def indexes(self) -> tuple[int, ...]:
+        """The numbers of the node's own links, the loopback's among them."""
+        self._hear()  # what came or went a moment ago, which the loop may not have heard of yet
+        if self._indexes is None:
+            self._indexes = observe_indexes()
+        return self._indexes
 
     def check(self, config: "NetworkConfig") -> None:
         """Refuse a config that can never be, or not with the links of now. Raises RefusedError with the field."""
@@ -170,23 +179,29 @@ class Links:
 
     def _hear(self) -> None:
         """Look at the links again, but not for containers' links: there may be thousands."""
-        if any(index < CONTAINER_LINKS for index in self._changes.links()):
+        if _concern_node(self._changes.links()):
+            self._indexes = None
             self._wake.set()
 
     async def follow_routers(self) -> None:
         """Do for ever as routers say; the addresses that a boot waits for the kernel takes from them by itself."""
         from core0.links.autoconfig import Autoconfiguration
 
-        self._routers = Autoconfiguration(self._report, self._rtnetlink, self._fail, self._keep_resolver)
-        self._routers.ask(self.seen())
-        heard = asyncio.Event()
-        asyncio.get_running_loop().add_reader(self._routers.fileno(), heard.set)
+        routers = Autoconfiguration(self._report, self._rtnetlink, self._fail, self._keep_resolver)
+        self._routers, heard = routers, asyncio.Event()
+        routers.ask(self.seen())
+
+        def hear() -> None:
+            if _concern_node(routers.hear()):
+                heard.set()
+
+        asyncio.get_running_loop().add_reader(routers.fileno(), hear)
         while True:
             heard.clear()
-            self._routers.follow(self.seen())
+            routers.follow(self.seen())
             self._keep_resolver()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._routers.seconds_left):
+                async with asyncio.timeout(routers.seconds_left):
                     await heard.wait()
 
     def _look(self) -> tuple[SeenLink, ...]:
@@ -276,6 +291,11 @@ class Links:
         if not self._is_reached:
             self._is_reached = True
             self._on_address(said)
+
+
+def _concern_node(links: Iterable[int]) -> bool:
+    """Whether one of these links is not a container's; 0 stands for any."""
+    return any(index < CONTAINER_LINKS for index in links)
 
 
 def _resolver(nameservers: Sequence[str]) -> str:

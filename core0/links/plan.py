@@ -59,7 +59,17 @@ def plan(wanted: Sequence[WantedLink], landscape: Sequence[SeenLink]) -> tuple[A
             own = list(_plan_link(link, seen[link.name], link.parent in raised))
             raised |= {link.name for action in own if isinstance(action, SetUp)}
             actions += own
+            if link.kind == "bond" and _gets_ipv6(seen[link.name], own):
+                without = [one.name for one in wanted if one.master == link.name and not one.ipv6]
+                actions += [SetIpv6(name, False) for name in without if name in seen]
     return tuple(actions)
+
+
+def _gets_ipv6(bond: SeenLink, actions: Sequence[Action]) -> bool:
+    """Whether a bond that is there gets as large as IPv6 needs, and its members with it."""
+    return 0 < bond.mtu < _IPV6_MTU and any(
+        isinstance(action, SetMtu) and action.mtu >= _IPV6_MTU for action in actions
+    )
 
 
 def _superfluous(wanted: Sequence[WantedLink], seen: Mapping[str, SeenLink]) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from core0.networks.addresses import FIRST_HOST, last_host
 from core0.networks.model import Kept
 from core0.wire.control import conflict, invalid
+from core0.wire.network import packed
 from core0.wire.networks import INTERNET, EgressRule, NetworkSpec
 from core0.wire.subnets import Subnet, parse_interface, parse_subnet, unusable
 
@@ -102,6 +103,43 @@ def check_unused(name: str, users: Iterable[str]) -> None:
     if names:
         detail = f"cannot delete network {name}: container {names} is in it"
         raise conflict(detail, "remove the container first, or put it into another network")
+
+
+def check_fixed(name: str, kept: Kept, ipv4: str | None, ipv6: str | None) -> int | None:
+    """The number that a container's addresses mean; None if it has none of its own.
+
+    Raises:
+        RefusedError: (422) one is none of the network, or they mean two numbers.
+    """
+    hosts = {
+        field: _number_of(name, kept, subnet, field, text)
+        for field, subnet, text in zip(("ipv4", "ipv6"), kept.subnets, (ipv4, ipv6), strict=True)
+        if text is not None
+    }
+    if len(set(hosts.values())) > 1:
+        both = f"{ipv4} is number {hosts['ipv4']} of network {name}, {ipv6} is number {hosts['ipv6']}"
+        remedy = "give one of them, the other follows from it"
+        raise invalid(f"cannot give a container both: {both}, and it has one", remedy, "/ipv6")
+    return next(iter(hosts.values()), None)
+
+
+def _number_of(name: str, kept: Kept, subnet: Subnet, field: str, text: str) -> int:
+    value = packed(text)
+    number = -1 if value is None else int.from_bytes(value) - subnet.first
+    why = ""
+    if value is None or len(value) * 8 != subnet.bits:
+        why = "it is no IPv4 address" if field == "ipv4" else "it is no IPv6 address"
+    elif not 0 <= number < subnet.size:
+        why = f"it is not in {subnet} of network {name}"
+    elif not FIRST_HOST <= number <= check_room(kept):
+        why = f"network {name} gives none of it to containers"
+    elif number in kept.lent:
+        why = "a machine of the mesh has it"
+    if why:
+        first, last = subnet.address(FIRST_HOST), subnet.address(check_room(kept))
+        remedy = f"choose one from {first} to {last}, or leave it to the node"
+        raise invalid(f"cannot give a container address {text!a}: {why}", remedy, f"/{field}")
+    return number
 
 
 def check_room(kept: Kept) -> int:

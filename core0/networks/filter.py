@@ -1,5 +1,6 @@
 """The packet filter in force: which networks, containers and ports the kernel knows, changed by transactions."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from itertools import count
 
@@ -99,8 +100,17 @@ class Filter:
         elements = ruleset.elements_of_container(attachment)
         elements += shortcut.elements_of_container(attachment, group)
         watch = [shortcut.watch_container(attachment.link)] if attachment.mtu else []
-        self._nfnetlink.commit([*watch, *map(add_element, elements)])
+        try:
+            self._nfnetlink.commit([*watch, *map(add_element, elements)])
+        except OSError:
+            self._take_back(elements)
+            raise
         self._containers[attachment.link] = (attachment, elements)
+
+    def _take_back(self, elements: Iterable[Element]) -> None:
+        """Delete what may be there: the kernel can have carried out all of it and lost only its answer."""
+        with contextlib.suppress(FileNotFoundError):
+            self._nfnetlink.commit([delete_element(one) for one in elements])
 
     def watch_mesh(self, link: str) -> None:
         """Have the short way lead over a link of a mesh, which is there."""
@@ -130,12 +140,14 @@ class Filter:
         """Close the socket to the kernel; the filter stays in force."""
         self._nfnetlink.close()
 
-    def refused(self, link: str = "") -> dict[str, int]:
-        """How many packets of containers were refused, by their links; of one link, or of all."""
-        what = (
-            f'get element inet zeronode refused {{ "{link}" }}' if link else "list set inet zeronode refused"
-        )
-        return ruleset.counted(self._nftables.ask(what))
+    def refused(self, link: str) -> int:
+        """How many packets of a container were refused, by its link; 0 for one that is not known."""
+        return self._nfnetlink.count(ruleset.refused_of(link))
+
+    def all_refused(self) -> dict[str, int]:
+        """The same of all containers."""
+        counts = self._nfnetlink.counts(*ruleset.REFUSED)
+        return {value.rstrip(b"\0").decode(): packets for value, packets in counts.items()}
 
     def set_lan(self, interfaces: Sequence[str]) -> None:
         """Say which addresses the node has, with their prefix lengths: those subnets are not the Internet."""

@@ -18,6 +18,7 @@ from core0.networks.addresses import free_host, free_ipv4, free_ipv6
 from core0.networks.checks import (
     Around,
     check_change,
+    check_fixed,
     check_free,
     check_room,
     check_spec,
@@ -349,6 +350,11 @@ class Networks:
             raise conflict(detail, "remove one, or use another network", "/network")
         return host
 
+    def fixed_host(self, name: str, ipv4: str | None, ipv6: str | None) -> int | None:
+        """The number that a container's own addresses mean, None without any. Raises RefusedError (422)."""
+        kept = self._network(name)
+        return check_fixed(name, kept, ipv4, ipv6)
+
     def attach(
         self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits = _NO_LIMITS
     ) -> tuple[str, str]:
@@ -382,6 +388,17 @@ class Networks:
             raise
         self._name(number, Host(network, name, attachment.ipv4, attachment.ipv6))
         return attachment.ipv4, attachment.ipv6
+
+    def limit(self, number: int, limits: Limits) -> None:
+        """Limit what a container that is linked receives, or free it. Raises OSError."""
+        from core0.linux import netlink_traffic
+
+        # also for the container's end, which cannot load any
+        tools.load_modules((netlink_traffic.MODULE,))
+        link = self._rtnetlink.link(CONTAINER_LINKS + number)
+        if link is None:
+            raise OSError(errno.ENODEV, "cannot limit its link: it has none")
+        netlink_traffic.set_rate(self._rtnetlink, link, limits.receive_bps)
 
     def publish(self, number: int, ports: Sequence[PublishedPort]) -> None:
         """Lead ports of the node to a container that is linked."""
@@ -420,7 +437,7 @@ class Networks:
             if error.errno != errno.ENODEV:  # the namespace has ended at this moment, and the link with it
                 raise
             return None
-        return _seen_inside(counted, self._filter.refused(link_of(number)).get(link_of(number), 0))
+        return _seen_inside(counted, self._filter.refused(link_of(number)))
 
     def _traffic_by_host(self) -> dict[tuple[str, str], Traffic]:
         """The traffic of all containers, by their network and name: one look for all of them."""
@@ -428,7 +445,7 @@ class Networks:
 
         if not self._filter:
             return {}
-        refused = self._filter.refused()
+        refused = self._filter.all_refused()
         counted = {one.index - CONTAINER_LINKS: one for one in all_counters(self._rtnetlink)}
         return {
             (host.network, host.name): _seen_inside(counted[number], refused.get(link_of(number), 0))

@@ -143,6 +143,9 @@ _PROTOCOLS = {
     "icmp": "meta l4proto { icmp, ipv6-icmp }",
 }
 
+# Family, table and name of the set whose elements count what is refused.
+REFUSED = ("inet", "zeronode", "refused")
+
 Elements = Mapping[str, Sequence[str]]
 
 
@@ -260,8 +263,13 @@ def elements_of_container(attachment: Attachment) -> list[Element]:
     return [
         Element("inet", "zeronode", "origins4", link + pairs + address(attachment.ipv4)),
         Element("inet", "zeronode", "origins6", link + pairs + address(attachment.ipv6)),
-        Element("inet", "zeronode", "refused", link),
+        refused_of(attachment.link),
     ]
+
+
+def refused_of(link: str) -> Element:
+    """What counts a container's packets that are refused, by its link."""
+    return Element(*REFUSED, link_name(link))
 
 
 def elements_of_ports(attachment: Attachment, ports: Iterable[PublishedPort]) -> Elements:
@@ -303,12 +311,6 @@ def difference(one: Elements, other: Elements) -> Elements:
 def replace(name: str, values: Sequence[str]) -> str:
     """Commands that give a set other elements."""
     return f"flush set inet zeronode {name}\n{add({name: values})}"
-
-
-def counted(listed: str) -> dict[str, int]:
-    """The packets that nft says a set's elements were found for, by the name of the link."""
-    words = (part.split() for part in listed.replace("{", ",").replace("}", ",").split(","))
-    return {word[0].strip('"'): int(word[3]) for word in words if word[1:3] == ["counter", "packets"]}
 
 
 def _commands(verb: str, several: Iterable[Elements]) -> str:

@@ -138,3 +138,17 @@ def zn(contexts_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return Said(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def node(host_node: HostNode, contexts_file: Path) -> Iterator[HostNode]:
+    """A node that serves, which is the current context."""
+
+    @asynccontextmanager
+    async def serving():
+        async with host_node.daemon(), host_node.api():
+            yield
+
+    with beside(serving()):
+        write_context(contexts_file, host_node)
+        yield host_node

@@ -1,30 +1,14 @@
 """`zn network` against a node's real API."""
 
-from collections.abc import Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-
 import msgspec
 import pytest
 
-from cli.container import _port
+from cli.container_spec import port_of
 from cli.sizes import traffic_text
 from core0.wire.networks import EgressRule, Network
 from core0.wire.types import PublishedPort, Traffic
-from tests.cli.conftest import Said, Zn, beside, write_context
+from tests.cli.conftest import Said, Zn
 from tests.host_node import HostNode
-
-
-@pytest.fixture
-def node(host_node: HostNode, contexts_file: Path) -> Iterator[HostNode]:
-    @asynccontextmanager
-    async def serving():
-        async with host_node.daemon(), host_node.api():
-            yield
-
-    with beside(serving()):
-        write_context(contexts_file, host_node)
-        yield host_node
 
 
 def network(said: Said) -> Network:
@@ -84,7 +68,7 @@ def test_what_cannot_be_is_refused_before_the_node_is_asked(
     ],
 )
 def test_a_port_is_published_as_people_write_it(text: str, port: PublishedPort) -> None:
-    assert _port(text) == port
+    assert port_of(text) == port
 
 
 @pytest.mark.parametrize(

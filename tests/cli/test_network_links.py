@@ -42,14 +42,16 @@ TALKS = {
 class Kernel:
     """What a node sees of its links."""
 
+    devices = DEVICES
+
     def __enter__(self) -> "Kernel":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def links(self) -> list[Device]:
-        return DEVICES
+    def link(self, index: int) -> Device | None:
+        return next((device for device in self.devices if device.index == index), None)
 
     def addresses(self) -> list[Address]:
         return ADDRESSES
@@ -63,6 +65,7 @@ def written(served: HostNode, monkeypatch: pytest.MonkeyPatch) -> HostNode:
     monkeypatch.setattr(inventory, "read_controllers", lambda _: (Controller("0000:00:09.0", "8086:10d3"),))
     assert served.state
     served.state.links._leases._conversations.update(TALKS)
+    monkeypatch.setattr(served.state.links, "indexes", lambda: [device.index for device in Kernel.devices])
     wanted = tuple(map(WantedLink, CONFIGURED))
     monkeypatch.setattr(served.state.links, "_wanted", Wanted(wanted, frozenset(), {}, {}))
     return served
@@ -112,13 +115,13 @@ def test_a_bond_without_a_partner_is_shown_with_who_serves_alone(
         Device(number, f"enp0s{number}", "", 1500, IFF_UP, True, master=7, aggregator=number - 8)
         for number in (9, 10)
     ]
-    monkeypatch.setattr(Kernel, "links", lambda _: [alone, *cards])
+    monkeypatch.setattr(Kernel, "devices", [alone, *cards])
     said = zn("network", "link", "bond0").out
     assert "partner none, serving: enp0s10" in said
     assert "no LACP partner answers on enp0s9, enp0s10" in " ".join(said.split())
     assert "but does not serve" in " ".join(zn("network", "link", "enp0s9").out.split())
     met = msgspec.structs.replace(bond, lacp=(2, "52:54:00:00:00:09"))
-    monkeypatch.setattr(Kernel, "links", lambda _: [met, *cards])
+    monkeypatch.setattr(Kernel, "devices", [met, *cards])
     found = msgspec.json.decode(zn("network", "link", "bond0", "--json").out, type=Link)
     assert found.lacp == Lacp("52:54:00:00:00:09", ("enp0s10",))
 

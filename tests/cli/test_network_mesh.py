@@ -3,12 +3,9 @@
 import base64
 import configparser
 import stat
-from collections.abc import Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
-import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec.structs import replace
 
@@ -16,7 +13,7 @@ from cli import context as contexts
 from cli.network_mesh import _end, _Node
 from core0.wire.mesh import Mesh, MeshPeer
 from core0.wire.networks import Network
-from tests.cli.conftest import Said, Zn, beside, write_context
+from tests.cli.conftest import Said, Zn
 from tests.host_node import HostNode
 
 MESH = (
@@ -29,18 +26,6 @@ MESH = (
     "--endpoint",
     "local=203.0.113.1",
 )
-
-
-@pytest.fixture
-def node(host_node: HostNode, contexts_file: Path) -> Iterator[HostNode]:
-    @asynccontextmanager
-    async def serving():
-        async with host_node.daemon(), host_node.api():
-            yield
-
-    with beside(serving()):
-        write_context(contexts_file, host_node)
-        yield host_node
 
 
 def shown(zn: Zn, name: str = "span") -> tuple[Mesh, dict[str, MeshPeer], Network]:

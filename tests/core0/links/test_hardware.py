@@ -1,11 +1,13 @@
 """What stands behind network devices, and controllers behind which there is none, from trees as sysfs has them."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core0.links import hardware
 from core0.links.hardware import Controller, Hardware, read_controllers, read_devices
 
 BRIDGE, ETHERNET, WIRELESS, DISPLAY = "0x060400", "0x020000", "0x028000", "0x030000"
@@ -174,3 +176,17 @@ def test_whatever_the_files_say_a_controller_is_read_or_passed_over(tmp_path: Pa
 def test_this_machine_can_be_read() -> None:
     assert all(one.driver for one in read_devices().values())
     read_controllers(lambda _: [])
+
+
+def test_nothing_is_asked_of_containers_links(sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = sysfs.function("0000:00:03.0", "8086:100e", "e1000")
+    sysfs.link("eth0", card)
+    sysfs.link("zc1", None)
+    looked: list[str] = []
+    exists, place_of = os.path.exists, hardware.place_of
+    monkeypatch.setattr(os.path, "exists", lambda path: looked.append(str(path)) or exists(path))
+    monkeypatch.setattr(hardware, "place_of", lambda path: looked.append(path) or place_of(path))
+    assert list(sysfs.devices()) == ["eth0"]
+    assert sysfs.controllers() == ()
+    assert any("eth0" in path for path in looked)
+    assert not any("zc1" in path for path in looked), looked

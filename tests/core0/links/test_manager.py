@@ -1,6 +1,8 @@
 """The link manager when the kernel refuses: told, tried again, and the node daemon goes on."""
 
 import asyncio
+import contextlib
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -9,11 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from core0.links import dhcp, leases, manager
+from core0.links.autoconfig import Autoconfiguration
 from core0.links.leases import Leases
 from core0.links.manager import Links
 from core0.links.model import Action, Conversation, Lease, SeenLink
 from core0.linux.link_actions import AddAddress
-from core0.linux.routers import Advertisements, NameServers
+from core0.linux.routers import Advertisements, Heard, NameServers
 from core0.wire.config import parse
 from core0.wire.control import RefusedError
 from core0.wire.link_config import NetworkConfig
@@ -57,6 +60,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[SeenLink]:
             raise OSError(22, f"cannot add address {action.address}: invalid argument")
 
     monkeypatch.setattr(manager, "observe", lambda _: tuple(links))
+    monkeypatch.setattr(manager, "observe_own", lambda *_: tuple(links))
     monkeypatch.setattr(manager, "apply", apply)
     monkeypatch.setattr(manager, "_FIRST_DELAY", 0.01)
     monkeypatch.setattr(leases, "_FIRST_DELAY", 0.01)
@@ -476,17 +480,47 @@ async def test_a_name_server_whose_router_says_nothing_more_is_asked_no_more(
     """Nothing is heard when its time is over."""
     known: list[tuple[str, ...]] = []
     over = asyncio.Event()
-    said = [NameServers(LINK.index, ("2001:db8::53",), 0.05)]  # type: ignore[arg-type]  # seconds; a test has no time
+    servers = NameServers(LINK.index, ("2001:db8::53",), 0.05)  # type: ignore[arg-type]  # seconds; a test has no time
+    said = [Heard(frozenset({LINK.index}), (servers,))]
 
     def tell() -> None:
         known.append(links.nameservers)
         if known[-1:] == [()] and len(known) > 1:
             over.set()
 
-    monkeypatch.setattr(Advertisements, "pending", lambda _: [said.pop()] if said else [])
+    monkeypatch.setattr(Advertisements, "pending", lambda _: said.pop() if said else Heard(frozenset()))
     links.on_servers = tell
     following = asyncio.create_task(links.follow_routers())
     async with asyncio.timeout(10):
         await over.wait()
     following.cancel()
     assert known == [("2001:db8::53",), ()]
+
+
+async def test_links_of_containers_that_come_and_go_wake_nobody(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be thousands, and each look is at all of them."""
+    looks: list[object] = []
+    told: list[Heard] = []
+    ends = socket.socketpair()
+    monkeypatch.setattr(Advertisements, "fileno", lambda _: ends[0].fileno())
+
+    def pending(_: Advertisements) -> Heard:
+        with contextlib.suppress(BlockingIOError):
+            ends[0].recv(1)
+        return told.pop() if told else Heard(frozenset())
+
+    ends[0].setblocking(False)
+    monkeypatch.setattr(Advertisements, "pending", pending)
+    monkeypatch.setattr(Autoconfiguration, "follow", lambda _, links: looks.append(links))
+    following = asyncio.create_task(links.follow_routers())
+    for index, expected in ((CONTAINER_LINKS + 7, 1), (LINK.index, 2)):
+        told.append(Heard(frozenset({index})))
+        ends[1].send(b"!")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(looks) == expected
+    following.cancel()
+    for end in ends:
+        end.close()

@@ -175,6 +175,18 @@ A_BOND = LinkConfig(bond=BondConfig(("a", "b"), primary="a"))
             {"a": LinkConfig(select=BY_MAC, ipv6="off")}, (LINK,), ["set IPv6 of eth0 off"], id="no IPv6"
         ),
         pytest.param(
+            {
+                "a": LinkConfig(select=BY_MAC, ipv6="off"),
+                "bond0": LinkConfig(bond=BondConfig(("a",), primary="a")),
+            },
+            (
+                replace(LINK, mtu=576, original_mtu=1500, ipv6=None, master="bond0"),
+                replace(MADE_BOND, mtu=576, ipv6=None),
+            ),
+            ["set the MTU of bond0 to 1500", "set IPv6 of eth0 off"],
+            id="a bond as large as IPv6 needs again, with a member without IPv6",
+        ),
+        pytest.param(
             {"br0": LinkConfig(bridge=BridgeConfig(("a",))), "a": CARDS["a"]},
             (LINK,),
             [

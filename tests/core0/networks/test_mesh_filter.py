@@ -14,9 +14,9 @@ import pytest
 
 from core0.linux import netlink
 from core0.linux.netlink import Netlink
+from core0.linux.openssl import new_x25519
 from core0.mesh.manager import Meshes
 from core0.mesh.model import Span
-from core0.node.openssl import new_x25519
 from core0.wire.mesh import MeshPeer, MeshSpec
 from core0.wire.network import MESH_LINKS
 from core0.wire.networks import EgressRule, NetworkSpec
