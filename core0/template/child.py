@@ -16,32 +16,23 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from core0.linux import files, privileges
+from core0.linux.libc import in_words
 from core0.template.link import configure_link
 from core0.template.messages import Go, Ready
 from core0.template.root import build_root
 from core0.wire import paths
+from core0.wire.types import CAPABILITIES, Capability
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
     from corex.wire.boot import Boot
 
-# podman's default set (containers/common, pkg/config/default.go), all of them within the user namespace only.
-KEPT_CAPABILITIES = (
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-)
-_LARGEST_BOOT = 1 << 20
-_MOST_VOLUMES = 16
+# What Core-X needs to start processes as others, in the container's root, and to end them.
+_OF_COREX = ("KILL", "SETGID", "SETUID", "SYS_CHROOT")
+_LARGEST_BOOT, _LARGEST_GO = 1 << 20, 1 << 16
+_MOST_VOLUMES, _MOST_SECRETS = 16, 16
 
 
 class Descriptors(msgspec.Struct, frozen=True):
@@ -64,23 +55,24 @@ def be_container(given: Descriptors) -> NoReturn:
         seccomp = files.read(paths.SECCOMP)
         _keep_only(given)
         talk = socket.socket(fileno=given.talk)
-        step = "go"
-        go, root, volumes = _wait_for_go(talk)
         step = "certificate"
-        boot, tls = _load_boot(given.boot)
+        boot, tls = _load_boot(given.boot)  # while the node does its part
+        step = "go"
+        go, (root, _work, *rest) = _wait_for_go(talk)
+        health = rest.pop() if go.health else None
         step = "user"
         privileges.become_user(0, 0)
         step = "network"
         configure_link(go)
         step = "root"
-        build_root(root, go, volumes)
+        build_root(root, go, rest[: len(go.targets)], rest[len(go.targets) :])
         step = "privileges"
         root_of_children = _enter_runtime(given.runtime)
         _drop(go, seccomp)
         talk.send(msgspec.json.encode(Ready()))
         talk.close()
         step = "core-x"
-        _run(boot, tls, given.listener, root_of_children)
+        _run(boot, tls, given.listener, root_of_children, health)
     except BaseException as error:  # noqa: BLE001 — whatever happens, this must not go on as the template
         _give_up(talk, step, error)
     os._exit(70)
@@ -89,7 +81,7 @@ def be_container(given: Descriptors) -> NoReturn:
 def _give_up(talk: socket.socket | None, step: str, error: BaseException) -> NoReturn:
     """Tell the node, as long as it listens, and the log."""
     os.write(2, f"Container could not start step={step}\n{traceback.format_exc()}".encode())
-    message = f"step {step}: {error}"
+    message = f"step {step}: {in_words(error)}"
     try:
         if talk and talk.fileno() >= 0:
             talk.send(msgspec.json.encode(Ready(error=message[:2000])))
@@ -111,19 +103,22 @@ def _keep_only(given: Descriptors) -> None:
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
-def _wait_for_go(talk: socket.socket) -> tuple[Go, int, list[int]]:
-    """Wait for the node: the message, the container's root and its volumes as detached mounts."""
+def _wait_for_go(talk: socket.socket) -> tuple[Go, list[int]]:
+    """Wait for the node: the message; root, volumes and secrets' files as `Go` says, the file for health last.
+
+    What is behind the root stays open: the node reaches the container's files by it.
+    """
     from core0.template.main import receive
 
     talk.settimeout(30)
-    data, descriptors = receive(talk, 1 + _MOST_VOLUMES)
+    data, descriptors = receive(talk, _MOST_VOLUMES + _MOST_SECRETS + 3, _LARGEST_GO)
     if not descriptors:
         raise OSError("the node is gone")
     go = msgspec.json.decode(data, type=Go)
-    root, *volumes = descriptors
-    if len(volumes) != len(go.targets):
-        raise OSError(f"{len(volumes)} volumes came for {len(go.targets)} places")
-    return go, root, volumes
+    wanted = 2 + len(go.targets) + len(go.secrets) + go.health
+    if len(descriptors) != wanted:
+        raise OSError(f"{len(descriptors)} descriptors came, not {wanted}")
+    return go, descriptors
 
 
 def _load_boot(descriptor: int) -> "tuple[Boot, ssl.SSLContext]":
@@ -148,7 +143,10 @@ def _enter_runtime(runtime: int) -> int:
     """
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(runtime)
-    os.chroot(".")
+    try:
+        os.chroot(".")
+    except OSError as error:
+        raise OSError(error.errno, f"cannot enter the runtime: {error.strerror}") from None
     os.close(runtime)
     return root
 
@@ -159,13 +157,22 @@ def _drop(go: Go, seccomp: bytes) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (go.open_files, go.open_files))
     privileges.join_new_keyring()
     privileges.hide_process()
-    privileges.keep_capabilities(KEPT_CAPABILITIES)
+    _keep_capabilities(go.dropped)
     privileges.forbid_new_privileges()
     privileges.install_seccomp(seccomp)
 
 
-def _run(boot: "Boot", tls: "ssl.SSLContext", listener: int, root: int) -> NoReturn:
+def _keep_capabilities(dropped: "Sequence[Capability]") -> None:
+    """Keep what the container's processes may have, and for Core-X itself what starting them takes.
+
+    A process gets at exec what the bounding set has, so Core-X's own rights do not pass to those that it starts.
+    """
+    left = [name for name in CAPABILITIES if name not in dropped and "ALL" not in dropped]
+    privileges.keep_capabilities(dict.fromkeys((*left, *_OF_COREX)), bound=left)
+
+
+def _run(boot: "Boot", tls: "ssl.SSLContext", listener: int, root: int, health: int | None) -> NoReturn:
     from corex.main import run
 
     sys.stdin = sys.stdout = sys.stderr
-    run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root)
+    run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root, health_fd=health)

@@ -31,8 +31,9 @@ from core0.init.supervise import (
     watch_children,
 )
 from core0.linux import cgroups, mounts, namespaces
+from core0.linux.libc import in_words
 from core0.template.child import Descriptors, be_container
-from core0.template.messages import NAMES, Forked
+from core0.template.messages import NAMES, Forked, Go
 from core0.wire import paths
 
 # Imported before the first fork: what the template writes after one is copied page by page.
@@ -75,10 +76,20 @@ def main(node: Service, api: Service, names: Service) -> None:
 
 def _preload() -> None:
     """Warm Core-X up, when nobody else wants the processor: a boot waits for the other two."""
+    from core0.node.identity import make_certificate
+    from core0.template.density import fill_holes, gather
+    from core0.template.immortal import make_immortal
+    from core0.template.written import WRITTEN
     from corex.preload import preload
 
     cgroups.set_idle(_GROUP, True)
-    preload()
+    certificate, key, _ = make_certificate("warm-up")
+    msgspec.json.Decoder(Go)  # msgspec looks at a type when it first meets it
+    gather(WRITTEN)  # all of it has been imported, and nothing has run that is warmed up
+    preload(certificate, key)
+    if not make_immortal():
+        log(["Warning: containers share less memory: this image's interpreter is not one that is known"])
+    fill_holes()
     gc.enable()
     cgroups.set_idle(_GROUP, False)
 
@@ -132,7 +143,7 @@ def _start(service: Service, descriptors: Sequence[int]) -> Forked:
         with socket.socket(fileno=os.dup(descriptors[0])) as talk:
             return Forked(start(service, talk))
     except OSError as error:
-        return Forked(error=f"cannot start {service.name}: {error.strerror or error}")
+        return Forked(error=f"cannot start {service.name}: {in_words(error)}")
 
 
 def _fork(descriptors: Sequence[int], runtime: int, own: Sequence[socket.socket]) -> Forked:
@@ -142,7 +153,7 @@ def _fork(descriptors: Sequence[int], runtime: int, own: Sequence[socket.socket]
     try:
         pid = namespaces.fork_into(cgroup, namespaces.CONTAINER, sibling=True)
     except OSError as error:
-        return Forked(error=str(error.strerror))
+        return Forked(error=in_words(error))
     if pid:
         return Forked(pid)
     for one in own:
@@ -151,10 +162,10 @@ def _fork(descriptors: Sequence[int], runtime: int, own: Sequence[socket.socket]
     sys.exit(1)  # not reached: be_container never returns
 
 
-def receive(connection: socket.socket, most: int) -> tuple[bytes, list[int]]:
+def receive(connection: socket.socket, most: int, largest: int = _LARGEST) -> tuple[bytes, list[int]]:
     """One message and the descriptors that came with it, close-on-exec."""
     space = socket.CMSG_SPACE(most * array.array("i").itemsize)
-    data, ancillary, flags, _ = connection.recvmsg(_LARGEST, space, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = connection.recvmsg(largest, space, socket.MSG_CMSG_CLOEXEC)
     received = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from core0.wire.types import Capability, SecretFile, TmpfsMount
+
 # What the template may be asked for, with descriptors.
 FORK, NAMES = b"fork", b"names"
 
@@ -14,7 +16,7 @@ class Forked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The node has done its part; the container's root comes along as a descriptor.
+    """The node has done its part; the container's root comes along as a descriptor, and what reaches its files.
 
     Attributes:
         hostname: the container's host name.
@@ -22,7 +24,12 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         address6: its IPv6 address.
         nameserver: for its resolv.conf.
         search: the domain in which it looks for names without a dot.
-        targets: where the volumes are seen, whose mounts come behind the root's.
+        targets: where the volumes are seen, whose mounts come behind those two.
+        tmpfs: files in memory.
+        secrets: files below /run/secrets, whose contents come behind the volumes.
+        read_only: whether the root cannot be written to once it is built.
+        dropped: capabilities that the container's processes go without.
+        health: whether the file for reports on its health comes last.
         send_bps: bytes per second that it may send; 0 for as many as it likes.
         open_files: RLIMIT_NOFILE.
     """
@@ -33,6 +40,11 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nameserver: str
     search: str
     targets: tuple[str, ...] = ()
+    tmpfs: tuple[TmpfsMount, ...] = ()
+    secrets: tuple[SecretFile, ...] = ()
+    read_only: bool = False
+    dropped: tuple[Capability, ...] = ()
+    health: bool = False
     send_bps: int = 0
     open_files: int = 65536
 

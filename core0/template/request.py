@@ -39,10 +39,14 @@ async def ask(what: bytes, descriptors: Sequence[int]) -> int:
 
 
 async def _connect(connection: socket.socket) -> None:
-    """Connect to the template, which may be starting at this moment; there is no telling when it listens."""
+    """Connect to the template, which may be starting at this moment; there is no telling when it listens.
+
+    Nor when it has room for one more that waits: a Unix socket connects at once or not at all (EAGAIN, connect(2)),
+    and asyncio would take that for a connection under way.
+    """
     while True:
         try:
-            return await asyncio.get_running_loop().sock_connect(connection, paths.TEMPLATE_SOCKET)
-        except (FileNotFoundError, ConnectionRefusedError):
+            return connection.connect(paths.TEMPLATE_SOCKET)
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
             pass
         await asyncio.sleep(_RETRY)
