@@ -1,5 +1,6 @@
 """`zn container image`: the images that a node has for its containers."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,10 +8,15 @@ import typer
 from cli.connect import call
 from cli.frame import Settings
 from cli.operation import Detach, follow
+from cli.operator import KEY_FILE
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
 from cli.sizes import size
+from cli.transfer import load_image
+from core0.client.credentials import load_key
 from core0.wire.image_store import Collected, NodeImage, NodeImages
+from image.errors import ImageError
+from image.signing import sign_layout
 
 app = typer.Typer(
     no_args_is_help=True, help="The images that containers are made of.\n\nExample: zn container image ls"
@@ -58,6 +64,27 @@ def pull(
 
 
 @app.command()
+def load(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A tar of an OCI layout; '-' is the input.")],
+    name: Annotated[str, typer.Option(help="What it shall be called; containers name it local:NAME.")],
+    image: Annotated[str, typer.Option(help="Which of several, by its name or digest.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Give an image to the node as a tar, as `skopeo copy … oci-archive:FILE` and `docker save` of today write it.
+
+    Example: zn container image load demo.tar --name demo:1
+    """
+    if str(file) != "-" and not file.is_file():
+        raise Failure(f"cannot read {file}: there is no such file", ExitCode.USAGE)
+    loaded = load_image(ctx.obj, name, image, file)
+    if as_json:
+        print_json(loaded)
+        return
+    print_line(f"local:{name} is here: {loaded.digest}")
+
+
+@app.command()
 def inspect(ctx: typer.Context, image: Which, as_json: Json = False) -> None:
     """Show one image.
 
@@ -89,6 +116,28 @@ def rm(ctx: typer.Context, image: Which, as_json: Json = False) -> None:
     """
     digest = _find(ctx.obj, image).digest
     _print(call(ctx.obj, lambda client: client.delete_image(digest)), as_json)
+
+
+@app.command()
+def sign(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="An OCI layout.", exists=True, file_okay=False)],
+    repository: Annotated[
+        str,
+        typer.Option("--as", help="Where it may be had by that signature; anywhere if this is not given."),
+    ] = "",
+) -> None:
+    """Sign the images of an OCI layout with the operator's key; the signatures lie in the layout, as cosign's do.
+
+    Example: zn container image sign oci/demo --as registry.example.com/team/demo
+    """
+    key = load_key(ctx.obj.contexts.parent / KEY_FILE)
+    try:
+        digests = sign_layout(folder, key.sign, repository)
+    except ImageError as error:
+        raise Failure(str(error), ExitCode.USAGE) from None
+    for digest in digests:
+        print_line(f"signed {digest}{f' as {repository}' if repository else ''}")
 
 
 @app.command()

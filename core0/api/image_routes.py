@@ -2,12 +2,13 @@
 
 import msgspec
 
-from core0.api.daemon import Daemon
+from core0.api.daemon import Daemon, settle
 from core0.api.routes import OPERATOR
-from core0.wire.image_store import Collected, ImageDigest, ImagePull, NodeImage, NodeImages
+from core0.api.streams import upload
+from core0.wire.image_store import Collected, ImageDigest, ImageLoad, ImagePull, NodeImage, NodeImages
 from core0.wire.operations import Operation
 from corex.http import problem
-from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
+from corex.http.routes import NoBody, NoParameters, Reply, Request, Route, Upload
 
 
 class ByDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +28,11 @@ async def _image(request: Request[Daemon, ByDigest, NoBody]) -> NodeImage:
 async def _pull(request: Request[Daemon, NoParameters, ImagePull]) -> Reply[Operation]:
     operation = await request.context.call("pull_image", Operation, body=request.body)
     return Reply(operation, 202, {"Location": f"/v1/operations/{operation.id}"})
+
+
+async def _load(request: Request[Daemon, ImageLoad, Upload]) -> NodeImage:
+    reader, writer = await request.context.open("load_image", body=request.parameters)
+    return msgspec.json.decode(settle(await upload(request.raw, reader, writer)), type=NodeImage)
 
 
 async def _delete(request: Request[Daemon, ByDigest, NoBody]) -> Collected:
@@ -71,6 +77,17 @@ IMAGE_ROUTES = (
         response=Operation,
         status=202,
         errors=(problem.CONFLICT,),
+    ),
+    Route(
+        "POST",
+        "/v1/images/load",
+        OPERATOR,
+        "Take an image that comes as a tar of an OCI layout",
+        _load,
+        parameters=ImageLoad,
+        request=Upload,
+        response=NodeImage,
+        errors=(problem.CONFLICT, problem.UNAVAILABLE),
     ),
     Route(
         "POST",

@@ -7,7 +7,6 @@ Sources: OCI distribution specification 1.1; "Token Authentication" of distribut
 """
 
 import base64
-import hashlib
 import http.client
 import re
 import ssl
@@ -15,17 +14,18 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import IO
+from typing import IO, NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from core0.images.model import INDEX_TYPES, MANIFEST_TYPES, Descriptor, PullError, Source
+from core0.images.digest import Digest
+from core0.images.model import INDEX_TYPES, LARGEST_MANIFEST, MANIFEST_TYPES, Descriptor, PullError, Source
 
-_PIECE = 1 << 20
+_PIECE = 256 << 10
 _TIMEOUT = 20.0
 _ATTEMPTS = 5
 _MOST_REDIRECTS = 5
@@ -42,6 +42,17 @@ class _Token(msgspec.Struct, frozen=True):
 
     token: str = ""
     access_token: str = ""
+
+
+class AbsentError(PullError):
+    """The server says that it has no such thing."""
+
+
+class Cause(NamedTuple):
+    """Why one server does not have what was asked for, and whether that may be over at the next try."""
+
+    said: str
+    passing: bool
 
 
 class Server:
@@ -70,6 +81,29 @@ class Server:
         url = f"{self._source.base}/{path}"
         with _told(f"cannot fetch {url}"), self._authorized(url, headers) as answer:
             yield answer
+
+    def small(self, path: str, headers: Mapping[str, str] = _NO_HEADERS) -> tuple[bytes, str]:
+        """What no digest names, a layout's index or a tag's manifest, and its media type.
+
+        Raises:
+            PullError, OSError: the server does not have it, or stays away.
+        """
+        with self.open(path, headers) as response:
+            data = response.read(LARGEST_MANIFEST + 1)
+            media_type = response.headers.get_content_type()
+        if len(data) > LARGEST_MANIFEST:
+            raise PullError(f"cannot use {path}: it is over {LARGEST_MANIFEST} bytes")
+        return data, media_type
+
+    def whole(self) -> Generator[bytes, None, None]:
+        """All that is at the source's base itself. Raises PullError, OSError: also if it breaks off."""
+        with _told(f"cannot fetch {self._source.base}"), self._authorized(self._source.base, {}) as answer:
+            left = answer.length  # None if the server does not say
+            while piece := answer.read(_PIECE):
+                left = None if left is None else left - len(piece)
+                yield piece
+            if left:
+                raise OSError("it ended early")
 
     def blob(self, descriptor: Descriptor, first: int) -> Iterator[bytes]:
         """A blob's bytes from one on, taken up again where a connection broke off.
@@ -191,13 +225,35 @@ class Server:
         return token
 
 
-def blob(servers: Sequence[Server], descriptor: Descriptor) -> Iterator[bytes]:
+class Holder(Protocol):
+    """Who has an image's documents and blobs: a server, or what was kept of an archive."""
+
+    def small(self, path: str, headers: Mapping[str, str] = _NO_HEADERS) -> tuple[bytes, str]:
+        """What no digest names, and its media type."""
+
+    def blob(self, descriptor: Descriptor, first: int) -> Iterator[bytes]:
+        """A blob's bytes from one on."""
+
+
+def blob(servers: Sequence[Holder], descriptor: Descriptor) -> Iterator[bytes]:
     """A blob's bytes from the servers that have it, the next one going on where one gave up.
 
     Raises:
         PullError: nobody has it; or after the last piece, if its digest is not as named.
+        OSError: nobody has it who could be asked.
     """
-    seen, received, causes = hashlib.sha256(), 0, []
+    with Digest() as seen:
+        yield from _from_any(servers, descriptor, seen)
+        found = seen.text()
+    if found != descriptor.digest:
+        raise PullError(
+            f"cannot use blob {descriptor.digest}: the server sent one with {found}; "
+            "the image is damaged or was tampered with"
+        )
+
+
+def _from_any(servers: Sequence[Holder], descriptor: Descriptor, seen: Digest) -> Iterator[bytes]:
+    received, causes = 0, list[Cause]()
     for server in servers:
         try:
             for piece in server.blob(descriptor, received):
@@ -205,16 +261,16 @@ def blob(servers: Sequence[Server], descriptor: Descriptor) -> Iterator[bytes]:
                 received += len(piece)
                 yield piece
         except (PullError, OSError) as error:
-            causes.append(str(error))
+            causes.append(Cause(str(error), isinstance(error, OSError)))
         else:
-            break
-    else:
-        raise PullError("; ".join(causes))
-    if "sha256:" + seen.hexdigest() != descriptor.digest:
-        raise PullError(
-            f"cannot use blob {descriptor.digest}: the server sent one with sha256:{seen.hexdigest()}; "
-            "the image is damaged or was tampered with"
-        )
+            return
+    raise worst(causes)
+
+
+def worst(causes: Sequence[Cause]) -> PullError | OSError:
+    """All causes in one: for good only if each of them is."""
+    said = "; ".join(cause.said for cause in causes)
+    return OSError(said) if any(cause.passing for cause in causes) else PullError(said)
 
 
 @contextmanager
@@ -225,6 +281,7 @@ def _told(doing: str) -> Iterator[None]:
     except urllib.error.HTTPError as error:
         with error:
             kind = OSError if error.code >= 500 or error.code == 429 else PullError
+            kind = AbsentError if error.code == 404 else kind
             raise kind(f"{doing}: the server answered {_answer_text(error)}") from None
     except ssl.SSLCertVerificationError as error:
         raise PullError(_untrusted(doing, error)) from None

@@ -30,16 +30,28 @@ class TarError(Exception):
     """The tar is refused: the message names the entry and the reason."""
 
 
-class TarCheck:
-    """The look at one tar; feed it piece by piece."""
+# Told of an entry's type, path and size; who takes its bytes, and at its end an empty piece.
+Take = Callable[[str, str, int], Callable[[bytes], None] | None]
 
-    def __init__(self) -> None:
+
+class TarCheck:
+    """The look at one tar; feed it piece by piece.
+
+    Args:
+        take: is told of each entry that is good, and may refuse it or take its bytes; by default nobody does.
+    """
+
+    def __init__(self, take: Take = lambda *_: None) -> None:
+        self._take = take
+        self._sink: Callable[[bytes], None] | None = None
+        self._left = 0
         self._held = bytearray()
         self._wanted = _BLOCK
         self._skip = 0
         self._entries = 0
         self._ended = False
         self._pax: Mapping[str, str] = _NOTHING
+        self._said = 0
         self._next: Callable[[bytes], None] = self._header
 
     def feed(self, piece: bytes) -> None:
@@ -49,6 +61,8 @@ class TarCheck:
             if self._skip:
                 step = min(self._skip, len(piece) - at)
                 self._skip -= step
+                if self._sink:
+                    self._pass_on(piece[at : at + step])
             else:
                 step = min(self._wanted - len(self._held), len(piece) - at)
                 self._held += piece[at : at + step]
@@ -57,6 +71,20 @@ class TarCheck:
                     self._held.clear()
                     self._next(block)
             at += step
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end was seen: what follows is no part of it."""
+        return self._ended
+
+    def _pass_on(self, data: bytes) -> None:
+        """Hand out an entry's bytes without its padding."""
+        if self._left and self._sink:
+            self._sink(data[: self._left])
+            self._left -= min(self._left, len(data))
+        if not self._left and self._sink:
+            self._sink(b"")
+            self._sink = None
 
     def end(self) -> None:
         """It is over. Raises TarError if it was within an entry."""
@@ -75,15 +103,21 @@ class TarCheck:
         if kind in _EXTENSIONS:
             self._extension(kind, size)
             return
-        pax, self._pax = self._pax, _NOTHING
+        pax, self._pax, self._said = self._pax, _NOTHING, 0
         size = _decimal(pax["size"]) if "size" in pax else size
-        _check_entry(kind, pax.get("path", _name(block)), pax.get("linkpath", _text(block[157:257])), pax)
+        path = pax.get("path", _name(block))
+        _check_entry(kind, path, pax.get("linkpath", _text(block[157:257])), pax)
         self._skip = _padded(size) if kind in _WITH_DATA else 0
+        self._left = size if self._skip else 0
+        self._sink = self._take(kind, path, self._left)
+        if self._sink and not self._skip:
+            self._pass_on(b"")
 
     def _extension(self, kind: str, size: int) -> None:
         """Collect what is said of the next entry, or, by a global header, of all."""
-        if not 0 < size <= LARGEST_HEADER:
-            raise TarError(f"an extended header has {size} bytes, not 1 to {LARGEST_HEADER}")
+        self._said += size
+        if not 0 < size <= self._said <= LARGEST_HEADER:
+            raise TarError(f"an entry's extended headers have {self._said} bytes, not 1 to {LARGEST_HEADER}")
 
         def read(data: bytes) -> None:
             self._wanted, self._next = _BLOCK, self._header
@@ -128,6 +162,10 @@ def _check_entry(kind: str, path: str, target: str, pax: Mapping[str, str]) -> N
     elif len(target) > LONGEST_PATH:
         raise TarError(f"the link {shown} leads to over {LONGEST_PATH} bytes")
     for key in pax:
+        if key.startswith("GNU.sparse."):
+            raise TarError(
+                f"{shown} is a sparse file, of which readers differ in what it has; pack it without"
+            )
         name = key.removeprefix(_XATTR)
         if name != key and (name.startswith("trusted.") or ".overlay." in name):
             raise TarError(f"{shown} has the attribute {name[:100]!a}, which only the node may set")

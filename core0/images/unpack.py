@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from core0.images.model import Descriptor, PullError
 from core0.linux.zstd import Stream, ZstdError
 
-_PIECE = 1 << 20
+_PIECE = 256 << 10
 # Real layers unpack to 2 to 20 times their size; gzip can do 1,000, zstd far more. Small ones may be mostly zeros.
 MOST_RATIO, RATIO_FROM = 200, 64 << 20
 # 32 MiB: what the compressors of image builders ask for at their best level. Three layers are unpacked at a time.
@@ -17,7 +17,7 @@ WINDOW_LOG = 25
 
 
 def unpack(descriptor: Descriptor, pieces: Iterator[bytes], largest: int) -> Iterator[bytes]:
-    """The tar of a layer, in pieces of at most a mebibyte.
+    """The tar of a layer, in pieces of at most 256 KiB.
 
     Args:
         descriptor: of the blob; its type says how it is packed.

@@ -7,6 +7,8 @@ import msgspec
 from core0.wire.types import ContainerName
 
 ImageDigest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")]
+LocalName = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+Chosen = Annotated[str, msgspec.Meta(max_length=300)]
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
@@ -63,6 +65,24 @@ class ImagePull(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to pull, as containers' specs name it."""
 
     image: Reference
+
+
+class ImageLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An image is about to come as a tar.
+
+    Attributes:
+        name: what it shall be called: containers name it `local:NAME`.
+        image: which of several, by its name in the layout or its digest.
+    """
+
+    name: LocalName
+    image: Chosen = ""
+
+
+class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an image that is made of a container shall be called: others name it `local:NAME`."""
+
+    name: LocalName
 
 
 class Collected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,8 +7,11 @@ import json
 import ssl
 import tarfile
 import threading
-from collections.abc import Callable, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -173,3 +176,31 @@ class Registry:
 def gzipped(tar: bytes) -> tuple[bytes, bytes, str]:
     """A layer for `push`."""
     return tar, gzip.compress(tar, 1, mtime=0), "+gzip"
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving_folder(folder: Path) -> Iterator[str]:
+    """A plain web server of a folder; gives its origin."""
+    server = _Server(("127.0.0.1", 0), partial(_Silent, directory=str(folder)))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def archive_of(folder: Path) -> bytes:
+    """A layout as one tar."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.add(folder, ".")
+    return out.getvalue()

@@ -1,7 +1,10 @@
 """Layers of every kind through the puller and the image's mkfs.erofs, seen as the kernel mounts them."""
 
+import contextlib
 import gzip
+import json
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -9,14 +12,17 @@ import tarfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core0.images import room
 from core0.images.model import PullError
+from core0.images.mounted import MountedLayers
 from core0.images.pull import pull
+from core0.images.tar import MOST_ENTRIES
 from core0.images.unpack import WINDOW_LOG
-from tests.core0.images.registry import Registry, digest_of, entry, gzipped, tar_of
+from tests.core0.images.registry import LAYER, MANIFEST, Registry, digest_of, entry, gzipped, tar_of
 
 pytestmark = pytest.mark.usefixtures("mkfs")
 Mount = Callable[[Path], AbstractContextManager[Path]]
@@ -64,6 +70,25 @@ def test_a_layer_of_any_packing_becomes_the_same_file_system(
     image = pull(registry.job(tmp_path))
     assert image.layers == (digest_of(HELLO),)
     assert b"hello\nhello\n" in layer_of(tmp_path, HELLO).read_bytes()
+
+
+@pytest.mark.root
+def test_containers_share_what_was_read_of_a_layer(registry: Registry, tmp_path: Path) -> None:
+    """Each mount of the file would be a file system of its own, with its own pages of it."""
+    registry.push(gzipped(HELLO))
+    pull(registry.job(tmp_path))
+    file, folder = layer_of(tmp_path, HELLO), tmp_path / "mounted"
+    layers = MountedLayers(folder)
+    copies = [layers.copy(file), layers.copy(file), MountedLayers(folder).copy(file)]
+    try:
+        assert len({os.stat("hello", dir_fd=copy).st_dev for copy in copies}) == 1
+        layers.drop([file])
+        assert not list(folder.iterdir())
+        assert os.stat("hello", dir_fd=copies[0]).st_size == 300_000, "who has a copy keeps it"
+    finally:
+        layers.drop([file])
+        for copy in copies:
+            os.close(copy)
 
 
 def test_padding_behind_the_archive_belongs_to_the_layer(registry: Registry, tmp_path: Path) -> None:
@@ -210,3 +235,39 @@ def test_a_layer_that_memory_has_no_room_for_ends_while_it_comes(
         assert list((tmp_path / "work").iterdir()) == []
     else:
         assert pull(registry.job(tmp_path / "work")).layers == (digest_of(tar),)
+
+
+TEN_MILLION = 10_000_000
+
+
+def test_ten_million_entries_end_at_the_limit_and_are_not_even_fetched(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Whoever has the registry may send them for ever: what is read ends with the entry that is too much."""
+    many = [tar_of(entry(f"{number:06}"))[:512] for number in range(1000)]
+    sent = [0]
+
+    def before(request: Any) -> bool:
+        if not request.path.endswith(endless["digest"]):
+            return False
+        request.send_response(200)
+        request.send_header("Content-Length", str(TEN_MILLION * 512))
+        request.end_headers()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(TEN_MILLION // len(many)):
+                request.wfile.write(b"".join(many))
+                sent[0] += len(many)
+        return True
+
+    registry.push((HELLO, HELLO, ""))
+    manifest = json.loads(registry.content["demo:latest"][0])
+    endless = {"mediaType": LAYER, "digest": "sha256:" + "e" * 64, "size": TEN_MILLION * 512}
+    manifest["layers"] = [endless]
+    registry.tag(json.dumps(manifest).encode(), MANIFEST, "demo:latest")
+    registry.before = before
+    before_all = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PullError, match="it has over 500000 entries"):
+        pull(registry.job(tmp_path))
+    assert sent[0] < MOST_ENTRIES * 2, "the connection was closed"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_all < 64 << 10, "KiB of this process"
+    assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core0.images.model import Job, PullError, parse_reference, sources_of
+from core0.images.model import Job, parse_reference, sources_of
 from core0.images.pull import pull
 from core0.wire.images import ImagesConfig
 
@@ -48,7 +48,7 @@ def test_a_server_that_hangs_up_is_told_by_what_it_did(tmp_path: Path) -> None:
         port = listener.getsockname()[1]
         job = job_of(f"http://127.0.0.1:{port}/demo:latest", tmp_path)
         with pytest.raises(
-            PullError, match=r"^cannot fetch \S+: (Remote end closed|Connection reset).*; check"
+            OSError, match=r"^cannot fetch \S+: (Remote end closed|Connection reset).*; check"
         ):
             pull(job)
         server.join()

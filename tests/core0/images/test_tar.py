@@ -54,8 +54,8 @@ ODD = {
     "a negative size": (header(SIZE, b"-0000001000\0"), "number is none"),
     "underscores": (header(SIZE, b"1_000000000\0"), "number is none"),
     "a size of 2^80": (header(SIZE, b"\x80" + b"\xff" * 11), "ends within"),
-    "a header of a gigabyte": (header(SIZE, b"10000000000\0", b"x"), "extended header has"),
-    "a long name of nothing": (header(SIZE, b"00000000000\0", b"L"), "extended header has"),
+    "a header of a gigabyte": (header(SIZE, b"10000000000\0", b"x"), "extended headers have"),
+    "a long name of nothing": (header(SIZE, b"00000000000\0", b"L"), "extended headers have"),
     "a pax length of zero": (header(SIZE, b"00000000010\0", b"x") + b"0 a=b\n".ljust(512, b"\0"), "damaged"),
     "a pax length beyond": (header(SIZE, b"00000000010\0", b"x") + b"99 a=b\n".ljust(512, b"\0"), "damaged"),
     "a pax length of words": (
@@ -65,6 +65,12 @@ ODD = {
     "a global size": (
         header(SIZE, b"00000000012\0", b"g") + b"10 size=1\n".ljust(512, b"\0"),
         "global header names",
+    ),
+    "a sparse file of pax": (
+        header(SIZE, b"00000000026\0", b"x")
+        + b"22 GNU.sparse.major=1\n".ljust(512, b"\0")
+        + header(SIZE, b"00000000000\0"),
+        "is a sparse file",
     ),
     "an unknown type": (header(SIZE, b"00000000000\0", b"S"), "unknown type 'S'"),
     "no name": (header(slice(0, 100), bytes(100)), "has no name"),
@@ -88,6 +94,25 @@ def test_too_many_entries_are_refused_without_keeping_any(monkeypatch: pytest.Mo
         with pytest.raises(TarError, match="over 20000 entries"):
             check.feed(block)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_headers_of_one_entry_do_not_pile_up() -> None:
+    """Each of them says something else of the next entry, which never comes."""
+
+    def pile_up() -> None:
+        check = TarCheck()
+        for number in range(100):
+            said = b"65004 %08d=" % number + b"v" * 64_988 + b"\n"
+            padded = said.ljust(-(-len(said) // 512) * 512, b"\0")
+            check.feed(header(SIZE, b"%011o\0" % len(said), b"x") + padded)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(TarError, match="an entry's extended headers have 11"):
+            pile_up()
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
 
