@@ -16,21 +16,24 @@ import stringprep  # noqa: F401  # by encodings.idna
 import time
 import traceback
 
+import msgspec
+
 from corex import main  # noqa: F401  # what a fork runs
 from corex.http import server
-from corex.http.routes import App, build_app
+from corex.http.routes import App
+from corex.http.tls import prepare, server_context
 from corex.process.events import Events
 from corex.process.figures import Figures
 from corex.process.life import World
 from corex.process.logs import Logs
 from corex.process.manager import Processes
 from corex.process.reap import Reaper
+from corex.process.signals import stop_ignoring
 from corex.process.spawn import Spawner
 from corex.rest import api
 from corex.rest.access import Access
+from corex.wire.boot import Boot
 
-# Neither end has a key: the conversation never leaves the process.
-_CIPHERS = "AECDH-AES256-SHA:@SECLEVEL=0"
 _TOKEN = "warm-up"  # noqa: S105  # of an application that exists during the warm-up only
 _REQUESTS = (
     ("GET", "/v1/openapi.json", b""),
@@ -42,14 +45,23 @@ _REQUESTS = (
 )
 
 
-def preload() -> None:
-    """Import, warm up, freeze. Afterwards the process is single-threaded and without an event loop."""
+def preload(certificate: str, key: str) -> None:
+    """Import, warm up, freeze. Afterwards the process has one thread, no event loop, and ignores no signal.
+
+    Args:
+        certificate: PEM of a pair that nobody else ever has: OpenSSL looks up what keys and handshakes need when it
+            first meets them, which takes it some milliseconds.
+        key: its key, PEM. The conversation never leaves the process, and the pair is of no use after it.
+    """
     loop = asyncio.new_event_loop()
     try:
-        loop.run_until_complete(_converse())
+        loop.run_until_complete(_converse(server_context(certificate, key)))
     finally:
         loop.close()
     _format_an_error()
+    stop_ignoring()
+    msgspec.json.Decoder(Boot)  # msgspec looks at a type when it first meets it
+    prepare()
     gc.collect()
     gc.freeze()
 
@@ -62,18 +74,14 @@ def _format_an_error() -> None:
         logging.Formatter().format(logging.makeLogRecord({"msg": "warm-up"}))
 
 
-async def _converse() -> None:
+async def _converse(tls: ssl.SSLContext) -> None:
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setblocking(False)
     loop = asyncio.get_running_loop()
     factory = server.connections(_application())
-    accepted = loop.create_task(
-        loop.connect_accepted_socket(factory, ours, ssl=_keyless(ssl.PROTOCOL_TLS_SERVER))
-    )
-    reader, writer = await asyncio.open_connection(
-        sock=theirs, ssl=_keyless(ssl.PROTOCOL_TLS_CLIENT), server_hostname="localhost"
-    )
+    accepted = loop.create_task(loop.connect_accepted_socket(factory, ours, ssl=tls))
+    reader, writer = await asyncio.open_connection(sock=theirs, ssl=_believing(), server_hostname="localhost")
     for request in _REQUESTS:
         await _ask(reader, writer, *request)
     await accepted
@@ -88,15 +96,13 @@ def _application() -> App:
     world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time)
     container = api.Container("warm-up", Processes(world, Figures(None)), Figures(None), loop.time())
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
-    return build_app(api.routes(), authenticate=access, context=container)
+    return App(api.table(), access, container)
 
 
-def _keyless(protocol: "ssl._SSLMethod") -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = ssl.TLSVersion.TLSv1_2  # newer ones have no keyless ciphers
-    context.set_ciphers(_CIPHERS)
+def _believing() -> ssl.SSLContext:
+    """A client's context that asks for no proof: it talks to itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 

@@ -20,6 +20,8 @@ import msgspec
 HEAD_TIMEOUT = 60.0
 MAX_HEAD = 16 << 10
 _PIECE = 64 << 10
+# Seconds without a connection until a server is at rest.
+_REST = 1.0
 # Seconds that a client which still sends may take to see an answer that did not want the rest.
 _LINGER = 1.0
 
@@ -181,9 +183,14 @@ class Connection:
             headers.append(
                 ("Connection", "close")
             )  # the client must not send another request behind its body
-        await self._write(h11.Response(status_code=response.status, headers=headers))
+        head = h11.Response(status_code=response.status, headers=headers)
+        if response.pieces is None:
+            body = [] if head_only or not response.body else [h11.Data(data=response.body)]
+            await self._write(head, *body, h11.EndOfMessage())
+            return
+        await self._write(head)
         if not head_only:
-            async for piece in response.pieces or _whole(response.body):
+            async for piece in response.pieces:
                 await self._write(h11.Data(data=piece))
         await self._write(h11.EndOfMessage())
 
@@ -194,8 +201,9 @@ class Connection:
                 self._http.next_event()  # the end of the request, if it has no body
         return self._http.their_state is h11.SEND_BODY
 
-    async def _write(self, event: h11.Event) -> None:
-        self._writer.write(self._http.send(event) or b"")
+    async def _write(self, *events: h11.Event) -> None:
+        """Send events together: over TLS each write is a record and a packet of its own."""
+        self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
         await self._writer.drain()
 
     async def _linger(self) -> None:
@@ -220,17 +228,26 @@ def _framing(response: Response) -> list[tuple[str, str]]:
     return [] if response.pieces else [("Content-Length", str(len(response.body)))]
 
 
-async def _whole(body: bytes) -> AsyncIterator[bytes]:
-    if body:
-        yield body
-
-
 class Connections:
-    """Makes the protocol object of each new connection, up to a number of them."""
+    """Makes the protocol object of each new connection, up to a number of them.
 
-    def __init__(self, app: App, malformed: Malformed, most: Callable[[], int]) -> None:
-        self._app, self._malformed, self._most = app, malformed, most
+    Args:
+        app: answers.
+        malformed: answers what is not HTTP.
+        most: how many there may be at a time.
+        at_rest: called when there has been none for a second, if anybody wants to know.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        malformed: Malformed,
+        most: Callable[[], int],
+        at_rest: Callable[[], None] | None = None,
+    ) -> None:
+        self._app, self._malformed, self._most, self._at_rest = app, malformed, most, at_rest
         self._open: dict[asyncio.Task[None], Connection] = {}
+        self._resting: asyncio.TimerHandle | None = None
 
     def __call__(self) -> asyncio.StreamReaderProtocol:
         """A protocol object for the running loop."""
@@ -243,12 +260,22 @@ class Connections:
             return
         connection = Connection(self._app, self._malformed, reader, writer)
         self._open[task] = connection
+        self._rest()
         try:
             await connection.run()
         except asyncio.CancelledError:
             writer.transport.abort()
         finally:
             del self._open[task]
+            self._rest()
+
+    def _rest(self) -> None:
+        """Tell of it once for all connections of a time: many come one after the other."""
+        if self._resting:
+            self._resting.cancel()
+            self._resting = None
+        if self._at_rest and not self._open:
+            self._resting = asyncio.get_running_loop().call_later(_REST, self._at_rest)
 
     async def shutdown(self, grace: float) -> None:
         """End idle connections at once, let requests under way end for at most `grace` seconds, end the rest."""

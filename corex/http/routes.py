@@ -127,14 +127,25 @@ class Route(msgspec.Struct, frozen=True, eq=False):
         return tuple(self.path.split("/")[1:])
 
 
-class App(msgspec.Struct, frozen=True):
-    """A built route table, called by the server for each request."""
+class Table(msgspec.Struct, frozen=True):
+    """Routes that were checked, as requests look for them.
 
-    routes: tuple[Route, ...]
+    Attributes:
+        rows: the routes by how many segments their paths have; with each, those of its path.
+        decoders: what reads the bodies of those that take JSON.
+    """
+
+    rows: Mapping[int, Sequence[tuple[tuple[str, ...], Route]]]
+    decoders: Mapping[Route, msgspec.json.Decoder[Any]]
+
+
+class App(msgspec.Struct, frozen=True):
+    """A route table with all that it needs, called by the server for each request."""
+
+    table: Table
     authenticate: Authenticate
     context: Any
-    max_body: int
-    decoders: Mapping[Route, msgspec.json.Decoder[Any]]
+    max_body: int = MAX_BODY
 
     async def __call__(self, raw: RawRequest) -> Response:
         """Answer one request; never raises but for cancellation and lost connections."""
@@ -155,7 +166,7 @@ class App(msgspec.Struct, frozen=True):
             return encode_problem(failure)
 
     async def _answer(self, raw: RawRequest) -> Response:
-        found = match(self.routes, raw.method, raw.path)
+        found = match(self.table, raw.method, raw.path)
         identity = NOBODY
         if not (isinstance(found, Match) and found.route.role == PUBLIC):
             identity = self.authenticate(raw)
@@ -178,7 +189,7 @@ class App(msgspec.Struct, frozen=True):
             return NoBody()
         _check_media_type(raw, "application/json")
         try:
-            return self.decoders[route].decode(data)
+            return self.table.decoders[route].decode(data)
         except msgspec.ValidationError as error:
             raise problem.invalid(error) from None
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -196,29 +207,24 @@ def _check_media_type(raw: RawRequest, wanted: str) -> None:
         )
 
 
-def build_app(
-    routes: Sequence[Route], *, authenticate: Authenticate, context: Any, max_body: int = MAX_BODY
-) -> App:
-    """Check the table and make it callable.
-
-    Args:
-        routes: the table.
-        authenticate: says who the caller is, or raises a `ProblemError` (401 with a WWW-Authenticate header).
-        context: handed to each handler.
-        max_body: bytes of a body at most; a larger one is answered by 413.
+def build_table(routes: Sequence[Route]) -> Table:
+    """Check routes and prepare what looking for them takes.
 
     Raises:
         ValueError: two rows with the same method and path, or a lax request type.
     """
+    rows: dict[int, list[tuple[tuple[str, ...], Route]]] = {}
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for route in routes:
-        shape = (route.method, tuple("{}" if part.startswith("{") else part for part in route.segments))
+        segments = route.segments
+        shape = (route.method, tuple("{}" if part.startswith("{") else part for part in segments))
         if shape in seen:
             raise ValueError(f"cannot build the routes: {route.method} {route.path} is there twice")
         seen.add(shape)
         _check_strict(route)
+        rows.setdefault(len(segments), []).append((segments, route))
     decoders = {route: msgspec.json.Decoder(route.request) for route in routes if route.request is not None}
-    return App(tuple(routes), authenticate, context, max_body, decoders)
+    return Table(rows, decoders)
 
 
 def _check_strict(route: Route) -> None:
@@ -237,12 +243,13 @@ class Match(msgspec.Struct, frozen=True):
     values: Mapping[str, str]
 
 
-def match(routes: Sequence[Route], method: str, raw_path: str) -> Match | ProblemError:
+def match(table: Table, method: str, raw_path: str) -> Match | ProblemError:
     """Find the row for a method and a still percent-encoded path; or the 404 or 405 problem."""
     parts = tuple(raw_path.split("/")[1:])
     if "%" in raw_path:
         parts = tuple(map(urllib.parse.unquote, parts))
-    on_path = [found for route in routes if (found := _match_path(route, parts))]
+    rows = table.rows.get(len(parts), ())
+    on_path = [found for segments, route in rows if (found := _match_path(segments, route, parts))]
     wanted = "GET" if method == "HEAD" else method
     for found in on_path:
         if found.route.method == wanted:
@@ -257,11 +264,9 @@ def match(routes: Sequence[Route], method: str, raw_path: str) -> Match | Proble
     )
 
 
-def _match_path(route: Route, parts: tuple[str, ...]) -> Match | None:
-    if len(parts) != len(route.segments):
-        return None
+def _match_path(segments: tuple[str, ...], route: Route, parts: tuple[str, ...]) -> Match | None:
     values: dict[str, str] = {}
-    for template, part in zip(route.segments, parts, strict=True):
+    for template, part in zip(segments, parts, strict=True):
         if template.startswith("{"):
             values[template[1:-1]] = part
         elif template != part:

@@ -7,7 +7,7 @@ confined process cannot and a forked one must not.
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -33,9 +33,9 @@ class Serving(msgspec.Struct, frozen=True):
         await self.connections.shutdown(grace)
 
 
-def connections(app: App) -> Connections:
+def connections(app: App, at_rest: Callable[[], None] | None = None) -> Connections:
     """A factory of protocol objects, one per connection, for the running loop."""
-    return Connections(app, _malformed, lambda: MAX_CONNECTIONS)
+    return Connections(app, _malformed, lambda: MAX_CONNECTIONS, at_rest)
 
 
 def _malformed(reason: str) -> Response:
@@ -45,17 +45,28 @@ def _malformed(reason: str) -> Response:
     return encode_problem(problem.MALFORMED_REQUEST(f"cannot read the request: {words!a}", headers=headers))
 
 
-async def serve(app: App, listeners: Sequence[socket.socket], tls: ssl.SSLContext | None) -> Serving:
+async def serve(
+    app: App,
+    listeners: Sequence[socket.socket],
+    tls: ssl.SSLContext | None,
+    at_rest: Callable[[], None] | None = None,
+) -> Serving:
     """Serve `app` on listening sockets in the running loop.
 
     Args:
         app: the built route table.
         listeners: bound TCP or Unix stream sockets.
         tls: the server's context; None only for a Unix socket whose file mode is the access rule.
+        at_rest: called when there has been no connection for a second.
     """
-    made = connections(app)
+    made = connections(app, at_rest)
     loop = asyncio.get_running_loop()
     handshake = HANDSHAKE_TIMEOUT if tls else None
+    for listener in listeners:
+        if listener.family != socket.AF_UNIX:
+            # asyncio does it for sockets that know their protocol only, which accepted ones do not: a piece of a
+            # stream would wait for the client's delayed acknowledgement, some 40 ms
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     started = [
         await loop.create_server(
             made, sock=listener, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake

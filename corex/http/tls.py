@@ -3,6 +3,13 @@
 import os
 import ssl
 
+_prepared: list[ssl.SSLContext] = []
+
+
+def prepare() -> None:
+    """Make a context that has no certificate yet: a fork of this process takes it, and need not make one."""
+    _prepared.append(_bare_context())
+
 
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
     """A server's context.
@@ -16,8 +23,7 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     Raises:
         ssl.SSLError: the pair is malformed or does not belong together.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = _prepared.pop() if _prepared else _bare_context()
     pair = os.memfd_create("tls", os.MFD_CLOEXEC)
     try:
         with open(pair, "w", encoding="ascii", closefd=False) as file:  # a descriptor
@@ -25,4 +31,13 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
         context.load_cert_chain(f"/proc/self/fd/{pair}")
     finally:
         os.close(pair)
+    return context
+
+
+def _bare_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # A resumed session would not show the end of its client's certificate, and tickets would be made with each first
+    # answer: the sessions are short, and clients here do not resume any.
+    context.num_tickets = 0
     return context

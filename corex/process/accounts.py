@@ -3,12 +3,14 @@
 Formats: passwd(5), group(5). Rows that are not in the format are skipped, as the C library does.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Bytes read of each file, and supplementary groups taken.
+# Bytes read of each file, supplementary groups taken, and bytes of a home folder's path (PATH_MAX of limits.h).
 MAX_FILE = 1 << 20
 MAX_GROUPS = 1024
+MAX_HOME = 4095
 _NO_ID = 2**32 - 1
 
 
@@ -39,17 +41,37 @@ def resolve(user: str, passwd: bytes, group: bytes) -> Account:
     return Account(uid, gid, _memberships(name, group) if name else ())
 
 
+def home_of(user: str, passwd: bytes) -> str:
+    """The home folder of a user as `resolve` takes it; / for one without a row, or whose row has no usable path.
+
+    So do runc and podman.
+    """
+    row = _find_row(user.partition(":")[0], passwd)
+    home = row[5] if row else b""
+    is_path = home.startswith(b"/") and len(home) <= MAX_HOME and b"\0" not in home
+    return os.fsdecode(home) if is_path else "/"
+
+
 def _find_user(who: str, passwd: bytes) -> tuple[bytes | None, int, int]:
+    row = _find_row(who, passwd)
+    if row:
+        return row[0], int(row[2]), int(row[3])
     wanted = _number(who.encode())
-    for row in _rows(passwd, 7):
-        uid, gid = _number(row[2]), _number(row[3])
-        if uid is None or gid is None:
-            continue
-        if uid == wanted if wanted is not None else row[0] == who.encode():
-            return row[0], uid, gid
     if wanted is None:
         raise LookupError(f"user {who[:80]!a} is not in the container's /etc/passwd")
     return None, wanted, 0
+
+
+def _find_row(who: str, passwd: bytes) -> list[bytes] | None:
+    """The first row of a user, given by number or name, whose two ids are such."""
+    wanted = _number(who.encode())
+    for row in _rows(passwd, 7):
+        uid = _number(row[2])
+        if uid is None or _number(row[3]) is None:
+            continue
+        if uid == wanted if wanted is not None else row[0] == who.encode():
+            return row
+    return None
 
 
 def _find_group(which: str, group: bytes) -> int:

@@ -4,7 +4,8 @@ Core-X stays on the node's read-only runtime, its children live in the container
 so one thread of it, the spawner, leaves the shared root and working directory (unshare(2), CLONE_FS), enters
 the container's root once and starts all children from there; a child's root is that of the thread that forks
 it. What must be looked up by path inside the container (the program, the working directory, the accounts) is
-looked up by the same thread, so no path of the container is ever resolved on the runtime's root.
+looked up by the same thread, so no path of the container is ever resolved on the runtime's root. /proc/self has
+links that lead there all the same, past any root (proc_pid_root(5); CVE-2024-21626): they are not followed.
 
 `_posixsubprocess.fork_exec` is what subprocess itself uses: C between vfork and exec, with session, ids,
 descriptors and signals in one call. `subprocess.Popen` around it waits for children that cannot be exec'd,
@@ -22,6 +23,7 @@ import os
 import queue
 import signal
 import stat
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,13 +36,18 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SPAWN_TIMEOUT = 30.0  # seconds; longer means that the container's storage does not answer
 UMASK = 0o022
 _CLONE_FS = 0x200
+# openat2(2), struct open_how, RESOLVE_NO_MAGICLINKS; the number is the same on all architectures.
+_OPENAT2, _OPEN_HOW, _NO_MAGIC_LINKS, _AT_FDCWD = 437, struct.Struct("=QQQ"), 2, -100
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to exec: argument vector, whole environment, working directory, user as in `ProcessSpec.user`."""
+    """What to exec: argument vector, environment, working directory, user as in `ProcessSpec.user`.
+
+    An environment without HOME gets the user's from the container's /etc/passwd.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -176,13 +183,14 @@ def spawn_now(command: Command) -> Child:
         SpawnError: with the cause.
     """
     account = _account(command.user)
+    env = command.env if "HOME" in command.env else {**command.env, "HOME": _home(command.user)}
     _enter_folder(command.cwd, account)
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as childs:
         child_in, stdin = _pipe(childs, ours)
         stdout, child_out = _pipe(ours, childs)
         stderr, child_err = _pipe(ours, childs)
         report, child_report = _pipe(ours, childs)
-        pid = _fork_exec(command, account, (child_in, child_out, child_err, child_report), report)
+        pid = _fork_exec(command, env, account, (child_in, child_out, child_err, child_report), report)
         childs.close()
         _check_report(report, pid, command)
         os.close(report)
@@ -201,7 +209,11 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[i
 
 
 def _fork_exec(
-    command: Command, account: Account | None, ends: tuple[int, int, int, int], report: int
+    command: Command,
+    env: Mapping[str, str],
+    account: Account | None,
+    ends: tuple[int, int, int, int],
+    report: int,
 ) -> int:
     child_in, child_out, child_err, child_report = ends
     ids: tuple[Any, Any, Any] = (
@@ -215,7 +227,7 @@ def _fork_exec(
             True,  # close every other descriptor
             (child_report,),
             nothing,  # the working directory is the thread's
-            [os.fsencode(f"{name}={value}") for name, value in command.env.items()],
+            [os.fsencode(f"{name}={value}") for name, value in env.items()],
             child_in,
             -1,
             -1,
@@ -281,10 +293,14 @@ def _account(user: str) -> Account | None:
     return None if unchanged else found
 
 
+def _home(user: str) -> str:
+    return accounts.home_of(user, _read_file("/etc/passwd"))
+
+
 def _read_file(path: str) -> bytes:
     """The head of a regular file, b'' if there is none; a pipe or device in its place is not waited for."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return b""
     with os.fdopen(descriptor, "rb") as file:
@@ -299,9 +315,24 @@ def _read_file(path: str) -> bytes:
 def _enter_folder(folder: str, account: Account | None) -> None:
     with _with_access_of(account):
         try:
-            os.chdir(folder)
+            descriptor = _open(folder, os.O_PATH | os.O_DIRECTORY)
+            try:
+                os.fchdir(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            raise SpawnError(f"its working directory {folder[:200]!a}: {error.strerror}") from None
+            why = "it leads through links of /proc" if error.errno == errno.ELOOP else error.strerror
+            raise SpawnError(f"its working directory {folder[:200]!a}: {why}") from None
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a path of the container; a link like /proc/self/root is not followed (ELOOP): it leads out of its root."""
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, _NO_MAGIC_LINKS)
+    number, place, size = ctypes.c_long(_OPENAT2), ctypes.c_long(_AT_FDCWD), ctypes.c_size_t(len(how))
+    descriptor: int = _libc.syscall(number, place, os.fsencode(path), how, size)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    return descriptor
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Core-X's route table and its handlers."""
 
 import asyncio
+import functools
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,10 +13,21 @@ import msgspec
 
 from corex.http import problem
 from corex.http.openapi import openapi_route
-from corex.http.routes import PUBLIC, NoBody, NoParameters, Reply, Request, Route, Stream
+from corex.http.routes import (
+    PUBLIC,
+    NoBody,
+    NoParameters,
+    Reply,
+    Request,
+    Route,
+    Stream,
+    Table,
+    build_table,
+)
 from corex.process import model
 from corex.process.execute import execute
 from corex.process.figures import Figures
+from corex.process.health import Monitor
 from corex.process.life import Life
 from corex.process.logs import Bell
 from corex.process.manager import Processes
@@ -57,12 +69,20 @@ class Container:
         processes: its processes.
         figures: of Core-X itself.
         started: when Core-X started, on the loop's clock.
+        health: what looks at it, if it has a check.
     """
 
     name: str
     processes: Processes
     figures: Figures
     started: float
+    health: Monitor | None = None
+
+
+@functools.cache
+def table() -> Table:
+    """All routes, as requests look for them: the same for all forks of a process that has them."""
+    return build_table(routes())
 
 
 def routes() -> list[Route]:
@@ -193,6 +213,7 @@ async def get_system(request: Request[Container, NoParameters, NoBody]) -> Syste
         running=sum(life.state == "running" for life in lives),
         orphans=world.reaper.orphans,
         usage=container.figures.of(os.getpid()),
+        health=container.health.report if container.health else None,
     )
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from corex.wire.process import ProcessName, ProcessSpec
+from corex.wire.process import HealthReport, ProcessName, ProcessSpec
 
 State = Literal["stopped", "starting", "running", "stopping", "backoff", "exited", "failed"]
 Stream = Literal["stdout", "stderr"]
@@ -147,7 +147,7 @@ class ExecRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         argv: the program and its arguments; a program without a slash is looked up in env's PATH.
-        env: the whole environment.
+        env: the whole environment; without HOME it gets the user's of the container's /etc/passwd.
         cwd: working directory inside the container.
         user: as in `ProcessSpec.user`.
         stdin: what the command reads from its standard input.
@@ -206,6 +206,7 @@ class System(msgspec.Struct, frozen=True):
         running: how many of them run.
         orphans: processes reaped that were not Core-X's own children.
         usage: of Core-X itself, where readable.
+        health: what the container's check says, if it has one.
     """
 
     name: str
@@ -216,6 +217,7 @@ class System(msgspec.Struct, frozen=True):
     running: int
     orphans: int
     usage: Usage | None
+    health: HealthReport | None = None
 
 
 class ByName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from corex.wire.process import ProcessSpec
+from corex.wire.process import HealthCheck, ProcessSpec
 
 
 class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -14,6 +14,7 @@ class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         key: the certificate's private key, PEM. Never logged, never in an API answer.
         token_sha256: SHA-256 of the operator's bearer token, 64 hexadecimal digits.
         processes: what to start at once, by name.
+        health: how to see whether the first of them is well.
     """
 
     name: str
@@ -21,3 +22,4 @@ class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     token_sha256: str
     processes: dict[str, ProcessSpec] = {}
+    health: HealthCheck | None = None

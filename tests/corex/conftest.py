@@ -23,11 +23,11 @@ from corex.client.client import Client, Endpoint
 from corex.http.server import listen
 from corex.wire.api import LogLine, ProcessInfo, State
 from corex.wire.boot import Boot
-from corex.wire.process import ProcessSpec
+from corex.wire.process import HealthCheck, HealthReport, ProcessSpec
 
 TOKEN = "t" * 43
 BUSYBOX = Path("/bin/busybox")
-APPLETS = ("sh", "sleep", "cat", "id", "pwd", "ls", "env", "dd", "tr", "setsid")
+APPLETS = ("sh", "sleep", "cat", "id", "pwd", "ls", "env", "dd", "tr", "setsid", "httpd", "test")
 SCRIPT = Path(__file__).parent / "container.py"
 REPOSITORY = Path(__file__).parents[2]
 
@@ -81,7 +81,7 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "bin/script").chmod(0o755)
     (root / "bin/data").write_text("not a program")
     (root / "bin/data").chmod(0o644)
-    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nweb:x:1000:1001::/home/web:/bin/sh\n")
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nweb:x:1000:1001::/home/web:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\nweb:x:1001:\naudio:x:29:web,other\n")
     return root
 
@@ -143,6 +143,15 @@ class Container:
                 cursor = (await self.client.events(cursor, wait=5)).next
         return info
 
+    async def until_health(self, accept: Callable[[HealthReport], bool], seconds: float = 20) -> HealthReport:
+        """Wait, by polling, until what its check says is as wanted."""
+        async with asyncio.timeout(seconds):
+            while True:
+                report = (await self.client.system()).health
+                if report and accept(report):
+                    return report
+                await asyncio.sleep(0.02)
+
     async def output(self, name: str, lines: int, seconds: float = 20) -> list[str]:
         """Wait for a number of output lines of a process."""
         texts: list[str] = []
@@ -160,7 +169,11 @@ class Container:
 
 
 async def _run(
-    surroundings: Surroundings, processes: dict[str, ProcessSpec], root: Path | None, stack: AsyncExitStack
+    surroundings: Surroundings,
+    processes: dict[str, ProcessSpec],
+    root: Path | None,
+    check: HealthCheck | None,
+    stack: AsyncExitStack,
 ) -> Container:
     identity = surroundings.identity
     listener = listen("127.0.0.1", 0)
@@ -168,7 +181,12 @@ async def _run(
     os.set_blocking(report, False)
     stack.callback(os.close, report)
     boot = Boot(
-        "test", identity.certificate, identity.key, hashlib.sha256(TOKEN.encode()).hexdigest(), processes
+        "test",
+        identity.certificate,
+        identity.key,
+        hashlib.sha256(TOKEN.encode()).hexdigest(),
+        processes,
+        check,
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -205,13 +223,15 @@ Start = Callable[..., Awaitable[Container]]
 
 @pytest.fixture
 async def start(surroundings: Surroundings) -> AsyncIterator[Start]:
-    """Starts a Core-X: give it the root folder and the declared processes by name."""
+    """Starts a Core-X: give it the root folder, its health check and the declared processes by name."""
     if os.geteuid() != 0:
         pytest.skip("pid namespaces need root")
     async with AsyncExitStack() as stack:
 
-        async def container(root: Path | None = None, **processes: ProcessSpec) -> Container:
-            return await _run(surroundings, processes, root, stack)
+        async def container(
+            root: Path | None = None, check: HealthCheck | None = None, **processes: ProcessSpec
+        ) -> Container:
+            return await _run(surroundings, processes, root, check, stack)
 
         yield container
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from core0.linux import privileges
-from core0.template.child import KEPT_CAPABILITIES
+from core0.wire.types import CAPABILITIES
 from corex.main import run, tls_context
 from corex.preload import preload
 from corex.wire.boot import Boot
@@ -42,17 +42,15 @@ def check(result: int) -> None:
         raise OSError(ctypes.get_errno(), "cannot make the namespaces")
 
 
-def become_container(listener: int, late_imports: int, root: str, seccomp: bytes) -> None:
+def become_container(boot: Boot, listener: int, late_imports: int, root: str, seccomp: bytes) -> None:
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     check(libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None))
     check(libc.mount(b"proc", b"/proc", b"proc", 0, None))
-    boot = msgspec.json.decode(sys.stdin.buffer.read(), type=Boot)
     tls = tls_context(boot)
     root_fd = None if root == "-" else os.open(root, os.O_PATH | os.O_DIRECTORY)
     # What a careless caller leaves behind, and no child may inherit.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
-    privileges.keep_capabilities(KEPT_CAPABILITIES)
+    privileges.keep_capabilities(CAPABILITIES)
     privileges.forbid_new_privileges()
     privileges.install_seccomp(seccomp)
     sys.meta_path.insert(0, LateImports(late_imports))
@@ -61,11 +59,13 @@ def become_container(listener: int, late_imports: int, root: str, seccomp: bytes
 
 def main() -> None:
     listener, late_imports, root = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    preload()
+    boot = msgspec.json.decode(sys.stdin.buffer.read(), type=Boot)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a careless caller's
+    preload(boot.certificate, boot.key)
     check(libc.unshare(CLONE_NEWPID | CLONE_NEWNS))
     pid = os.fork()
     if pid == 0:
-        become_container(listener, late_imports, root, Path(sys.argv[4]).read_bytes())
+        become_container(boot, listener, late_imports, root, Path(sys.argv[4]).read_bytes())
     os.close(listener)
     signal.signal(signal.SIGTERM, lambda number, _frame: os.kill(pid, number))
     _, status = os.waitpid(pid, 0)

@@ -13,6 +13,7 @@ import pytest
 
 from corex.client.client import RefusedError
 from corex.process.output import MAX_LINE
+from corex.process.spawn import Command, SpawnError, spawn_now
 from corex.wire.api import ExecRequest, Exit, LogGap, LogLine
 from corex.wire.process import ProcessSpec
 
@@ -39,6 +40,24 @@ async def test_a_command_runs_in_the_containers_root_as_the_containers_user(core
     assert result.stderr.data == "error\n"
 
 
+@pytest.mark.parametrize(
+    ("user", "env", "home"),
+    [
+        ("0", {}, "/root"),
+        ("web", {}, "/home/web"),
+        ("1000", {}, "/home/web"),
+        ("4711:29", {}, "/"),
+        ("web", {"HOME": "/srv"}, "/srv"),
+        ("web", {"HOME": ""}, ""),
+    ],
+)
+async def test_a_command_without_a_home_folder_gets_its_users(
+    core: Any, user: str, env: dict[str, str], home: str
+) -> None:
+    result = await core.client.execute(ExecRequest(("/bin/busybox", "env"), env, user=user))
+    assert f"HOME={home}\n" in result.stdout.data
+
+
 async def test_children_live_in_the_containers_root_and_core_x_does_not(
     core: Any, sh: Script, busybox_root: Path
 ) -> None:
@@ -48,6 +67,16 @@ async def test_children_live_in_the_containers_root_and_core_x_does_not(
     assert _link(core.pid, "root") == Path("/")
     assert _link(child, "root") == busybox_root
     assert _link(child, "cwd") == busybox_root / "tmp"
+
+
+@pytest.mark.parametrize("way", ["/proc/self/root", "/proc/self/cwd", "/proc/thread-self/root", "{link}/usr"])
+def test_no_working_directory_leads_through_links_of_proc(tmp_path: Path, way: str) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/proc/self/root")
+    before = Path.cwd()
+    with pytest.raises(SpawnError, match=r"its working directory .*: it leads through links of /proc"):
+        spawn_now(Command(("true",), {}, way.format(link=link), "0"))
+    assert Path.cwd() == before
 
 
 def _link(pid: int, name: str) -> Path:
@@ -75,9 +104,9 @@ async def test_a_child_inherits_no_signal_setting_and_no_descriptor(start: Start
     assert descriptors == ["0", "1", "2", "3"]  # 3 is the folder that ls reads
 
 
-async def test_the_environment_is_what_was_asked_for_and_nothing_else(core: Any) -> None:
+async def test_the_environment_is_what_was_asked_for_a_home_folder_and_nothing_else(core: Any) -> None:
     result = await core.client.execute(ExecRequest(("/bin/env",), env={"A": "ä b", "B": ""}))
-    assert result.stdout.data == "A=ä b\nB=\n"
+    assert result.stdout.data == "A=ä b\nB=\nHOME=/root\n"
 
 
 async def test_a_service_reads_an_empty_standard_input(core: Any, sh: Script) -> None:

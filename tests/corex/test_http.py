@@ -17,7 +17,18 @@ import pytest
 
 from corex.http import connection, problem, server
 from corex.http.openapi import openapi_route
-from corex.http.routes import PUBLIC, Identity, NoBody, NoParameters, Reply, Request, Route, Stream, build_app
+from corex.http.routes import (
+    PUBLIC,
+    App,
+    Identity,
+    NoBody,
+    NoParameters,
+    Reply,
+    Request,
+    Route,
+    Stream,
+    build_table,
+)
 
 
 class Thing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,7 +148,7 @@ class Peer:
 @pytest.fixture
 async def peer() -> AsyncIterator[Peer]:
     things: dict[str, Thing] = {}
-    app = build_app(TABLE, authenticate=authenticate, context=things, max_body=1000)
+    app = App(build_table(TABLE), authenticate, things, max_body=1000)
     listener = server.listen("127.0.0.1", 0)
     serving = await server.serve(app, [listener], None)
     yield Peer(listener.getsockname()[1], things)
@@ -281,6 +292,21 @@ async def test_every_answer_has_the_time_of_who_gives_it(peer: Peer, path: str, 
     assert abs(moment - datetime.datetime.now(datetime.UTC)) < datetime.timedelta(minutes=1)
 
 
+async def test_no_piece_of_an_answer_waits_for_the_client_to_acknowledge_the_one_before(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays, told = [], connection.Connection.run
+
+    async def look(self: connection.Connection) -> None:
+        accepted = self._writer.get_extra_info("socket")
+        delays.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0)
+        await told(self)
+
+    monkeypatch.setattr(connection.Connection, "run", look)
+    await peer.ask("GET", "/v1/health")
+    assert delays == [False]
+
+
 async def test_two_requests_sent_at_once_are_answered_in_turn(peer: Peer) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", peer.port)
     one = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n%s\r\n"
@@ -350,7 +376,7 @@ async def test_the_openapi_document_lists_every_route(peer: Peer) -> None:
 def test_a_table_with_two_equal_rows_is_refused() -> None:
     twice = [TABLE[1], Route("GET", "/v1/things/{other}", "user", "Same", show, ByName)]
     with pytest.raises(ValueError, match="there twice"):
-        build_app(twice, authenticate=authenticate, context=None)
+        build_table(twice)
 
 
 def test_a_lax_request_type_is_refused() -> None:
@@ -358,9 +384,7 @@ def test_a_lax_request_type_is_refused() -> None:
         size: int
 
     with pytest.raises(ValueError, match="allows unknown fields"):
-        build_app(
-            [Route("PUT", "/x", "user", "x", put, request=Lax)], authenticate=authenticate, context=None
-        )
+        build_table([Route("PUT", "/x", "user", "x", put, request=Lax)])
 
 
 def test_listening_takes_numeric_addresses_only() -> None:
@@ -389,3 +413,29 @@ def test_serving_imports_nothing_of_the_client() -> None:
 @pytest.mark.parametrize("module", ["connection", "problem", "routes", "openapi", "server", "tls"])
 def test_each_module_imports_alone(module: str) -> None:
     assert _fresh(f"import corex.http.{module}; print('ok')") == "ok\n"
+
+
+async def test_a_server_is_at_rest_once_when_nobody_is_connected_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[bool] = []
+    done = asyncio.Event()
+
+    def at_rest() -> None:
+        told.append(not first.is_closing())
+        done.set()
+
+    monkeypatch.setattr(connection, "_REST", 0.02)
+    listener = server.listen("127.0.0.1", 0)
+    app = App(build_table(TABLE), authenticate, {}, max_body=1000)
+    serving = await server.serve(app, [listener], None, at_rest)
+    peer = Peer(listener.getsockname()[1])
+    _, first = await asyncio.open_connection("127.0.0.1", peer.port)
+    for _ in range(5):
+        await peer.ask("GET", "/v1/health")
+    first.close()
+    await first.wait_closed()
+    async with asyncio.timeout(10):
+        await done.wait()
+    await serving.stop(1)
+    assert told == [False], "not while the first one was connected"
