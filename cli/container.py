@@ -2,9 +2,9 @@
 
 import asyncio
 import hashlib
-import re
 import secrets
 import time
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -12,39 +12,67 @@ import typer
 
 from cli import container_image
 from cli import context as contexts
+from cli.bundle import read_bundle
 from cli.connect import call, reach
+from cli.container_export import write_export
+from cli.container_import import pack_root, print_report, refuse_losses, volumes_of
+from cli.container_spec import (
+    after_of,
+    capability_of,
+    health_of,
+    mount_of,
+    pair_of,
+    port_of,
+    secret_of,
+    spec_of,
+    tmpfs_of,
+)
 from cli.frame import Settings
+from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_table
 from cli.sizes import bytes_of, size, traffic_text
-from core0.wire.types import Container, ContainerSpec, Limits, PublishedPort, VolumeMount
+from core0.wire.types import Container, Limits, PublishedPort, VolumeMount
+from corex.wire.process import HealthCheck
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(container_image.app, name="image")
 
+# Limits that a container may be without.
+_ENDED_BY_ZERO = (
+    "memory_high_mib",
+    "receive_bps",
+    "send_bps",
+    "read_bps",
+    "write_bps",
+    "read_iops",
+    "write_iops",
+)
 # Seconds that the node lets a call wait; who waits longer asks again.
 _LONGEST_WAIT = 20.0
-
-# An IPv6 address is in brackets, as in an URL.
-_PORT = re.compile(
-    r"((\[(?P<address6>[^\]]+)\]|(?P<address>[0-9.]+)):(?=[0-9]+:))?"
-    r"((?P<node>[0-9]+):)?(?P<container>[0-9]+)(/(?P<protocol>.*))?"
-)
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait until it has settled (60 at most).")]
 
 
 @app.command("ls")
-def list_(ctx: typer.Context, as_json: Json = False) -> None:
+def list_(
+    ctx: typer.Context,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", help="Only those labelled KEY, or KEY=VALUE.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List the containers.
 
-    Example: zn container ls
+    Example: zn container ls --label app=shop
     """
-    found = call(ctx.obj, lambda client: client.containers())
+    found = call(ctx.obj, lambda client: client.containers(label or ()))
     if as_json:
         print_json(found)
         return
-    rows = [(one.name, one.state, one.address or "-", _ports(one), one.spec.image, one.why) for one in found]
+    rows = [
+        (one.name, _state(one), one.address or "-", _ports(one), one.spec.image, one.why) for one in found
+    ]
     print_table(("name", "state", "address", "ports", "image", "why"), rows, "no containers")
 
 
@@ -79,16 +107,60 @@ def create(
         list[str] | None, typer.Option("--volume", "-v", help="Show VOLUME:FOLDER[:ro] in it.")
     ] = None,
     network: Annotated[str, typer.Option(help="The network that it is in.")] = "default",
+    ipv4: Annotated[str | None, typer.Option(help="Its IPv4 address there; else the node's choice.")] = None,
+    ipv6: Annotated[str | None, typer.Option(help="Its IPv6 address there.")] = None,
+    hostname: Annotated[str | None, typer.Option(help="What it takes itself for, instead of NAME.")] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Let nobody write to its root.")] = False,
+    tmpfs: Annotated[
+        list[str] | None, typer.Option(help="Have files in memory at FOLDER[:size=16M,mode=1777,exec].")
+    ] = None,
+    cap_drop: Annotated[
+        list[str] | None, typer.Option(help="Let its processes go without a capability, or without all.")
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(help="Show SECRET[:file=FILE,mode=0400,uid=0,gid=0] below /run/secrets."),
+    ] = None,
+    after: Annotated[
+        list[str] | None, typer.Option(help="Begin after CONTAINER runs, or with :healthy once it is that.")
+    ] = None,
+    health_command: Annotated[
+        str | None, typer.Option(help="It is healthy if this command ends with 0 in it.")
+    ] = None,
+    health_port: Annotated[int | None, typer.Option(help="… if this TCP port takes connections.")] = None,
+    health_path: Annotated[str | None, typer.Option(help="… and answers a GET for this path well.")] = None,
+    health_interval: Annotated[
+        float, typer.Option(help="Seconds between two looks.")
+    ] = HealthCheck().interval,
+    health_timeout: Annotated[float, typer.Option(help="Seconds for a look.")] = HealthCheck().timeout,
+    health_retries: Annotated[
+        int, typer.Option(help="Failures before it is unhealthy.")
+    ] = HealthCheck().retries,
+    health_start: Annotated[float, typer.Option(help="Seconds before failures count.")] = 0.0,
+    health_restart: Annotated[
+        bool, typer.Option("--health-restart", help="Restart its process when it is unhealthy.")
+    ] = False,
+    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="Note KEY=VALUE.")] = None,
+    priority: Annotated[int, typer.Option(help="From -100 to 100: the higher, the later it has to go.")] = 0,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="Add NAME=VALUE.")] = None,
     user: Annotated[str | None, typer.Option(help="Run as this user of the image.")] = None,
     restart: Annotated[str, typer.Option(help="always, on-failure or never.")] = "always",
     memory: Annotated[int, typer.Option(help="MiB of memory at most.")] = Limits().memory_mib,
     cpus: Annotated[float, typer.Option(help="Processors at most.")] = Limits().cpus,
     processes: Annotated[int, typer.Option(help="Processes and threads at most.")] = Limits().processes,
+    storage: Annotated[
+        int, typer.Option(help="MiB of files at most, which are in memory, too.")
+    ] = Limits().storage_mib,
     receive_bps: Annotated[
         str | None, typer.Option(help="Bytes per second from the network, as 10M.")
     ] = None,
     send_bps: Annotated[str | None, typer.Option(help="Bytes per second to the network.")] = None,
+    read_bps: Annotated[
+        str | None, typer.Option(help="Bytes per second from each disk of its volumes.")
+    ] = None,
+    write_bps: Annotated[str | None, typer.Option(help="Bytes per second to each.")] = None,
+    read_iops: Annotated[int | None, typer.Option(help="Reads per second from each.")] = None,
+    write_iops: Annotated[int | None, typer.Option(help="Writes per second to each.")] = None,
     wait: Wait = 60.0,
     update: Annotated[bool, typer.Option("--update", help="Make it anew as told, if there is one.")] = False,
     as_json: Json = False,
@@ -98,24 +170,97 @@ def create(
     Example: zn container create web --image http://10.0.2.2:8080/oci/demo/ -p 8080:80
     """
     token = _token(ctx.obj, name)
-    spec = _spec(
+    spec = spec_of(
         image=image,
         token_sha256=hashlib.sha256(token.encode()).hexdigest(),
         argv=tuple(argv or ()),
-        env=dict(_pair(text) for text in env or ()),
+        env=dict(pair_of(text) for text in env or ()),
         user=user,
         restart=restart,
-        ports=[_port(text) for text in port or ()],
-        mounts=[_mount(text) for text in volume or ()],
+        ports=[port_of(text) for text in port or ()],
+        mounts=[mount_of(text) for text in volume or ()],
         limits={
             "memory_mib": memory,
             "cpus": cpus,
             "processes": processes,
+            "storage_mib": storage,
             "receive_bps": bytes_of(receive_bps) if receive_bps else None,
             "send_bps": bytes_of(send_bps) if send_bps else None,
+            "read_bps": bytes_of(read_bps) if read_bps else None,
+            "write_bps": bytes_of(write_bps) if write_bps else None,
+            "read_iops": read_iops,
+            "write_iops": write_iops,
         },
         network=network,
+        ipv4=ipv4,
+        ipv6=ipv6,
+        hostname=hostname,
+        read_only=read_only,
+        tmpfs=[tmpfs_of(text) for text in tmpfs or ()],
+        drop_capabilities=[capability_of(text) for text in cap_drop or ()],
+        after=dict(after_of(text) for text in after or ()),
+        health=health_of(
+            health_command,
+            health_port,
+            health_path,
+            interval=health_interval,
+            timeout=health_timeout,
+            retries=health_retries,
+            start_period=health_start,
+            restart=health_restart,
+        ),
+        secrets=[secret_of(text) for text in secret or ()],
+        labels=dict(pair_of(text) for text in label or ()),
+        priority=priority,
     )
+    made = call(ctx.obj, lambda client: client.put_container(name, spec, wait, new=not update))
+    _remember(ctx.obj, made, token)
+    _print(made, as_json)
+    _fail_unless(made, "running")
+
+
+@app.command("import")
+def import_(
+    ctx: typer.Context,
+    name: str,
+    bundle: Annotated[Path, typer.Argument(help="An OCI bundle's folder, or its config.json.")],
+    image: Annotated[
+        str | None,
+        typer.Option(help="The image that has its files, as for create; without it only the report."),
+    ] = None,
+    pack: Annotated[
+        Path | None, typer.Option(help="Pack the bundle's root as that image into this new folder first.")
+    ] = None,
+    arch: Annotated[str, typer.Option(help="The architecture of what is packed.")] = "amd64",
+    volume: Annotated[
+        list[str] | None, typer.Option("--volume", "-v", help="Let VOLUME stand for a folder: FOLDER=VOLUME.")
+    ] = None,
+    network: Annotated[str, typer.Option(help="The network that it is in.")] = "default",
+    restart: Annotated[str, typer.Option(help="always, on-failure or never.")] = "always",
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse what is not honoured as a whole.")] = False,
+    wait: Wait = 60.0,
+    update: Annotated[bool, typer.Option("--update", help="Make it anew as told, if there is one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Create a container of an OCI bundle, and say of each field of its config.json what becomes of it.
+
+    Example: zn container import web ./bundle --image http://10.0.2.2:8080/oci/web/ --pack oci/web --strict
+    """
+    found, folder = read_bundle(bundle, volumes_of(volume or ()))
+    if not as_json:
+        print_report(found.report)
+    elif image is None:
+        print_json(found.report)
+    if strict:
+        refuse_losses(found)
+    if image is None:
+        return
+    if pack:
+        pack_root(found, folder, pack, arch)
+    token = _token(ctx.obj, name)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    given = {**found.spec, "image": image, "token_sha256": digest, "network": network, "restart": restart}
+    spec = spec_of(**given)
     made = call(ctx.obj, lambda client: client.put_container(name, spec, wait, new=not update))
     _remember(ctx.obj, made, token)
     _print(made, as_json)
@@ -158,6 +303,21 @@ def limit(
         int | None, typer.Option(help="Its share of processors that others want, too; 100 is usual.")
     ] = None,
     processes: Annotated[int | None, typer.Option(help="Processes and threads at most.")] = None,
+    storage: Annotated[
+        int | None, typer.Option(help="MiB of files at most, which are in memory, too.")
+    ] = None,
+    receive_bps: Annotated[
+        str | None, typer.Option(help="Bytes per second from the network; 0 for no limit.")
+    ] = None,
+    send_bps: Annotated[
+        str | None, typer.Option(help="Bytes per second to the network; 0 for no limit.")
+    ] = None,
+    read_bps: Annotated[
+        str | None, typer.Option(help="Bytes per second from each disk of its volumes; 0 for no limit.")
+    ] = None,
+    write_bps: Annotated[str | None, typer.Option(help="Bytes per second to each; 0 for no limit.")] = None,
+    read_iops: Annotated[int | None, typer.Option(help="Reads per second from each; 0 for no limit.")] = None,
+    write_iops: Annotated[int | None, typer.Option(help="Writes per second to each; 0 for no limit.")] = None,
     wait: Wait = 60.0,
     as_json: Json = False,
 ) -> None:
@@ -172,6 +332,13 @@ def limit(
         "cpus": cpus,
         "cpu_weight": cpu_weight,
         "processes": processes,
+        "storage_mib": storage,
+        "receive_bps": bytes_of(receive_bps) if receive_bps else None,
+        "send_bps": bytes_of(send_bps) if send_bps else None,
+        "read_bps": bytes_of(read_bps) if read_bps else None,
+        "write_bps": bytes_of(write_bps) if write_bps else None,
+        "read_iops": read_iops,
+        "write_iops": write_iops,
     }
     limits = _limits(before, {field: value for field, value in given.items() if value is not None})
     _print(call(ctx.obj, lambda client: client.limit_container(name, limits, wait)), as_json)
@@ -180,8 +347,9 @@ def limit(
 def _limits(before: Limits, given: dict[str, float]) -> Limits:
     """The limits with some of them as they were given. Raises Failure (usage)."""
     wanted = {**msgspec.structs.asdict(before), **given}
+    absent = {name: wanted[name] or None for name in _ENDED_BY_ZERO}
     try:
-        return msgspec.convert({**wanted, "memory_high_mib": wanted["memory_high_mib"] or None}, Limits)
+        return msgspec.convert({**wanted, **absent}, Limits)
     except msgspec.ValidationError as error:
         raise Failure(
             f"cannot limit the container: {error}; see zn container limit --help", ExitCode.USAGE
@@ -256,6 +424,45 @@ def resume(ctx: typer.Context, name: str, wait: Wait = 60.0, as_json: Json = Fal
 
 
 @app.command()
+def rename(ctx: typer.Context, name: str, new: str, as_json: Json = False) -> None:
+    """Call a container that does not run something else.
+
+    Example: zn container rename demo shop
+    """
+    found = call(ctx.obj, lambda client: client.rename_container(name, new))
+    _move_token(ctx.obj, name, new)
+    _print(found, as_json)
+
+
+@app.command()
+def commit(
+    ctx: typer.Context,
+    name: str,
+    image: Annotated[str, typer.Argument(help="The image's name: others say local:IMAGE.")],
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Make an image of a container that runs: its image, and what it wrote. It is halted meanwhile.
+
+    Example: zn container commit demo shop:1
+    """
+    follow(ctx.obj, lambda client: client.commit_container(name, image), detach, as_json)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    name: str,
+    file: Annotated[Path, typer.Argument(help="Where to; '-' is the output.")],
+) -> None:
+    """Write the files of a container that runs to a tar, as it sees them, without its volumes.
+
+    Example: zn container export demo demo.tar
+    """
+    write_export(ctx.obj, name, file)
+
+
+@app.command()
 def rm(ctx: typer.Context, name: str) -> None:
     """Stop and remove a container with its files.
 
@@ -271,8 +478,9 @@ def _print(container: Container, as_json: bool) -> None:
         return
     rows = [
         ("name", container.name),
-        ("state", container.state),
+        ("state", _state(container)),
         ("why", container.why),
+        ("health", container.health.why if container.health else "-"),
         ("image", container.spec.image),
         ("digest", container.image_digest or "-"),
         ("network", container.spec.network),
@@ -281,10 +489,15 @@ def _print(container: Container, as_json: bool) -> None:
         ("limits", _limits_text(container.spec.limits)),
         ("volumes", ", ".join(_mount_text(one) for one in container.spec.mounts) or "-"),
         ("ports", _ports(container)),
+        ("labels", ", ".join(f"{key}={value}" for key, value in container.spec.labels.items()) or "-"),
         ("Core-X", f"port {container.corex.port}" if container.corex else "-"),
         ("fingerprint", f"sha256:{container.corex.fingerprint}" if container.corex else "-"),
     ]
     print_table(("container", ""), rows)
+
+
+def _state(container: Container) -> str:
+    return f"{container.state} ({container.health.state})" if container.health else container.state
 
 
 def _limits_text(limits: Limits) -> str:
@@ -309,57 +522,8 @@ def _at(port: PublishedPort) -> str:
     return f"[{port.address}]:" if ":" in port.address else f"{port.address}:"
 
 
-def _spec(**given: object) -> ContainerSpec:
-    """The spec, checked here as the node will check it. Raises Failure (usage)."""
-    try:
-        return msgspec.convert(given, ContainerSpec)
-    except msgspec.ValidationError as error:
-        raise Failure(
-            f"cannot create the container: {error}; see zn container create --help", ExitCode.USAGE
-        ) from None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise Failure(f"cannot set {text!r}: it is not NAME=VALUE", ExitCode.USAGE)
-    return name, value
-
-
 def _mount_text(mount: VolumeMount) -> str:
     return f"{mount.volume}:{mount.target}{':ro' if mount.read_only else ''}"
-
-
-def _mount(text: str) -> VolumeMount:
-    volume, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    try:
-        if mode not in ("", "ro"):
-            raise ValueError(mode)
-        return msgspec.convert({"volume": volume, "target": target, "read_only": bool(mode)}, VolumeMount)
-    except (ValueError, msgspec.ValidationError):
-        raise Failure(
-            f"cannot mount {text!r}: it is not VOLUME:FOLDER[:ro], as in data:/var/lib/db", ExitCode.USAGE
-        ) from None
-
-
-def _port(text: str) -> PublishedPort:
-    known = _PORT.fullmatch(text)
-    try:
-        given = known.groupdict() if known else {}
-        node = int(given["node"] or given["container"])
-        wanted = {
-            "node": node,
-            "container": int(given["container"]),
-            "protocol": given["protocol"] or "tcp",
-            "address": given["address6"] or given["address"],
-        }
-        return msgspec.convert(wanted, PublishedPort)
-    except (KeyError, ValueError, msgspec.ValidationError):
-        raise Failure(
-            f"cannot publish {text!r}: it is not NODE:CONTAINER, as in 8080:80, 192.168.1.10:8080:80 or 53:53/udp",
-            ExitCode.USAGE,
-        ) from None
 
 
 def _token(settings: Settings, name: str) -> str:
@@ -390,6 +554,17 @@ def _remember(settings: Settings, container: Container, token: str) -> None:
     endpoint = contexts.CoreXEndpoint(address, container.corex.fingerprint, file)
     known = {**chosen.container, container.name: endpoint}
     contexts.put(settings.contexts, _context_name(settings), msgspec.structs.replace(chosen, container=known))
+
+
+def _move_token(settings: Settings, name: str, new: str) -> None:
+    """Keep the token by the container's other name; where its Core-X answers is known when it runs again."""
+    chosen = contexts.choose(settings.contexts, settings.context)
+    if (
+        name in chosen.container
+        or (settings.contexts.parent / f"{_token_name(settings, name)}.token").exists()
+    ):
+        contexts.write_token(settings.contexts, _token_name(settings, new), _token(settings, name))
+        _forget(settings, name)
 
 
 def _forget(settings: Settings, name: str) -> None:

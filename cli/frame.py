@@ -32,6 +32,7 @@ MOUNTS = MappingProxyType(
         "vm": Mount("cli.vm", "Run machines under QEMU."),
         "node": Mount("cli.node", "See and steer a node."),
         "container": Mount("cli.container", "Manage the containers of a node."),
+        "secret": Mount("cli.secret", "Give containers of a node what only they shall know."),
         "config": Mount("cli.config", "Check, sign, apply and show the config of a node."),
         "disk": Mount("cli.disk", "See, claim and adopt the disks of a node."),
         "pool": Mount("cli.pool", "Make and see the pools of a node."),

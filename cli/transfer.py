@@ -1,4 +1,4 @@
-"""Streams of volumes between a node and files: with a progress bar, and going on after a lost connection."""
+"""Streams of volumes and images between a node and files: with a progress bar, going on after a lost connection."""
 
 import asyncio
 import hashlib
@@ -16,6 +16,7 @@ from cli.connect import node_client
 from cli.frame import Settings
 from cli.outcome import Failure
 from core0.client.client import NodeClient, UnreachableError
+from core0.wire.image_store import NodeImage
 from core0.wire.volumes import Import, ImportRequest, Volume
 
 _PIECE = 1 << 20
@@ -88,6 +89,20 @@ def _digest_of(file: Path, update: Callable[[bytes], None]) -> int:
             update(piece)
             length += len(piece)
     return length
+
+
+def load_image(settings: Settings, name: str, image: str, file: Path) -> NodeImage:
+    """Send an image, a tar in a file; `-` is the standard input. Raises NodeError: why it is not taken."""
+    if file == _STANDARD:
+        return asyncio.run(_load(settings, name, image, sys.stdin.buffer, None))
+    with file.open("rb") as data:
+        return asyncio.run(_load(settings, name, image, data, file.stat().st_size))
+
+
+async def _load(settings: Settings, name: str, image: str, data: BinaryIO, total: int | None) -> NodeImage:
+    async with node_client(settings) as client:
+        with _bar(f"load {name}", total, 0) as advance:
+            return await client.load_image(name, _pieces(data, advance), image)
 
 
 def import_stream(

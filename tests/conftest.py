@@ -29,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--power-cuts", type=int, default=3, metavar="N", help="real power cuts of a node that works (3)"
     )
+    parser.addoption(
+        "--containers", type=int, default=16, metavar="N", help="containers that come and go at a time (16)"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -28,19 +28,22 @@ from core0.client.client import NodeClient
 from core0.client.credentials import client_context, issue_certificate
 from core0.config.manager import Configs, fetch
 from core0.containers.apply import World
+from core0.containers.certificates import Certificates
 from core0.containers.manager import Containers
 from core0.containers.model import Record, Wanted
 from core0.containers.observe import start_time
+from core0.containers.secrets import SecretStore
+from core0.containers.storage import place_of
 from core0.disks.manager import Disks
 from core0.disks.model import Facts, SeenPool
 from core0.images.store import Store
 from core0.links.manager import Links
-from core0.linux import cgroups
+from core0.linux import cgroups, openssl
 from core0.linux.worker import Worker
 from core0.mesh.manager import Meshes
 from core0.names.manager import Names
 from core0.networks.manager import Networks
-from core0.node import identity, openssl
+from core0.node import identity
 from core0.node.events import EventRing
 from core0.node.main import talk
 from core0.node.meshes import AroundMeshes
@@ -132,9 +135,14 @@ class HostNode:
         """The operator's client."""
         return self.client(self.certificate())
 
-    def add_container(self, name: str, spec: ContainerSpec, number: int = 1) -> Record:
-        """A container that runs when the daemon starts: a process that ends by SIGTERM, and its record."""
-        process = subprocess.Popen(["sleep", "600"])
+    def add_container(
+        self, name: str, spec: ContainerSpec, number: int = 1, work: int | None = None
+    ) -> Record:
+        """A container that runs when the daemon starts: a process that ends by SIGTERM, and its record.
+
+        It holds the folder `work` of its files.
+        """
+        process = subprocess.Popen(["sleep", "600"], pass_fds=() if work is None else (work,))
         self.lives.append(process)
         threading.Thread(target=process.wait, daemon=True).start()  # reaps, as PID 1 does
         corex = CoreX(port=ports.COREX_FIRST + number - 1, fingerprint="cd" * 32)
@@ -148,6 +156,7 @@ class HostNode:
             corex,
             process.pid,
             start_time(process.pid),
+            place_of(work) if work else (0, 0),
         )
         if self.cgroup:
             (self.cgroup / name).mkdir()
@@ -234,13 +243,16 @@ class HostNode:
 
     def containers(self, state: NodeState) -> Containers:
         """A container manager that has not taken over anything yet."""
+        assert self.worker
         world = World(
             Store(self.folder / "images"),
             state.networks,
-            identity.make_certificate,
+            Certificates(identity.make_certificate),
             state.volumes.use,
+            self.worker,
             self.folder / "containers",
             self.cgroup or self.folder / "cgroup",
+            SecretStore(self.folder / "secrets"),
         )
         return Containers(world, state.remembered.store, state.events)
 

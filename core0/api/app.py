@@ -6,7 +6,7 @@ from core0.api.daemon import Daemon
 from core0.api.routes import OPERATOR, ROUTES
 from corex.http import problem
 from corex.http.connection import RawRequest, Response
-from corex.http.routes import App, Identity, Match, build_app, match
+from corex.http.routes import App, Identity, Match, build_table, match
 
 MAX_BODY = 1 << 20
 
@@ -17,11 +17,11 @@ class Api:
     def __init__(self, daemon: Daemon, max_body: int = MAX_BODY) -> None:
         self._daemon = daemon
         self._max_body = max_body
-        self._first = build_app(ROUTES, authenticate=authenticate, context=daemon, max_body=max_body)
+        self._first = App(build_table(ROUTES), authenticate, daemon, max_body)
 
     async def __call__(self, raw: RawRequest) -> Response:
         """Answer one request."""
-        first = isinstance(match(self._first.routes, raw.method, raw.path), Match)
+        first = isinstance(match(self._first.table, raw.method, raw.path), Match)
         return await (self._first if first else self._whole)(raw)
 
     @cached_property
@@ -29,7 +29,7 @@ class Api:
         """Every route. An emulated node imports them for a tenth of a second."""
         from core0.api.table import ROUTES as EVERY
 
-        return build_app(EVERY, authenticate=authenticate, context=self._daemon, max_body=self._max_body)
+        return App(build_table(EVERY), authenticate, self._daemon, self._max_body)
 
 
 def authenticate(request: RawRequest) -> Identity:

@@ -4,10 +4,13 @@ import msgspec
 
 from core0.api.daemon import Daemon
 from core0.api.routes import OPERATOR, ByName, accepted
+from core0.api.streams import pieces_of
 from core0.wire.control import ContainerQuery
-from core0.wire.types import Container, ContainerName, ContainerStats, Limits
+from core0.wire.image_store import Commit
+from core0.wire.operations import Operation
+from core0.wire.types import Container, ContainerName, ContainerStats, Limits, Rename
 from corex.http import problem
-from corex.http.routes import NoBody, Reply, Request, Route
+from corex.http.routes import NoBody, Reply, Request, Route, Stream
 
 
 class JustName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +45,25 @@ async def _resume(request: Request[Daemon, ByName, NoBody]) -> Reply[Container]:
     return await accepted(request.context, request.parameters)
 
 
+async def _rename(request: Request[Daemon, JustName, Rename]) -> Container:
+    which = request.parameters
+    return await request.context.call("rename_container", Container, name=which.name, body=request.body)
+
+
+async def _commit(request: Request[Daemon, JustName, Commit]) -> Reply[Operation]:
+    which = request.parameters
+    begun = await request.context.call("commit_container", Operation, name=which.name, body=request.body)
+    return Reply(begun, 202, {"Location": f"/v1/operations/{begun.id}"})
+
+
+async def _export(request: Request[Daemon, JustName, NoBody]) -> Stream:
+    if request.raw.method == "HEAD":
+        raise problem.METHOD_NOT_ALLOWED("cannot tell a stream's head without making it", remedy="use GET")
+    reader, writer = await request.context.open("export_container", name=request.parameters.name)
+    return Stream(_TAR, pieces_of(reader, writer))
+
+
+_TAR = "application/x-tar"
 _NAME = "/v1/containers/{name}"
 _ERRORS = (problem.NOT_FOUND, problem.CONFLICT)
 
@@ -64,6 +86,39 @@ CONTAINER_ROUTES = (
         _stats,
         parameters=JustName,
         response=ContainerStats,
+        errors=_ERRORS,
+    ),
+    Route(
+        "POST",
+        f"{_NAME}/rename",
+        OPERATOR,
+        "Call a container that does not run something else",
+        _rename,
+        parameters=JustName,
+        request=Rename,
+        response=Container,
+        errors=_ERRORS,
+    ),
+    Route(
+        "GET",
+        f"{_NAME}/export",
+        OPERATOR,
+        "The files of a container that runs, as a tar",
+        _export,
+        parameters=JustName,
+        errors=_ERRORS,
+        streams=(_TAR,),
+    ),
+    Route(
+        "POST",
+        f"{_NAME}/commit",
+        OPERATOR,
+        "Make an image of the node of a container that runs, which is halted meanwhile",
+        _commit,
+        parameters=JustName,
+        request=Commit,
+        response=Operation,
+        status=202,
         errors=_ERRORS,
     ),
     Route(

@@ -118,7 +118,6 @@ def tls_context(identity: Identity) -> ssl.SSLContext:
     context = server_context(identity.certificate, identity.key)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.sslobject_class = _Outspoken
-    context.num_tickets = 0  # a resumed session would not show its certificate's end
     if identity.operator_certificate:
         context.load_verify_locations(cadata=identity.operator_certificate)
     return context

@@ -1,5 +1,6 @@
 """The routes that a boot waits for; the others are in modules of their own (core0.api.table)."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -38,6 +39,12 @@ class ToPut(ByName, frozen=True, forbid_unknown_fields=True):
     new: bool = False
 
 
+class Labelled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Only those with labels: `key` or `key=value`, and commas between several."""
+
+    label: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+
+
 class After(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Events behind a cursor, waiting up to `wait` seconds for the first."""
 
@@ -62,12 +69,19 @@ async def _events(request: Request[Daemon, After, NoBody]) -> Events:
     return await request.context.call("events", Events, body=query)
 
 
-async def _containers(request: Request[Daemon, NoParameters, NoBody]) -> Containers:
-    return await request.context.call("containers", Containers)
+async def _containers(request: Request[Daemon, Labelled, NoBody]) -> Containers:
+    found = await request.context.call("containers", Containers)
+    wanted = [label.partition("=") for label in request.parameters.label.split(",") if label]
+    return Containers(tuple(one for one in found.containers if _has_labels(one, wanted)))
+
+
+def _has_labels(container: Container, wanted: Sequence[tuple[str, str, str]]) -> bool:
+    has = container.spec.labels
+    return all(key in has and (not equals or has[key] == value) for key, equals, value in wanted)
 
 
 async def _container(request: Request[Daemon, ByName, NoBody]) -> Container:
-    return await _settled(request.context, request.parameters)
+    return await _settled(request.context, request.parameters, traffic=True)
 
 
 async def _put_container(request: Request[Daemon, ToPut, ContainerSpec]) -> Reply[Container]:
@@ -94,8 +108,9 @@ async def _power(request: Request[Daemon, NoParameters, PowerRequest]) -> None:
     await request.context.call("power", type(None), body=request.body)
 
 
-async def _settled(daemon: Daemon, which: ByName) -> Container:
-    return await daemon.call("container", Container, name=which.name, body=ContainerQuery(which.wait))
+async def _settled(daemon: Daemon, which: ByName, *, traffic: bool = False) -> Container:
+    query = ContainerQuery(which.wait, traffic)
+    return await daemon.call("container", Container, name=which.name, body=query)
 
 
 async def accepted(daemon: Daemon, which: ByName) -> Reply[Container]:
@@ -113,7 +128,15 @@ ROUTES = (
     Route("GET", "/v1/health", OPERATOR, "Whether the node can do its work", _health, response=Health),
     Route("GET", "/v1/boot", OPERATOR, "How this boot went", _boot, response=Boot),
     Route("GET", "/v1/events", OPERATOR, "What happened", _events, parameters=After, response=Events),
-    Route("GET", "/v1/containers", OPERATOR, "All containers", _containers, response=Containers),
+    Route(
+        "GET",
+        "/v1/containers",
+        OPERATOR,
+        "All containers",
+        _containers,
+        parameters=Labelled,
+        response=Containers,
+    ),
     Route(
         "GET",
         _NAME,

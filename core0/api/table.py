@@ -5,6 +5,7 @@ from core0.api.container_routes import CONTAINER_ROUTES
 from core0.api.image_routes import IMAGE_ROUTES
 from core0.api.link_routes import LINK_ROUTES
 from core0.api.network_routes import NETWORK_ROUTES
+from core0.api.secret_routes import SECRET_ROUTES
 from core0.api.state_routes import STATE_ROUTES
 from core0.api.storage_routes import STORAGE_ROUTES
 from core0.api.volume_routes import VOLUME_ROUTES
@@ -16,6 +17,7 @@ _ROUTES = (
     *CONTAINER_ROUTES,
     *LINK_ROUTES,
     *NETWORK_ROUTES,
+    *SECRET_ROUTES,
     *STATE_ROUTES,
     *STORAGE_ROUTES,
     *VOLUME_ROUTES,

@@ -3,7 +3,7 @@
 import asyncio
 import datetime
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -14,10 +14,11 @@ import aiohttp
 import msgspec
 
 from core0.wire.config import ConfigStatus, NodeConfig
-from core0.wire.image_store import Collected, ImagePull, NodeImage, NodeImages
+from core0.wire.image_store import Collected, Commit, ImagePull, NodeImage, NodeImages
 from core0.wire.links import Link, Links
 from core0.wire.networks import Network, Networks, NetworkSpec
 from core0.wire.operations import Operation, Operations
+from core0.wire.secrets import Secret, Secrets, SecretValue
 from core0.wire.state import Adoption, StateStatus
 from core0.wire.storage import (
     Claim,
@@ -44,6 +45,7 @@ from core0.wire.types import (
     Limits,
     Node,
     PowerRequest,
+    Rename,
 )
 from core0.wire.volumes import Import, ImportRequest, Rollback, Volume, Volumes, VolumeSpec
 from corex.client.pin import Pin
@@ -137,9 +139,10 @@ class NodeClient:
         """Events behind a cursor, waiting up to so many seconds (60 at most) for the first."""
         return await self._call("GET", "/v1/events", Events, query={"after": str(after), "wait": str(wait)})
 
-    async def containers(self) -> tuple[Container, ...]:
-        """All containers."""
-        return (await self._call("GET", "/v1/containers", Containers)).containers
+    async def containers(self, labels: Iterable[str] = ()) -> tuple[Container, ...]:
+        """All containers, or those that have all of some labels: `key`, or `key=value` without a comma."""
+        query = _given(label=",".join(labels) or None)
+        return (await self._call("GET", "/v1/containers", Containers, query=query)).containers
 
     async def container(self, name: str, wait: float = 0.0) -> Container:
         """One container, waiting up to so many seconds (60 at most) until it has settled."""
@@ -180,6 +183,23 @@ class NodeClient:
         """Let a paused container's processes go on."""
         return await self._call("POST", f"{_path(name)}/resume", Container, query={"wait": str(wait)})
 
+    async def rename_container(self, name: str, new: str) -> Container:
+        """Call a container that does not run something else."""
+        return await self._call("POST", f"{_path(name)}/rename", Container, body=Rename(new))
+
+    async def commit_container(self, name: str, image: str) -> Operation:
+        """Make the image `local:IMAGE` of a container that runs."""
+        return await self._call("POST", f"{_path(name)}/commit", Operation, body=Commit(image))
+
+    async def export_container(self, name: str) -> AsyncIterator[bytes]:
+        """The files of a container that runs, as a tar, piece by piece. Raises UnreachableError: it was cut."""
+        async with self._open("GET", f"{_path(name)}/export", patience=_MOVING) as response:
+            try:
+                async for piece in response.content.iter_any():
+                    yield piece
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise await self._explain(error) from error
+
     async def delete_container(self, name: str) -> None:
         """Remove a container with its files."""
         await self._call("DELETE", _path(name), type(None))
@@ -195,6 +215,21 @@ class NodeClient:
     async def pull_image(self, image: str) -> Operation:
         """Pull an image, also if one of that name is there."""
         return await self._call("POST", "/v1/images/pull", Operation, body=ImagePull(image))
+
+    async def load_image(self, name: str, data: AsyncIterator[bytes], image: str = "") -> NodeImage:
+        """Send an image as a tar of an OCI layout; containers name it `local:NAME`.
+
+        Args:
+            name: what it shall be called.
+            data: the tar.
+            image: which of several, by its name in the layout or its digest.
+        """
+        query = {"name": name, **({"image": image} if image else {})}
+        headers = {"Content-Type": "application/octet-stream"}
+        async with self._open(
+            "POST", "/v1/images/load", query=query, data=data, headers=headers, patience=_MOVING
+        ) as response:
+            return msgspec.json.decode(await response.read(), type=NodeImage)
 
     async def delete_image(self, digest: str) -> Collected:
         """Remove an image that no container has."""
@@ -370,6 +405,22 @@ class NodeClient:
             "PUT", path, query=query, data=data, headers=headers, patience=_MOVING
         ) as response:
             return msgspec.json.decode(await response.read(), type=Import)
+
+    async def secrets(self) -> tuple[Secret, ...]:
+        """All secrets of containers, without their values."""
+        return (await self._call("GET", "/v1/secrets", Secrets)).secrets
+
+    async def secret(self, name: str) -> Secret:
+        """One secret, without its value."""
+        return await self._call("GET", _path(name, "secrets"), Secret)
+
+    async def put_secret(self, name: str, value: SecretValue) -> Secret:
+        """Give the node a secret, which it keeps in memory."""
+        return await self._call("PUT", _path(name, "secrets"), Secret, body=value)
+
+    async def delete_secret(self, name: str) -> None:
+        """Have it forget one that no container has."""
+        await self._call("DELETE", _path(name, "secrets"), type(None))
 
     async def networks(self) -> tuple[Network, ...]:
         """All networks of containers."""

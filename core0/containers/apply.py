@@ -11,13 +11,19 @@ from typing import Protocol
 
 import msgspec
 
-from core0.containers import rootfs
-from core0.containers.limits import limits_of
+from core0.containers import rootfs, storage
+from core0.containers.certificates import Certificates
+from core0.containers.health import create_report
+from core0.containers.limits import capped_io, limits_of, oom_score_of, tmpfs_of
 from core0.containers.model import IDS, Record, first_id
 from core0.containers.observe import is_alive, start_time
+from core0.containers.secrets import SecretStore
 from core0.images.model import Image
 from core0.images.store import Store
 from core0.linux import cgroups, files, mounts, namespaces
+from core0.linux.libc import in_words
+from core0.linux.netlink_traffic import limit_within
+from core0.linux.worker import Worker
 from core0.template.messages import FORK, Go, Ready
 from core0.template.request import ask
 from core0.wire import paths
@@ -33,7 +39,12 @@ _READY_DEADLINE = 30.0
 _STOP_DEADLINE = 15.0
 # Seconds until all processes of a container must be halted: one that waits for a disk halts behind that.
 _FREEZE_DEADLINE, _FREEZE_LOOK_EVERY = 5.0, 0.005
+# Seconds until PID 1 must have written how a process ended: it does so as soon as it gets the processor.
+_REAPED_DEADLINE, _REAPED_LOOK_EVERY = 2.0, 0.005
+# Seconds that limiting a link may take.
+_LINK_DEADLINE = 15.0
 _LAST_WORDS = 4096
+_APPENDED = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -53,6 +64,9 @@ class Network(Protocol):
     def port_owner(self, port: int) -> str:
         """Which mesh listens on a UDP port of the node; empty if none does."""
 
+    def fixed_host(self, name: str, ipv4: str | None, ipv6: str | None) -> int | None:
+        """The number that addresses of a network mean, None without any. Raises RefusedError: it has them not."""
+
     def attach(
         self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits
     ) -> tuple[str, str]:
@@ -66,6 +80,9 @@ class Network(Protocol):
 
     async def remove(self, number: int) -> None:
         """The same without keeping others waiting."""
+
+    def limit(self, number: int, limits: Limits) -> None:
+        """Limit what a container that is linked receives. Raises OSError."""
 
     def publish(self, number: int, ports: Sequence[PublishedPort]) -> None:
         """Lead ports of the node to a container."""
@@ -106,22 +123,17 @@ class Volumes(Protocol):
         """Limits for a container that has these volumes."""
 
 
-class Certify(Protocol):
-    """Makes a fresh self-signed certificate."""
-
-    def __call__(self, name: str) -> tuple[str, str, str]:
-        """Return certificate and key as PEM, and the certificate's fingerprint."""
-
-
 class World(msgspec.Struct, frozen=True):
     """What the actions work on."""
 
     store: Store
     network: Network
-    certify: Certify
+    certificates: Certificates
     volumes: Volumes
+    worker: Worker
     folder: Path = Path(paths.CONTAINERS)
     cgroup: Path = Path(paths.CGROUP_CONTAINERS)
+    secrets: SecretStore = SecretStore()
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -159,14 +171,34 @@ def limit(world: World, name: str, spec: ContainerSpec) -> None:
     """Make a container's cgroup, or limit it anew."""
     volumes = world.volumes.limits(mount.volume for mount in spec.mounts)
     group = world.cgroup / name
-    cgroups.create(group, limits_of(spec.limits, volumes.memory))
-    cgroups.limit_io(group, volumes.io)
+    cgroups.create(group, limits_of(spec.limits, volumes.memory + tmpfs_of(spec)))
+    cgroups.limit_io(group, capped_io(volumes.io, spec.limits))
 
 
-def limit_anew(world: World, name: str, record: Record, spec: ContainerSpec) -> None:
-    """Limit a container that runs by another spec, which is its own from then on."""
+async def limit_anew(world: World, name: str, record: Record, spec: ContainerSpec) -> Record:
+    """Limit a container that runs by another spec, which is its own from then on; returns its new record."""
+    before, after = record.spec.limits, spec.limits
+    if after.storage_mib < before.storage_mib:
+        storage.resize(record, after.storage_mib)
     limit(world, name, spec)
-    write_whole(world.folder / name / "record.json", msgspec.structs.replace(record, spec=spec))
+    if after.storage_mib > before.storage_mib:  # there is memory for them by now
+        storage.resize(record, after.storage_mib)
+    if (before.receive_bps, before.send_bps) != (after.receive_bps, after.send_bps):
+        await _limit_link(world, record, after)
+    limited = msgspec.structs.replace(record, spec=spec)
+    write_whole(world.folder / name / "record.json", limited)
+    return limited
+
+
+async def _limit_link(world: World, record: Record, limits: Limits) -> None:
+    """Limit both ends of its link; what it sends waits at its own end, where its sockets notice."""
+    world.network.limit(record.number, limits)
+    inside = namespaces.open_namespace(record.pid, "net")
+    try:
+        rate = limits.send_bps or 0
+        await world.worker.call(limit_within, "eth0", rate, deadline=_LINK_DEADLINE, descriptors=[inside])
+    finally:
+        os.close(inside)
 
 
 async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) -> Record:
@@ -175,73 +207,130 @@ async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) ->
     Raises:
         ContainerError: with the step that failed and why; nothing of the container is left then.
     """
-    undo = contextlib.ExitStack()
+    making = _Making()
     try:
-        with contextlib.ExitStack() as opened:
-            record = await _create(world, slot, spec, image, opened, undo)
+        with making.opened:
+            record = await _create(world, slot, spec, image, making)
     except (OSError, ContainerError, msgspec.DecodeError) as error:
-        undo.close()
+        making.undo.close()
         await asyncio.to_thread(cgroups.remove, world.cgroup / slot.name)
-        cause = str(error) or f"it was not ready after {_READY_DEADLINE:.0f} s"
-        raise ContainerError(f"cannot create container {slot.name}: {cause}") from None
+        if making.pid:
+            await _forget_exit(making.pid)
+        cause = in_words(error) or f"it was not ready after {_READY_DEADLINE:.0f} s"
+        raise ContainerError(f"cannot create container {slot.name}: {making.step}{cause}") from None
     except BaseException:
-        undo.close()
+        making.undo.close()
         raise
-    undo.pop_all()
+    making.undo.pop_all()
     return record
 
 
-async def _create(
-    world: World,
-    slot: Slot,
-    spec: ContainerSpec,
-    image: Image,
-    opened: contextlib.ExitStack,
-    undo: contextlib.ExitStack,
-) -> Record:
-    """The steps, in order. `opened` holds what is closed in any case, `undo` what only a failure takes back."""
+class _Making:
+    """A container that is being made.
+
+    Attributes:
+        opened: what is closed in any case.
+        undo: what only a failure takes back.
+        pid: its first process; 0 if there was none yet.
+        step: what is being done, for people.
+    """
+
+    def __init__(self) -> None:
+        self.opened = contextlib.ExitStack()
+        self.undo = contextlib.ExitStack()
+        self.pid = 0
+        self.step = ""
+
+    def at(self, step: str) -> None:
+        """Begin a step; the container's first process names its own."""
+        self.step = f"step {step}: " if step else ""
+
+    def own(self, descriptor: int) -> int:
+        """Close a descriptor in any case."""
+        self.opened.callback(os.close, descriptor)
+        return descriptor
+
+
+async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, making: _Making) -> Record:
+    """The steps, in order."""
     group, folder = world.cgroup / slot.name, world.folder / slot.name
+    own, undo = making.own, making.undo
+    making.at("cgroup")
     undo.callback(cgroups.kill, group)
     limit(world, slot.name, spec)
-    volumes = [_own(opened, await _volume(world, mount)) for mount in spec.mounts]
+    making.at("volumes")
+    volumes = [own(await _volume(world, mount)) for mount in spec.mounts]
+    making.at("image")
+    layers = [own(layer) for layer in await world.store.mount_layers(image)]
+    making.at("secrets")
+    secrets = [own(world.secrets.open(one.secret)) for one in spec.secrets]
+    making.at("health")
+    health = [own(create_report(folder))] if spec.health else []
 
-    certificate, key, fingerprint = world.certify(slot.name)
-    boot = Boot(slot.name, certificate, key, spec.token_sha256, processes_of(spec, image))
-    listener = opened.enter_context(_listen(slot.port))
-    ours, theirs = (opened.enter_context(end) for end in _talk())
-    log = _own(
-        opened, os.open(folder / "corex.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    )
+    making.at("certificate")
+    certificate, key, fingerprint = world.certificates()
+    boot = Boot(slot.name, certificate, key, spec.token_sha256, processes_of(spec, image), spec.health)
+    making.at("port")
+    listener = making.opened.enter_context(_listen(slot.port))
+    making.at("descriptors")
+    ours, theirs = (making.opened.enter_context(end) for end in _talk())
+    log = own(os.open(folder / "corex.log", _APPENDED, 0o600))
     handed = [
-        _own(opened, os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)),
+        own(os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)),
         theirs.fileno(),
         listener.fileno(),
-        _own(opened, _memory_file(msgspec.json.encode(boot))),
+        own(_memory_file(msgspec.json.encode(boot))),
         log,
     ]
+    making.at("first process")
     pid = await ask(FORK, handed)
-    _unlink(Path(paths.EXITS, str(pid)))  # of an earlier process of that number
+    making.pid = pid
+    theirs.close()  # else its end would not be noticed here
+    _unlink(_exit_of(pid))  # of an earlier process of that number
     started = start_time(pid)
     first = first_id(slot.number)
     namespaces.write_id_maps(pid, first, IDS)
-    users = _own(opened, namespaces.open_namespace(pid, "user"))
-    root = _own(
-        opened, rootfs.build(folder, world.store.mount_layers(image), users, first, spec.limits.storage_mib)
-    )
+    files.write(f"/proc/{pid}/oom_score_adj", str(oom_score_of(spec.priority)))
+    users = own(namespaces.open_namespace(pid, "user"))
+    making.at("image")
+    root, work = map(own, rootfs.build(folder, layers, users, first, spec.limits.storage_mib))
+    making.at("link")
     undo.callback(world.network.detach, slot.number)
-    namespace = _own(opened, namespaces.open_namespace(pid, "net"))
+    namespace = own(namespaces.open_namespace(pid, "net"))
     addresses = world.network.attach(slot.number, slot.name, spec.network, slot.host, namespace, spec.limits)
+    making.at("volumes")
     for volume in volumes:
         mounts.set_attributes(volume, mounts.ATTR_IDMAP, user_namespace=users)
-    targets = tuple(mount.target for mount in spec.mounts)
-    go = Go(slot.name, *addresses, GATEWAY, f"{spec.network}.{DOMAIN}", targets, spec.limits.send_bps or 0)
-    socket.send_fds(ours, [msgspec.json.encode(go)], [root, *volumes])
+    making.at("")
+    go = _go(slot.name, spec, addresses)
+    with contextlib.suppress(BrokenPipeError):  # it ended already, and has said why
+        socket.send_fds(ours, [msgspec.json.encode(go)], [root, work, *volumes, *secrets, *health])
     await _ready(ours)
+    making.at("ports")
     world.network.publish(slot.number, spec.ports)
+    making.at("record")
     corex = CoreX(port=slot.port, fingerprint=fingerprint)
-    record = Record(slot.number, spec, image.digest, *addresses, slot.host, corex, pid, started)
+    place = storage.place_of(work)
+    record = Record(slot.number, spec, image.digest, *addresses, slot.host, corex, pid, started, place)
     write_whole(folder / "record.json", record)
     return record
+
+
+def _go(name: str, spec: ContainerSpec, addresses: tuple[str, str]) -> Go:
+    """What the container builds itself by."""
+    return Go(
+        spec.hostname or name,
+        *addresses,
+        GATEWAY,
+        f"{spec.network}.{DOMAIN}",
+        targets=tuple(mount.target for mount in spec.mounts),
+        tmpfs=spec.tmpfs,
+        secrets=spec.secrets,
+        read_only=spec.read_only,
+        dropped=spec.drop_capabilities,
+        health=spec.health is not None,
+        send_bps=spec.limits.send_bps or 0,
+    )
 
 
 async def _volume(world: World, mount: VolumeMount) -> int:
@@ -253,11 +342,6 @@ async def _volume(world: World, mount: VolumeMount) -> int:
     except OSError:
         os.close(descriptor)
         raise
-    return descriptor
-
-
-def _own(opened: contextlib.ExitStack, descriptor: int) -> int:
-    opened.callback(os.close, descriptor)
     return descriptor
 
 
@@ -283,7 +367,7 @@ async def _ready(ours: socket.socket) -> None:
     """Wait until the container has built itself."""
     try:
         async with asyncio.timeout(_READY_DEADLINE):
-            data = await asyncio.get_running_loop().sock_recv(ours, 4096)
+            data = await _receive(ours)
     except TimeoutError:
         raise ContainerError(f"it was not ready after {_READY_DEADLINE:.0f} s") from None
     if not data:
@@ -291,6 +375,15 @@ async def _ready(ours: socket.socket) -> None:
     error = msgspec.json.decode(data, type=Ready).error
     if error:
         raise ContainerError(error)
+
+
+async def _receive(ours: socket.socket) -> bytes:
+    """What it says; nothing if it ended without a word."""
+    loop = asyncio.get_running_loop()
+    # a reset: it ended before it read everything; what it said before is there all the same
+    with contextlib.suppress(ConnectionResetError):
+        return await loop.sock_recv(ours, 4096)
+    return await loop.sock_recv(ours, 4096)
 
 
 async def stop(world: World, name: str, record: Record) -> None:
@@ -345,7 +438,29 @@ async def remove(world: World, name: str, record: Record) -> None:
     """Take away what a container left. Every step is tried; what is gone already is fine."""
     await world.network.remove(record.number)
     await asyncio.to_thread(cgroups.remove, world.cgroup / name)
-    _unlink(world.folder / name / "record.json", Path(paths.EXITS, str(record.pid)))
+    await _forget_exit(record.pid)
+    _unlink(world.folder / name / "record.json")
+
+
+def _exit_of(pid: int) -> Path:
+    """Where PID 1 writes how a container's first process ended."""
+    return Path(paths.EXITS, str(pid))
+
+
+def forget_exits(known: Iterable[int]) -> None:
+    """Delete what PID 1 wrote of processes that nobody knows: a node daemon that made their containers has ended."""
+    kept = {str(pid) for pid in known}
+    _unlink(*(file for file in Path(paths.EXITS).glob("*") if file.name not in kept))
+
+
+async def _forget_exit(pid: int) -> None:
+    """Delete what PID 1 writes of a process that has ended; it may not have come to that yet."""
+    file = _exit_of(pid)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_REAPED_DEADLINE):
+            while not file.exists():  # noqa: ASYNC110
+                await asyncio.sleep(_REAPED_LOOK_EVERY)
+    _unlink(file)
 
 
 def _unlink(*files: Path) -> None:
@@ -374,7 +489,7 @@ def open_pidfd(record: Record) -> int | None:
 def read_exit(record: Record) -> int | None:
     """The wait status of a container's first process, once PID 1 has written it down."""
     try:
-        return int(Path(paths.EXITS, str(record.pid)).read_text())
+        return int(_exit_of(record.pid).read_text())
     except FileNotFoundError:
         return None
 

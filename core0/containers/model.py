@@ -1,5 +1,7 @@
 """What the container manager decides about, and what it writes down of each container it made."""
 
+import functools
+
 import msgspec
 
 from core0.images.model import Image
@@ -29,6 +31,33 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     paused: bool = False
 
 
+def encode_wish(wanted: Wanted) -> bytes:
+    """A wish as the node's state has it: without what has its default, also within the spec."""
+    return msgspec.json.encode(_brief(wanted))
+
+
+def _brief(value: object) -> object:
+    """A value whose structs have only the fields that are not as usual."""
+    if isinstance(value, tuple):
+        return [_brief(one) for one in value]
+    if not isinstance(value, msgspec.Struct):
+        return value
+    return {
+        name: _brief(content)
+        for name, usual in _defaults(type(value))
+        if (content := getattr(value, name)) != usual
+    }
+
+
+@functools.cache
+def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, object], ...]:
+    """The fields of a type of structs, and what each usually is."""
+    return tuple(
+        (field.name, field.default_factory() if callable(field.default_factory) else field.default)
+        for field in msgspec.structs.fields(kind)
+    )
+
+
 class Record(msgspec.Struct, frozen=True):
     """A container that was made: enough for a new node daemon to take it over.
 
@@ -42,6 +71,7 @@ class Record(msgspec.Struct, frozen=True):
         corex: where its Core-X answers.
         pid: its first process.
         started: that process's start time in clock ticks since boot (proc_pid_stat(5), field 22).
+        storage: device and inode of the folder by which its files are reached (`storage`).
     """
 
     number: int
@@ -53,15 +83,25 @@ class Record(msgspec.Struct, frozen=True):
     corex: CoreX
     pid: int
     started: int
+    storage: tuple[int, int] = (0, 0)
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A container as it is: what was made of it, whether its first process lives, and whether they all are halted."""
+    """A container as it is.
+
+    Attributes:
+        record: what was made of it.
+        alive: whether its first process lives.
+        image: what it is made of, if that is here.
+        freezer: whether its processes are halted.
+        lacks: what it needs to begin and is not there, in words.
+    """
 
     record: Record | None = None
     alive: bool = False
     image: Image | None = None
     freezer: Freezer = "thawed"
+    lacks: str = ""
 
 
 class Pull(msgspec.Struct, frozen=True):
@@ -71,6 +111,15 @@ class Pull(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"pull {self.reference}"
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Wait for what the container needs to begin."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return f"wait: {self.why}"
 
 
 class Create(msgspec.Struct, frozen=True):
@@ -124,7 +173,7 @@ class Remove(msgspec.Struct, frozen=True):
         return "remove"
 
 
-Action = Pull | Create | Limit | Freeze | Thaw | Stop | Remove
+Action = Pull | Wait | Create | Limit | Freeze | Thaw | Stop | Remove
 
 
 def first_id(number: int) -> int:

@@ -1,5 +1,6 @@
 """Containers as they are: their records, and their first processes. Reads, never changes."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import msgspec
 
 from core0.containers.limits import Capacity
 from core0.containers.model import Record
+from core0.linux import files
+from core0.linux.cgroups import keyed
+from core0.wire.room import memory_of_containers, processes_of_containers
 
 
 def observe_record(folder: Path) -> Record | None:
@@ -17,13 +21,56 @@ def observe_record(folder: Path) -> Record | None:
         return None
 
 
-def observe_capacity() -> Capacity:
-    """What the node has."""
-    memory = next(
-        line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:")
+@functools.cache
+def observe_machine() -> Capacity:
+    """What the machine has, which never changes."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    processes = min(int(files.read_text(f"/proc/sys/kernel/{name}")) for name in ("pid_max", "threads-max"))
+    return Capacity(memory, os.cpu_count() or 1, processes)
+
+
+def observe_capacity(group: Path) -> Capacity:
+    """What containers may have, all of whose cgroup it is: what the machine has, unless a config says less.
+
+    What the node itself keeps back counts as there: a limit is no demand, and small machines would take no container
+    with the usual one.
+    """
+    machine = observe_machine()
+    quota, _, period = _limit(group / "cpu.max").partition(" ")
+    cpus = machine.cpus if quota == "max" else int(quota) / int(period)
+    return Capacity(
+        _capacity(group / "memory.max", machine.memory, memory_of_containers(machine.memory)),
+        min(machine.cpus, cpus),
+        _capacity(group / "pids.max", machine.processes, processes_of_containers(machine.processes)),
     )
-    processes = int(Path("/proc/sys/kernel/pid_max").read_text())
-    return Capacity(int(memory.split()[1]) << 10, os.cpu_count() or 1, processes)
+
+
+def _limit(file: Path) -> str:
+    """A limit of a cgroup; one that has not got the controller limits nothing."""
+    try:
+        return files.read_text(file).strip()
+    except FileNotFoundError:
+        return "max"
+
+
+def _capacity(file: Path, of_machine: int, usual: int) -> int:
+    """What a limit leaves containers; the usual one leaves them all."""
+    limit = _limit(file)
+    return of_machine if limit == "max" or int(limit) >= usual else int(limit)
+
+
+def observe_memory_end(group: Path) -> str:
+    """Why the kernel ended a container for want of memory; empty if it did not."""
+    try:
+        events = keyed(files.read_text(group / "memory.events"))
+        limit = files.read_text(group / "memory.max").strip()
+    except FileNotFoundError:
+        return ""
+    if not events.get("oom_kill"):
+        return ""
+    if not events.get("oom"):
+        return "all containers together had no more memory, or the node had not"
+    return f"it needed more than its {int(limit) >> 20} MiB of memory, files included"
 
 
 def is_alive(record: Record) -> bool:

@@ -1,11 +1,11 @@
 """Which actions bring one container from what is seen to what is wanted. Pure."""
 
 from core0.containers.limits import changes_while_running
-from core0.containers.model import Action, Create, Freeze, Limit, Pull, Remove, Seen, Stop, Thaw, Wanted
+from core0.containers.model import Action, Create, Freeze, Limit, Pull, Remove, Seen, Stop, Thaw, Wait, Wanted
 
 
 def plan(wanted: Wanted | None, seen: Seen) -> tuple[Action, ...]:
-    """The actions, in order; planning again after they were applied gives none.
+    """The actions, in order; planning again after they were applied gives none, or the same `Wait`.
 
     Args:
         wanted: None if the container shall be gone.
@@ -41,4 +41,6 @@ def _end(seen: Seen) -> tuple[Action, ...]:
 def _begin(wanted: Wanted, seen: Seen) -> tuple[Action, ...]:
     reference = wanted.spec.image
     here = () if seen.image else (Pull(reference),)
+    if seen.lacks:
+        return (*here, Wait(seen.lacks))
     return (*here, Create(wanted.spec), *((Freeze(),) if wanted.paused else ()))

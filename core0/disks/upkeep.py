@@ -246,5 +246,5 @@ async def unmount_pool(world: World, name: str) -> None:
     try:
         await world.worker.call(blocks.unmount, f"{world.pools}/{name}", deadline=FORMAT)
     except OSError as error:
-        remedy = "; stop the containers that use its volumes" if error.errno == 16 else ""
+        remedy = "; stop the containers that use its volumes or images" if error.errno == 16 else ""
         raise DiskError(f"cannot unmount pool {name}: {error.strerror or error}{remedy}") from None

@@ -145,13 +145,31 @@ def _control_socket() -> socket.socket:
     return control
 
 
+# How a line of /proc/PID/cgroup begins for a process of a container, whether its cgroup is there or gone. Where
+# version 1 of cgroups is in use, too (`zn bench containers --here`), there are more lines.
+_OF_CONTAINERS = f"0::{paths.CGROUP_CONTAINERS.removeprefix(paths.CGROUP)}/"
+
+
 def _reap(reaper: socket.socket, supervisor: Supervisor) -> None:
-    """Reap every ended child: services start again, a container's end is written down for the node."""
-    for pid, status in ended_children(reaper):
+    """Reap every ended child: services start again, a container's end is written down for the node.
+
+    Nobody asks for the end of others: what a service that died had started comes here, too.
+    """
+    of_containers: set[int] = set()
+
+    def look(pid: int) -> None:
+        try:
+            groups = files.read_text(f"/proc/{pid}/cgroup").splitlines()
+        except OSError:  # one file too many is better than a container whose end nobody knows
+            groups = [_OF_CONTAINERS]
+        if any(group.startswith(_OF_CONTAINERS) for group in groups):
+            of_containers.add(pid)
+
+    for pid, status in ended_children(reaper, look):
         said = supervisor.ended(pid, status, time.monotonic())
         if said:
             log([said])
-        else:
+        elif pid in of_containers:
             _record_exit(pid, status)
 
 

@@ -14,7 +14,7 @@ from fcntl import ioctl
 from typing import NamedTuple
 
 from core0.linux import cgroups, files, modules, mounts, uevents
-from core0.wire import cmdline, paths
+from core0.wire import cmdline, paths, room
 
 _SAFE = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -63,6 +63,9 @@ _IPV6_LINKS = "net/ipv6/conf"
 _LEAST_MEMORY = 110
 # Seconds after an image was built in which it may be booted: a clock that is further on is broken.
 _LONGEST_SERVICE = 15 * 365 * 86400
+# Of PID 1 and the node's own processes, which inherit it: the kernel ends any container before one of them. It can
+# end one all the same: a daemon that eats all memory starts again then, and the machine goes on.
+_OOM_SCORE = "-900"
 _REMEDY = "give the machine at least 256 MiB"
 
 
@@ -93,7 +96,7 @@ def check_image(_: Boot) -> str:
 
     The kernel unpacks only a part of the archive when memory runs out while it does; the sentinel is its last file.
     """
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    memory = _memory() >> 20
     if not os.path.exists(paths.SENTINEL):
         raise BootError(f"the image was not unpacked whole: {memory} MiB of memory are too little; {_REMEDY}")
     if memory < _LEAST_MEMORY:
@@ -149,13 +152,27 @@ def set_clock(_: Boot) -> str:
 
 
 def make_cgroups(_: Boot) -> str:
-    """One branch for the node's own processes, one for containers."""
+    """One branch for the node's own processes, one for containers, which leaves room for the other."""
     controllers = ("cpu", "memory", "pids", "io")
     cgroups.delegate(paths.CGROUP, controllers)
-    for branch in (paths.CGROUP_SYSTEM, paths.CGROUP_CONTAINERS):
-        cgroups.create(branch)
+    threads = int(files.read_text("/proc/sys/kernel/threads-max"))
+    of_containers = {
+        "memory.max": str(room.memory_of_containers(_memory())),
+        "pids.max": str(room.processes_of_containers(threads)),
+    }
+    branches = {
+        paths.CGROUP_SYSTEM: {"memory.min": str(room.NODE_MEMORY)},
+        paths.CGROUP_CONTAINERS: of_containers,
+    }
+    for branch, limits in branches.items():
+        cgroups.create(branch, limits)
         cgroups.delegate(branch, controllers)
+    files.write("/proc/self/oom_score_adj", _OOM_SCORE)
     return ""
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def load_drivers(boot: Boot) -> str:

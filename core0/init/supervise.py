@@ -125,19 +125,27 @@ def watch_children() -> socket.socket:
     return reader
 
 
-def ended_children(reader: socket.socket) -> Iterator[tuple[int, int]]:
-    """Reap every child that has ended: its pid and wait status."""
+def ended_children(
+    reader: socket.socket, look: Callable[[int], None] = lambda _: None
+) -> Iterator[tuple[int, int]]:
+    """Reap every child that has ended: its pid and wait status.
+
+    Args:
+        reader: of `watch_children`.
+        look: gets each pid while /proc still has it.
+    """
     with contextlib.suppress(BlockingIOError):
         while reader.recv(4096):
             pass
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if pid == 0:
+        if ended is None:
             return
-        yield pid, status
+        look(ended.si_pid)
+        yield os.waitpid(ended.si_pid, 0)
 
 
 def _group(service: Service) -> str:

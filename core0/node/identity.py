@@ -8,7 +8,7 @@ import os
 import time
 from contextlib import AbstractContextManager
 
-from core0.node import openssl
+from core0.linux import openssl
 from core0.wire.operator import OPERATOR_NAME
 
 _YEARS = 10 * 365 * 86400

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 async def _links(state: "NodeState", _: Call) -> Links:
     talks, wanted = dict(state.links.conversations), state.links.wanted
-    return Links(await asyncio.to_thread(take_inventory, talks, wanted))
+    return Links(await asyncio.to_thread(take_inventory, state.links.indexes(), talks, wanted))
 
 
 async def _link(state: "NodeState", call: Call) -> Link:

@@ -9,6 +9,7 @@ import socket
 import struct
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,7 +64,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
         events,
         links,
         remembered,
-        _containers,
+        lambda state: _containers(state, worker),
         lambda state: _disks(state, worker),
         _configs,
         lambda state: _volumes(state, worker),
@@ -72,7 +73,7 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
         _meshes,
     )
     links.on_servers = state.look_at_servers
-    if os.listdir(paths.CONTAINERS):  # an earlier daemon left them
+    if _is_inherited():
         _ = state.containers
     # start_server, not start_unix_server: the latter deletes PID 1's socket from Python 3.13 on.
     server = await asyncio.start_server(lambda r, w: talk(state, r, w), sock=listener)
@@ -85,6 +86,11 @@ async def _run(listener: socket.socket, worker: Worker) -> None:
     server.close()
     for manager in managers & done:
         manager.result()
+
+
+def _is_inherited() -> bool:
+    """Whether an earlier daemon left containers, or layers that keep a pool mounted."""
+    return bool(os.listdir(paths.CONTAINERS)) or os.path.ismount(paths.POOL_LAYERS)
 
 
 async def _keep_state(state: NodeState) -> None:
@@ -167,8 +173,11 @@ def _volumes(state: NodeState, worker: Worker) -> "Volumes":
 
 
 def _configs(state: NodeState) -> "Configs":
+    from pathlib import Path
+
     from core0.config.manager import Configs, fetch
-    from core0.node.openssl import verify
+    from core0.containers.share import limit_all
+    from core0.linux.openssl import verify
 
     line = _command_line()
 
@@ -178,24 +187,43 @@ def _configs(state: NodeState) -> "Configs":
         state.disks.configure(config.storage)
         state.clock.configure(config.clock)
         state.registries = config.images
+        limit_all(config.containers, Path(paths.CGROUP_CONTAINERS), state.events)
 
     keep = state.remembered.store
     return Configs(keep, state.events, state.links, apply, verify, fetch, line.config, line.operator)
 
 
-def _containers(state: NodeState) -> "Containers":
+def _containers(state: NodeState, worker: Worker) -> "Containers":
     """The container manager, which has taken over what an earlier daemon left."""
     from core0.containers.apply import World
+    from core0.containers.certificates import Certificates
     from core0.containers.manager import Containers
+    from core0.images.pool import PoolLayers
     from core0.images.store import Store
     from core0.wire.images import ImagesConfig
 
-    store = Store(config=lambda: state.registries or ImagesConfig())
-    world = World(store, state.networks, identity.make_certificate, state.volumes.use)
+    operator = _command_line().operator
+    pool = PoolLayers(
+        worker,
+        lambda: state.disks.book,
+        state.remembered.store,
+        state.events,
+        partial(_pool_of_images, state),
+    )
+    store = Store(
+        config=lambda: state.registries or ImagesConfig(), operator=operator, report=state.events, pool=pool
+    )
+    certificates = Certificates(identity.make_certificate)
+    world = World(store, state.networks, certificates, state.volumes.use, worker)
     containers = Containers(world, state.remembered.store, state.events)
     containers.resume()
     state.networks.enforce()
     return containers
+
+
+def _pool_of_images(state: NodeState) -> str | None:
+    """The pool that the config names for images; None as long as there is no config yet."""
+    return None if state.registries is None else state.registries.pool or ""
 
 
 def _networks(state: NodeState) -> "Networks":
@@ -225,9 +253,9 @@ async def _keep_names(state: NodeState) -> None:
 
 
 def _meshes(state: NodeState) -> "Meshes":
+    from core0.linux.openssl import new_x25519
     from core0.mesh.manager import Meshes
     from core0.node.meshes import AroundMeshes
-    from core0.node.openssl import new_x25519
 
     return Meshes(state.remembered.store, state.events, AroundMeshes(state), new_x25519)
 
@@ -284,11 +312,13 @@ async def talk(state: NodeState, reader: asyncio.StreamReader, writer: asyncio.S
 
 
 # Verbs whose connection goes to the process that moves their bytes.
-_MOVING = ("feed_import", "export_snapshot")
+_MOVING = ("feed_import", "export_snapshot", "export_container", "load_image")
 
 
 async def _hand_over(state: NodeState, call: Call, writer: asyncio.StreamWriter) -> Reply | None:
     """Give a call's connection away; None if it is another's now."""
+    from core0.node.container_verbs import CONTAINER_CONNECTION_VERBS
+    from core0.node.image_verbs import IMAGE_CONNECTION_VERBS
     from core0.node.verbs import refused
     from core0.node.volume_verbs import CONNECTION_VERBS
 
@@ -298,7 +328,8 @@ async def _hand_over(state: NodeState, call: Call, writer: asyncio.StreamWriter)
     connection = os.dup(own.fileno())
     try:
         os.set_blocking(connection, True)
-        refusal = refused(CONNECTION_VERBS[call.verb], state, call, connection)
+        verbs = {**CONNECTION_VERBS, **CONTAINER_CONNECTION_VERBS, **IMAGE_CONNECTION_VERBS}
+        refusal = refused(verbs[call.verb], state, call, connection)
         if refusal is None:
             transport.abort()
             return None

@@ -107,6 +107,7 @@ async def _replace_disk(state: "NodeState", call: Call) -> Operation:
 async def _destroy_pool(state: "NodeState", call: Call) -> None:
     wanted = msgspec.json.decode(call.body, type=Destruction)
     state.volumes.refuse_used(call.name, f"destroy pool {call.name}")
+    await state.let_go_of_pools()
     await _told(state.disks.works.destroy_pool(call.name, wanted.id))
     state.volumes.forget(call.name)
 
@@ -125,6 +126,7 @@ async def _reset(state: "NodeState", call: Call) -> None:
         detail = "cannot reset the node: the fingerprint is another node's"
         raise RefusedError(Refusal(409, "conflict", detail, "see 'zn node show'", "/fingerprint"))
     state.volumes.refuse_used(None, "reset the node")
+    await state.let_go_of_pools()
     await _told(state.disks.works.reset())
     state.volumes.forget(None)
 

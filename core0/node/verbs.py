@@ -141,6 +141,11 @@ class NodeState(msgspec.Struct, dict=True):
         if "containers" in self.__dict__:
             self.containers.volumes_came()
 
+    async def let_go_of_pools(self) -> None:
+        """A pool is to end: what only images keep there for containers to come shall not be in the way."""
+        if "containers" in self.__dict__:
+            await self.containers.store.let_go()
+
     @cached_property
     def operations(self) -> "OperationTable":
         """Long work."""
@@ -190,6 +195,7 @@ def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]
     from core0.node.image_verbs import IMAGE_VERBS
     from core0.node.link_verbs import LINK_VERBS
     from core0.node.network_verbs import NETWORK_VERBS
+    from core0.node.secret_verbs import SECRET_VERBS
     from core0.node.state_verbs import STATE_VERBS
     from core0.node.storage_verbs import STORAGE_VERBS
     from core0.node.volume_verbs import VOLUME_VERBS
@@ -199,6 +205,7 @@ def _later_verbs() -> "Mapping[str, Callable[[NodeState, Call], Awaitable[Any]]]
         **IMAGE_VERBS,
         **LINK_VERBS,
         **NETWORK_VERBS,
+        **SECRET_VERBS,
         **STATE_VERBS,
         **STORAGE_VERBS,
         **VOLUME_VERBS,
@@ -249,7 +256,7 @@ async def _containers(state: NodeState, _: Call) -> ContainerList:
 
 async def _container(state: NodeState, call: Call) -> Container:
     query = msgspec.json.decode(call.body, type=ContainerQuery)
-    return await state.containers.wait(call.name, min(query.wait, LONGEST_WAIT))
+    return await state.containers.wait(call.name, min(query.wait, LONGEST_WAIT), traffic=query.traffic)
 
 
 async def _put_container(state: NodeState, call: Call) -> Container:

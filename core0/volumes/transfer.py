@@ -223,7 +223,7 @@ def _take(
         why = receiver.trouble() if isinstance(error, BrokenPipeError) else str(error)
         refusal = _refusal(why)
         with contextlib.suppress(OSError):  # whom it concerns may have left
-            _part(talk, Reply(refusal=refusal))
+            pieces.part(talk, Reply(refusal=refusal), _GOODBYE)
         raise OSError(refusal.detail) from None
     if whole:
         pieces.send_reply(talk, _offset_of(reader))
@@ -251,14 +251,6 @@ def _relay_in(
     if not reader.ended:
         raise StreamError(f"it is cut: it ends after {reader.offset} bytes, before its end mark")
     return True
-
-
-def _part(talk: socket.socket, reply: Reply) -> None:
-    """Give the last reply to one that still sends: closing on unread bytes would take it back."""
-    pieces.send_reply(talk, reply)
-    talk.settimeout(_GOODBYE)
-    while talk.recv(_PIECE):
-        pass
 
 
 def _received(talk: socket.socket) -> bytes | None:

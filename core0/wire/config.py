@@ -18,6 +18,20 @@ TrialSeconds = Annotated[float, msgspec.Meta(ge=1, le=LONGEST_TRIAL)]
 KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")]
 
 
+class ContainersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What all containers together may have at most; None is what the node itself can spare.
+
+    Attributes:
+        memory_mib: memory, files in memory included.
+        cpus: processors.
+        processes: processes and threads.
+    """
+
+    memory_mib: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | None = None
+    cpus: Annotated[float, msgspec.Meta(ge=0.1, le=1024)] | None = None
+    processes: Annotated[int, msgspec.Meta(ge=64, le=4_000_000)] | None = None
+
+
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a node shall be.
 
@@ -26,12 +40,14 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         network: its own links.
         clock: whom it asks for the time.
         images: the registries of its containers' images.
+        containers: what all containers together may have.
     """
 
     storage: StorageConfig = StorageConfig()
     network: NetworkConfig = NetworkConfig()
     clock: ClockConfig = ClockConfig()
     images: ImagesConfig = ImagesConfig()
+    containers: ContainersConfig = ContainersConfig()
 
 
 class ConfigStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -33,6 +33,9 @@ Verb = Literal[
     "container_stats",
     "pause_container",
     "resume_container",
+    "rename_container",
+    "export_container",
+    "commit_container",
     "power",
     "operations",
     "operation",
@@ -78,8 +81,13 @@ Verb = Literal[
     "images",
     "image",
     "pull_image",
+    "load_image",
     "delete_image",
     "collect_images",
+    "secrets",
+    "secret",
+    "put_secret",
+    "delete_secret",
 ]
 
 
@@ -161,9 +169,15 @@ class EventsQuery(msgspec.Struct, frozen=True):
 
 
 class ContainerQuery(msgspec.Struct, frozen=True):
-    """A container, once it is neither pulling, creating nor stopping, or after so many seconds as it is."""
+    """A container, once it is neither pulling, creating nor stopping, or after so many seconds as it is.
+
+    Attributes:
+        wait: the seconds.
+        traffic: whether what went over its link is told, too, which the kernel is asked for.
+    """
 
     wait: float
+    traffic: bool = False
 
 
 class Report(Protocol):

@@ -5,6 +5,7 @@ IMAGE = "/etc/zn/image.json"
 ENTRY = "/init"
 SECCOMP = "/usr/lib/zeronode/seccomp.bpf"
 RECEIVE_SECCOMP = "/usr/lib/zeronode/receive.bpf"
+PULL_SECCOMP = "/usr/lib/zeronode/pull.bpf"
 # Drivers of disks, file systems and their programs: an EROFS file, and the folder that it is mounted at.
 STORAGE_FILE = "/usr/lib/zeronode/storage.erofs"
 STORAGE = "/usr/lib/zeronode/storage"
@@ -21,6 +22,8 @@ NODE_SOCKET = "/run/zn/node.sock"
 # The node daemon asks the template process for containers here.
 TEMPLATE_SOCKET = "/run/zn/template.sock"
 CONTAINERS = "/run/zn/containers"
+# Secrets of containers, each a file that only root may read.
+SECRETS = "/run/zn/secrets"
 POOLS = "/run/zn/pools"
 MEMORY_VOLUMES = "/run/zn/volumes"
 LEASES = "/run/zn/leases.json"
@@ -33,6 +36,8 @@ CLOCK_CONFIG = "/run/zn/chrony.conf"
 LINKS = "/run/zn/links.json"
 # A ramfs: EROFS mounts a plain file from it, which it does not from a tmpfs.
 IMAGES = "/run/zn/images"
+# Where layers of a pool are mounted: nothing of it may stay when the pool goes.
+POOL_LAYERS = "/run/zn/pool-layers"
 
 CGROUP = "/sys/fs/cgroup"
 CGROUP_SYSTEM = "/sys/fs/cgroup/system"

@@ -27,6 +27,23 @@ def send_reply(to: socket.socket, reply: Reply) -> None:
     send(to, msgspec.json.encode(reply))
 
 
+def part(to: socket.socket, reply: Reply, patience: float) -> None:
+    """Give the last reply to one that may still send: closing on unread bytes would take it back.
+
+    Args:
+        to: the other side, a blocking socket.
+        reply: the last.
+        patience: seconds that it may be silent before it closes.
+
+    Raises:
+        OSError: it has left, or was silent.
+    """
+    send_reply(to, reply)
+    to.settimeout(patience)
+    while to.recv(LONGEST):
+        pass
+
+
 def receive(way: socket.socket) -> bytes | None:
     """One piece from a blocking socket: empty at the end, None if the other side closed before, or sent nonsense."""
     head = _exactly(way, _LENGTH.size)

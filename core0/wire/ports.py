@@ -4,4 +4,4 @@
 API = 8443
 # Core-X of a container is published on the node at the first free port from here on.
 COREX_FIRST = 9001
-COREX_LAST = 9999
+COREX_LAST = 10999

@@ -1,10 +1,10 @@
 """Types of the node's API, shared by server, client and command line. Strict: unknown fields are refused."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from corex.wire.process import RestartPolicy
+from corex.wire.process import HealthCheck, HealthReport, RestartPolicy
 
 # In Python `$` matches before a last line end, too; the look-ahead refuses that, and means nothing in ECMA 262.
 ContainerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$(?!\n)")]
@@ -15,11 +15,31 @@ ImageReference = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 # Absolute, without empty parts; `core0.containers.targets` refuses what would climb or hide what is needed.
 MountTarget = Annotated[str, msgspec.Meta(pattern=r"^(/[^/\x00-\x1f]+)+$(?!\n)", max_length=1024)]
 Mebibytes = Annotated[int, msgspec.Meta(ge=4, le=1 << 24)]
+# All that processes of a container can have, which is podman's default set (containers/common,
+# pkg/config/default.go), within their user namespace only; a container may go without any of them.
+Capability = Literal[
+    "ALL",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+]
+CAPABILITIES: tuple[str, ...] = tuple(name for name in get_args(Capability) if name != "ALL")
 
 # Bytes per second over a link. Slower than a packet each second or two nothing works.
 LinkRate = Annotated[int, msgspec.Meta(ge=1024, le=1 << 40)]
 
+_DiskRate = Annotated[int, msgspec.Meta(ge=1, le=1 << 50)]
+
 ContainerState = Literal[
+    "waiting",
     "pulling",
     "creating",
     "running",
@@ -128,17 +148,21 @@ class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a container may use at most. What is not said to need another container changes while one runs.
+    """What a container may use at most; all of it changes while one runs.
 
     Attributes:
         memory_mib: memory, without the files that it writes; over that the kernel ends all of the container.
         cpus: processors.
         processes: processes and threads.
-        storage_mib: files that it writes, which are in memory, too; another size needs another container.
-        receive_bps: bytes per second that come over its network link; None is no limit; needs another container.
+        storage_mib: files that it writes, which are in memory, too; not less than it has.
+        receive_bps: bytes per second that come over its network link; None is no limit.
         send_bps: bytes per second that it sends over it; the same.
         memory_high_mib: memory, files included, over which the kernel slows it down and takes back what it can.
         cpu_weight: its share of processors that others want, too, as against their weights.
+        read_bps: bytes per second that it reads from each disk of its volumes; what a volume allows is no more then.
+        write_bps: bytes per second that it writes to each.
+        read_iops: reads per second from each.
+        write_iops: writes per second to each.
     """
 
     memory_mib: Mebibytes = 128
@@ -149,6 +173,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     send_bps: LinkRate | None = None
     memory_high_mib: Mebibytes | None = None
     cpu_weight: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    read_bps: _DiskRate | None = None
+    write_bps: _DiskRate | None = None
+    read_iops: _DiskRate | None = None
+    write_iops: _DiskRate | None = None
 
 
 class VolumeMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,6 +191,40 @@ class VolumeMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     volume: ContainerName
     target: MountTarget
     read_only: bool = False
+
+
+class TmpfsMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files in memory that a container sees, empty each time it starts; they count as its memory.
+
+    Attributes:
+        target: the folder that they are seen at, made if the image has none.
+        size_mib: what they may take.
+        mode: the folder's permissions.
+        executable: whether programs may be run from there.
+    """
+
+    target: MountTarget
+    size_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 24)] = 16
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o1777)] = 0o1777
+    executable: bool = False
+
+
+class SecretFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A secret of the node that a container sees as a file below /run/secrets, in memory and read-only.
+
+    Attributes:
+        secret: its name.
+        file: the file's name; None for the secret's.
+        mode: the file's permissions.
+        uid: whose it is, in the container.
+        gid: the same.
+    """
+
+    secret: ContainerName
+    file: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] = 0o400
+    uid: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    gid: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
 
 
 class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -181,6 +243,17 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         limits: what it may use.
         mounts: the volumes that it sees.
         network: the network that it is in.
+        ipv4: the address that it has there; None lets the node choose. It has one number for both families.
+        ipv6: the same.
+        hostname: what it takes itself for; None for its name, by which the others of its network know it anyway.
+        read_only: whether its root cannot be written to; what is mounted there can.
+        tmpfs: files in memory that it sees.
+        drop_capabilities: what its processes go without.
+        priority: the higher, the earlier it starts with the node, and the later it ends if the node has no memory.
+        labels: what the operator notes; others are no reason to make it anew.
+        secrets: the node's secrets that it sees.
+        after: containers without which it does not begin, and what they must be then.
+        health: how Core-X sees whether it is well.
     """
 
     image: ImageReference
@@ -194,6 +267,17 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     mounts: Annotated[tuple[VolumeMount, ...], msgspec.Meta(max_length=16)] = ()
     network: NetworkName = "default"
+    ipv4: Annotated[str, msgspec.Meta(max_length=45)] | None = None
+    ipv6: Annotated[str, msgspec.Meta(max_length=45)] | None = None
+    hostname: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    read_only: bool = False
+    tmpfs: Annotated[tuple[TmpfsMount, ...], msgspec.Meta(max_length=16)] = ()
+    drop_capabilities: Annotated[tuple[Capability, ...], msgspec.Meta(max_length=16)] = ()
+    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
+    labels: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
+    secrets: Annotated[tuple[SecretFile, ...], msgspec.Meta(max_length=16)] = ()
+    after: Annotated[dict[ContainerName, Literal["running", "healthy"]], msgspec.Meta(max_length=16)] = {}
+    health: HealthCheck | None = None
 
 
 class CoreX(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,10 +310,11 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Exit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a container's first process ended: by its own code, or by a signal's number."""
+    """How a container's first process ended: by its own code, or by a signal's number; and if for want of memory."""
 
     code: int | None = None
     signal: int | None = None
+    out_of_memory: bool = False
 
 
 class ContainerStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -279,8 +364,9 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         address6: its IPv6 address there.
         corex: where its Core-X answers, once running.
         pid: its first process as the node sees it, while running.
-        traffic: over its link; not in a list of containers.
+        traffic: over its link; of one container that is asked for, not in a list nor in the answer to a change.
         exit: how it last ended by itself, if it did since the node daemon began.
+        health: what its check says, while it runs and has one.
     """
 
     name: ContainerName
@@ -294,6 +380,13 @@ class Container(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pid: int | None = None
     traffic: Traffic | None = None
     exit: Exit | None = None
+    health: HealthReport | None = None
+
+
+class Rename(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a container shall be called."""
+
+    name: ContainerName
 
 
 class Containers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

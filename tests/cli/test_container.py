@@ -10,7 +10,8 @@ import pytest
 
 from cli import context as contexts
 from core0.containers.observe import is_alive, observe_record
-from core0.wire.types import Container, Limits
+from core0.wire.types import Container, Limits, TmpfsMount
+from corex.wire.process import HealthCheck
 from tests.cli.conftest import SPEC, TOKEN, Said, Zn, write_context
 from tests.host_node import HostNode
 
@@ -89,6 +90,20 @@ def test_limit_changes_what_is_given_and_what_cannot_be_is_told(served: HostNode
     said = zn("container", "limit", "demo", "--cpus", "0.5", "--memory-high", "100", "--json")
     assert (said.code, container(said).spec.limits) == (0, Limits(cpus=0.5, memory_high_mib=100))
     said = zn("container", "limit", "demo", "--memory-high", "0", "--processes", "99", "--json")
+    assert container(said).spec.limits == Limits(cpus=0.5, processes=99)
+    said = zn("container", "limit", "demo", "--read-bps", "10M", "--write-iops", "50", "--json")
+    assert container(said).spec.limits == Limits(cpus=0.5, processes=99, read_bps=10 << 20, write_iops=50)
+    said = zn("container", "limit", "demo", "--storage", "32", "--json")
+    assert container(said).spec.limits.storage_mib == 32
+    zn("container", "limit", "demo", "--storage", "64")
+    zn("container", "limit", "demo", "--send-bps", "1M", "--receive-bps", "2M")
+    said = zn("container", "show", "demo", "--json")
+    assert (container(said).spec.limits.send_bps, container(said).spec.limits.receive_bps) == (
+        1 << 20,
+        2 << 20,
+    )
+    zn("container", "limit", "demo", "--send-bps", "0", "--receive-bps", "0")
+    said = zn("container", "limit", "demo", "--read-bps", "0", "--write-iops", "0", "--json")
     assert container(said).spec.limits == Limits(cpus=0.5, processes=99)
     assert zn("container", "limit", "demo", "--cpu-weight", "0").code == 2
     said = zn("container", "limit", "demo", "--cpus", "1024")
@@ -210,3 +225,93 @@ def test_what_the_node_refuses_is_exit_code_3(
 def test_nobody_at_the_address_is_exit_code_4(served: HostNode, contexts_file: Path, zn: Zn) -> None:
     write_context(contexts_file, served, address="127.0.0.1:1")
     assert create(zn).code == 4
+
+
+def test_rename_keeps_the_token(served: HostNode, contexts_file: Path, zn: Zn) -> None:
+    keep_token(contexts_file)
+    said = zn("container", "rename", "demo", "shop")
+    assert (said.code, "stop it first" in said.err) == (3, True)
+    zn("container", "stop", "demo")
+    said = zn("container", "rename", "demo", "shop", "--json")
+    assert (said.code, container(said).name) == (0, "shop")
+    assert contexts_file.parent.joinpath("local-shop.token").read_text() == f"{TOKEN}\n"
+    assert not contexts_file.parent.joinpath("local-demo.token").exists()
+
+
+def test_an_export_that_is_refused_leaves_no_file(served: HostNode, zn: Zn, tmp_path: Path) -> None:
+    zn("container", "stop", "demo")
+    file = tmp_path / "demo.tar"
+    said = zn("container", "export", "demo", str(file))
+    assert (said.code, "its files end with it; start it first" in said.err) == (3, True)
+    assert list(tmp_path.glob("demo*")) == []
+    file.write_text("precious")
+    assert "there is one" in zn("container", "export", "demo", str(file)).err
+    assert file.read_text() == "precious"
+
+
+def test_a_commit_that_is_refused_says_why(served: HostNode, zn: Zn) -> None:
+    for image, told in (("../shop", "is no name"), ("shop:1", "its image is not here any more")):
+        said = zn("container", "commit", "demo", image)
+        assert (said.code, told in said.err) == (3, True), said
+
+
+def test_create_takes_every_part_of_a_spec(served: HostNode, zn: Zn) -> None:
+    words = ["--hostname", "shop.example.com", "--read-only", "--cap-drop", "cap_chown", "--priority", "7"]
+    words += ["--tmpfs", "/run:size=1M,mode=0750,exec", "--tmpfs", "/tmp", "-l", "app=shop", "--ipv4"]
+    said = zn(
+        "container", "create", "shop", "--image", SPEC.image, *words, "10.88.0.77", "--wait", "0", "--json"
+    )
+    spec = container(said).spec
+    assert (spec.hostname, spec.read_only, spec.drop_capabilities) == ("shop.example.com", True, ("CHOWN",))
+    assert spec.tmpfs == (TmpfsMount("/run", 1, 0o750, executable=True), TmpfsMount("/tmp"))
+    assert (spec.labels, spec.priority, spec.ipv4) == ({"app": "shop"}, 7, "10.88.0.77")
+    assert [one["name"] for one in listed(zn, "app=shop")] == ["shop"]
+    assert [one["name"] for one in listed(zn, "app")] == ["shop"]
+    assert listed(zn, "app=other") == []
+    for wrong in (["--tmpfs", "run"], ["--tmpfs", "/run:size"], ["--cap-drop", "SYS_ADMIN"], ["-l", "app"]):
+        assert zn("container", "create", "x", "--image", SPEC.image, *wrong).code == 2
+
+
+def listed(zn: Zn, label: str) -> list[dict[str, object]]:
+    found = zn("container", "ls", "--label", label, "--json").json()
+    assert isinstance(found, list)
+    return found
+
+
+def test_create_takes_an_order_and_a_health_check(served: HostNode, zn: Zn) -> None:
+    words = [
+        "--after",
+        "demo",
+        "--health-command",
+        "test -e '/a b'",
+        "--health-interval",
+        "2",
+        "--health-restart",
+    ]
+    made = zn("container", "create", "shop", "--image", SPEC.image, *words, "--wait", "0", "--json")
+    spec = container(made).spec
+    assert spec.after == {"demo": "running"}
+    assert spec.health == HealthCheck(("test", "-e", "/a b"), interval=2.0, restart=True)
+    words = [
+        "--after",
+        "shop:healthy",
+        "--health-port",
+        "80",
+        "--health-path",
+        "/well",
+        "--health-start",
+        "9",
+    ]
+    made = zn("container", "create", "next", "--image", SPEC.image, *words, "--wait", "0", "--json")
+    spec = container(made).spec
+    assert (spec.after, spec.health) == (
+        {"shop": "healthy"},
+        HealthCheck(port=80, path="/well", start_period=9),
+    )
+    said = zn(
+        "container", "create", "shop", "--image", SPEC.image, "--after", "next", "--update", "--wait", "0"
+    )
+    assert said.code == 3
+    assert "itself: shop after next after shop" in said.err
+    for wrong in (["--health-command", "'"], ["--health-port", "0"], ["--after", "demo:happy"]):
+        assert zn("container", "create", "x", "--image", SPEC.image, *wrong).code == 2

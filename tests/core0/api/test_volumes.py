@@ -242,7 +242,7 @@ CONTAINER = {"image": "http://127.0.0.1:9/demo/", "token_sha256": "ab" * 32}
         pytest.param(
             [{"volume": "data", "target": "/x"}, {"volume": "data", "target": "/x"}],
             "/mounts/1/target",
-            "another volume is seen at /x",
+            "something else is seen at /x",
             id="twice the same folder",
         ),
         pytest.param(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core0.config.fetch import Fetched
 from core0.config.manager import Configs
-from core0.node.openssl import verify
+from core0.linux.openssl import verify
 from core0.state.model import Machine
 from core0.state.store import StateStore
 from core0.wire.config import (

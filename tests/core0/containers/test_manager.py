@@ -19,6 +19,7 @@ from core0.containers.observe import is_alive, observe_record
 from core0.linux import cgroups
 from core0.wire.control import Refusal, RefusedError
 from core0.wire.types import Container, ContainerSpec, Exit, Limits, PublishedPort
+from tests.core0.containers.conftest import Files
 from tests.host_node import HostNode
 
 SPEC = ContainerSpec("http://127.0.0.1:9/demo/", "ab" * 32)
@@ -157,13 +158,20 @@ async def test_what_does_not_halt_in_time_is_told_and_tried_again(
         await until(containers, lambda one: one.state == "paused")
 
 
+def limits_group(node: HostNode, name: str) -> Path:
+    """A cgroup's files."""
+    group = node.folder / "cgroup" / name
+    group.mkdir()
+    for file in (*limits_of(SPEC.limits), "memory.current", "memory.stat"):
+        (group / file).write_text("")
+    (group / "memory.current").write_text("0")
+    return group
+
+
 async def test_a_container_that_runs_goes_on_with_other_limits(host_node: HostNode) -> None:
     """The kernel's files are there, without their effect: the kernel here may have given the controllers away."""
     record = host_node.add_container("demo", SPEC)
-    group = host_node.folder / "cgroup" / "demo"
-    group.mkdir()
-    for name in (*limits_of(SPEC.limits), "memory.current", "memory.stat"):
-        (group / name).write_text("")
+    group = limits_group(host_node, "demo")
     (group / "memory.current").write_text(str(50 << 20))
     (group / "memory.stat").write_text(f"anon {30 << 20}\nactive_file {2 << 20}\ninactive_file {10 << 20}\n")
     async with running(host_node) as containers:
@@ -188,17 +196,42 @@ async def test_a_container_that_runs_goes_on_with_other_limits(host_node: HostNo
         assert containers.get("demo").spec.limits == limits
 
 
-@pytest.mark.parametrize("field", ["storage_mib", "receive_bps", "send_bps"])
-async def test_what_a_container_was_made_with_is_not_changed_while_it_runs(
-    host_node: HostNode, field: str
+@pytest.mark.root
+async def test_the_size_of_its_files_changes_while_it_runs_and_not_below_what_it_has(
+    host_node: HostNode, files: Files
 ) -> None:
-    host_node.add_container("demo", SPEC)
-    limits = msgspec.structs.replace(SPEC.limits, **{field: 4096})
+    record = host_node.add_container("demo", SPEC, work=files.work)
+    limits_group(host_node, "demo")
     async with running(host_node) as containers:
         await containers.wait("demo", 10)
-        with pytest.raises(RefusedError, match=f"cannot change {field} of container demo") as refused:
+        for size in (128, 16):
+            await containers.set_limits("demo", Limits(storage_mib=size))
+            found = await containers.wait("demo", 10)
+            assert (found.state, found.pid) == ("running", record.pid), found.why
+            assert files.size == size << 20
+            assert (host_node.folder / "cgroup/demo/memory.max").read_text() == str((128 + size) << 20)
+        files.write(5)
+        less = Limits(storage_mib=4)
+        for wish, pointer in (
+            (containers.set_limits("demo", less), "/storage_mib"),
+            (containers.put("demo", msgspec.structs.replace(SPEC, limits=less)), "/limits/storage_mib"),
+        ):
+            with pytest.raises(RefusedError, match="4 MiB of files: it has 5 MiB now") as refused:
+                await wish
+            assert (refused.value.refusal.status, refused.value.refusal.pointer) == (409, pointer)
+        assert files.size == 16 << 20
+
+
+async def test_a_container_that_has_let_go_of_its_files_keeps_their_size_while_it_runs(
+    host_node: HostNode,
+) -> None:
+    host_node.add_container("demo", SPEC)
+    limits = msgspec.structs.replace(SPEC.limits, storage_mib=4096)
+    async with running(host_node) as containers:
+        await containers.wait("demo", 10)
+        with pytest.raises(RefusedError, match="its first process does not hold them") as refused:
             await containers.set_limits("demo", limits)
-        assert refused.value.refusal.pointer == f"/{field}"
+        assert refused.value.refusal.pointer == "/storage_mib"
         await containers.set_running("demo", False)
         await until(containers, lambda one: one.state == "stopped")
         assert (await containers.set_limits("demo", limits)).spec.limits == limits
@@ -340,6 +373,122 @@ async def test_wishes_at_the_same_moment_do_not_get_the_same_port(host_node: Hos
         assert isinstance(first, Container)
         assert isinstance(second, RefusedError)
         assert "container one has it" in str(second)
+
+
+async def test_what_a_container_had_is_free_once_it_wants_it_no_more_or_is_gone(host_node: HostNode) -> None:
+    ports = (PublishedPort(node=8080, container=80), PublishedPort(node=53, container=53, protocol="udp"))
+    has = msgspec.structs.replace(SPEC, ports=ports, ipv4="10.88.0.9")
+    async with running(host_node) as containers:
+        await containers.put("one", has)
+        assert containers.port_owner(53) == "container one"
+        for wanted, pointer in (
+            (msgspec.structs.replace(SPEC, ports=ports[:1]), "/ports/0/node"),
+            (msgspec.structs.replace(SPEC, ipv4="10.88.0.9"), "/ipv4"),
+        ):
+            with pytest.raises(RefusedError, match="container one has it") as refused:
+                await containers.put("two", wanted)
+            assert refused.value.refusal.pointer == pointer
+        await containers.put("one", msgspec.structs.replace(SPEC, ipv4="10.88.0.10"))
+        await containers.put("two", has)
+        assert containers.port_owner(53) == "container two"
+        await containers.delete("two")
+        await until(containers, lambda one: len(containers.list()) == 1, "one")
+        assert containers.port_owner(53) == ""
+        await containers.put("three", has)
+        assert containers.hosts_of("default")["three"] == 9
+        twice = msgspec.structs.replace(SPEC, ports=(ports[1], ports[1]))
+        with pytest.raises(RefusedError, match="an earlier entry of this container has it") as refused:
+            await containers.put("three", twice)
+        assert refused.value.refusal.pointer == "/ports/1/node"
+
+
+async def test_an_address_of_its_own_is_kept_from_others_and_refused_if_one_has_it(
+    host_node: HostNode,
+) -> None:
+    async with running(host_node) as containers:
+        await containers.put("one", msgspec.structs.replace(SPEC, ipv4="10.88.0.2"))
+        other = await containers.put("other", SPEC)
+        hosts = containers.hosts_of("default")
+        assert hosts == {"one": 2, other.name: 3}
+        with pytest.raises(RefusedError, match=r"10\.88\.0\.2: container one has it") as refused:
+            await containers.put("two", msgspec.structs.replace(SPEC, ipv4="10.88.0.2"))
+        assert (refused.value.refusal.status, refused.value.refusal.pointer) == (409, "/ipv4")
+        await containers.put("other", msgspec.structs.replace(SPEC, ipv4="10.88.1.9"))
+        assert containers.hosts_of("default")["other"] == 265
+        for wanted, pointer in (("192.168.1.1", "/ipv4"), ("10.88.0.1", "/ipv4"), ("fe80::7", "/ipv6")):
+            with pytest.raises(RefusedError) as refused:
+                await containers.put("two", msgspec.structs.replace(SPEC, **{pointer[1:]: wanted}))
+            assert (refused.value.refusal.status, refused.value.refusal.pointer) == (422, pointer)
+        assert [one.name for one in containers.list()] == ["one", "other"]
+
+
+async def test_a_container_that_does_not_run_is_renamed_with_all_that_it_has(host_node: HostNode) -> None:
+    host_node.keeps_identity = True
+    async with running(host_node) as containers:
+        await containers.put("demo", msgspec.structs.replace(SPEC, ipv4="10.88.0.9"))
+        with pytest.raises(RefusedError, match="cannot rename container demo: it is"):
+            await containers.rename("demo", "shop")
+        await containers.set_running("demo", False)
+        await until(containers, lambda one: one.state == "stopped")
+        found = await containers.rename("demo", "shop")
+        assert (found.name, found.spec.ipv4) == ("shop", "10.88.0.9")
+        stopped = await until(containers, lambda one: one.state == "stopped", "shop")
+        assert stopped.why == "it was stopped as asked"
+        assert [one.name for one in containers.list()] == ["shop"]
+        assert containers.hosts_of("default") == {"shop": 9}
+        assert [folder.name for folder in (host_node.folder / "containers").iterdir()] == ["shop"]
+        await containers.put("other", msgspec.structs.replace(SPEC, after={"shop": "running"}))
+        for new, told in (("other", "there is one of that name"), ("next", "other begins after it")):
+            with pytest.raises(RefusedError, match=told) as refused:
+                await containers.rename("shop", new)
+            assert refused.value.refusal.status == 409
+        with pytest.raises(RefusedError, match="there is none"):
+            await containers.rename("demo", "next")
+        await containers.delete("other")
+        await until(containers, lambda one: len(containers.list()) == 1, "shop")
+        assert (await containers.rename("shop", "shop")).name == "shop"
+    async with running(host_node) as containers:
+        assert [one.name for one in containers.list()] == ["shop"], "also for the next node daemon"
+
+
+async def test_only_a_container_that_runs_has_files_to_export(host_node: HostNode) -> None:
+    host_node.add_container("demo", SPEC)
+    async with host_node.daemon() as state:
+        await state.containers.wait("demo", 10)
+        await state.containers.set_running("demo", False)
+        await until(state.containers, lambda one: one.state == "stopped")
+        with pytest.raises(RefusedError, match="it is stopped, and its files end with it"):
+            state.containers.export("demo", 0, state.operations)
+        with pytest.raises(RefusedError, match="cannot find container 'gone'"):
+            state.containers.export("gone", 0, state.operations)
+
+
+async def test_what_cannot_be_committed_is_refused_before_anything_is_halted(host_node: HostNode) -> None:
+    host_node.add_container("demo", SPEC)
+    async with host_node.daemon() as state:
+        containers, operations = state.containers, state.operations
+        await containers.wait("demo", 10)
+        cases = [
+            ("demo", "http://127.0.0.1:9/shop", 422, "is no name"),
+            ("demo", "..", 422, "is no name"),
+            ("gone", "shop", 404, "there is none"),
+            ("demo", "shop", 409, "its image is not here any more"),
+        ]
+        for name, reference, status, told in cases:
+            with pytest.raises(RefusedError, match=told) as refused:
+                containers.commit(name, reference, operations)
+            assert refused.value.refusal.status == status
+        containers._lives["demo"].held = True
+        with pytest.raises(RefusedError, match="it is being committed"):
+            containers.commit("demo", "shop", operations)
+        assert operations.list() == ()
+
+
+async def test_containers_begin_by_their_priority_after_a_reboot(host_node: HostNode) -> None:
+    for name, priority in (("early", 10), ("late", -10), ("usual", 0)):
+        host_node.wanted[name] = Wanted(msgspec.structs.replace(SPEC, priority=priority), run=False)
+    async with running(host_node) as containers:
+        assert list(containers._lives) == ["early", "usual", "late"]
 
 
 @pytest.mark.parametrize(

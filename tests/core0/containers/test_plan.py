@@ -16,6 +16,7 @@ from core0.containers.model import (
     Seen,
     Stop,
     Thaw,
+    Wait,
     Wanted,
 )
 from core0.containers.plan import plan
@@ -24,6 +25,7 @@ from core0.wire.types import ContainerSpec, CoreX, Limits
 
 TOKEN = "0" * 64
 SPEC = ContainerSpec("http://host/demo/", TOKEN)
+LABELLED = replace(SPEC, labels={"app": "shop"})
 OTHER = ContainerSpec("http://host/demo/", TOKEN, argv=("/bin/true",))
 SLOWER = replace(SPEC, limits=Limits(cpus=0.5, memory_mib=64, cpu_weight=10))
 SMALLER = replace(SPEC, limits=Limits(storage_mib=32))
@@ -53,6 +55,9 @@ def record(spec: ContainerSpec) -> Record:
             Wanted(SLOWER), Seen(record(SPEC), alive=True, image=IMAGE), ["limit"], id="other limits"
         ),
         pytest.param(
+            Wanted(LABELLED), Seen(record(SPEC), alive=True, image=IMAGE), ["limit"], id="other labels"
+        ),
+        pytest.param(
             Wanted(SLOWER, paused=True),
             Seen(record(SPEC), alive=True, image=IMAGE, freezer="frozen"),
             ["limit"],
@@ -61,7 +66,7 @@ def record(spec: ContainerSpec) -> Record:
         pytest.param(
             Wanted(SMALLER),
             Seen(record(SPEC), alive=True, image=IMAGE),
-            ["stop", "remove", "create"],
+            ["limit"],
             id="another size of its files",
         ),
         pytest.param(
@@ -117,6 +122,16 @@ def record(spec: ContainerSpec) -> Record:
         pytest.param(
             Wanted(SPEC, paused=True), Seen(image=IMAGE), ["create", "freeze"], id="paused, after a reboot"
         ),
+        pytest.param(
+            Wanted(SPEC), Seen(lacks="it needs x"), ["pull http://host/demo/", "wait: it needs x"], id="lacks"
+        ),
+        pytest.param(
+            Wanted(SPEC),
+            Seen(record(SPEC), True, IMAGE, lacks="it needs x"),
+            [],
+            id="lacks, and runs already",
+        ),
+        pytest.param(Wanted(SPEC, run=False), Seen(lacks="it needs x"), [], id="lacks, and shall not run"),
         pytest.param(None, Seen(), [], id="gone"),
     ],
 )
@@ -132,10 +147,12 @@ def applied(seen: Seen, actions: tuple[Action, ...]) -> Seen:
             case Create(spec):
                 assert seen.image, "a container is made of an image that is here"
                 assert seen.record is None, "never two of one name"
-                seen = Seen(record(spec), True, seen.image)
+                seen = Seen(record(spec), True, seen.image, lacks=seen.lacks)
             case Limit(_, spec):
                 assert seen.alive, "limits of what has ended are nobody's"
                 seen = replace(seen, record=record(spec))
+            case Wait():
+                assert seen.record is None, "what runs waits for nothing"
             case Freeze():
                 seen = replace(seen, freezer="frozen")
             case Thaw():
@@ -145,21 +162,23 @@ def applied(seen: Seen, actions: tuple[Action, ...]) -> Seen:
                 seen = replace(seen, alive=False)
             case Remove():
                 assert not seen.alive, "nothing is taken from under a living container"
-                seen = Seen(None, False, seen.image)
+                seen = Seen(None, False, seen.image, lacks=seen.lacks)
     return seen
 
 
 specs = st.sampled_from([SPEC, OTHER, SLOWER, SMALLER])
 wishes = st.none() | st.builds(Wanted, specs, st.booleans(), paused=st.booleans())
 situations = st.builds(
-    lambda made, alive, image, freezer: Seen(made, alive and made is not None, image, freezer),
+    lambda made, alive, *rest: Seen(made, alive and made is not None, *rest),
     st.none() | specs.map(record),
     st.booleans(),
     st.sampled_from([None, IMAGE]),
     st.sampled_from(["thawed", "freezing", "frozen"]),
+    st.sampled_from(["", "it needs x"]),
 )
 
 
 @given(wishes, situations)
 def test_planning_after_applying_gives_nothing(wanted, seen):
-    assert plan(wanted, applied(seen, plan(wanted, seen))) == ()
+    again = plan(wanted, applied(seen, plan(wanted, seen)))
+    assert again == (() if not seen.lacks or not again else (Wait(seen.lacks),))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -96,9 +97,14 @@ def test_children_are_reaped_all_at_once():
             if pid == 0:
                 os._exit(code)
             pids.add(pid)
-        reaped = {}
+        reaped, seen = {}, {}
+
+        def look(pid):
+            seen[pid] = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
         while pids - reaped.keys():
-            reaped.update(supervise.ended_children(reader))
+            reaped.update(supervise.ended_children(reader, look))
+        assert {pid: seen[pid] for pid in pids} == dict.fromkeys(pids, "Z"), "each could still be looked at"
         assert sorted(os.waitstatus_to_exitcode(reaped[pid]) for pid in pids) == [1, 2, 3]
     finally:
         signal.set_wakeup_fd(-1)

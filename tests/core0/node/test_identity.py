@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from core0.api.main import tls_context
 from core0.client.credentials import client_context, issue_certificate
+from core0.linux.openssl import OpenSslError
 from core0.node.identity import make_certificate, trust_anchor
-from core0.node.openssl import OpenSslError
 from core0.wire.control import Identity
 
 
