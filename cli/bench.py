@@ -19,6 +19,7 @@ Counted = Annotated[
     bool,
     typer.Option("--by-instructions", help="Let the machines' clocks count instructions (QEMU's -icount)."),
 ]
+Here = Annotated[bool, typer.Option("--here", help="Natively, in namespaces of this machine. Needs root.")]
 _IMAGE = ROOT / "build" / "amd64-virt"
 
 
@@ -151,3 +152,55 @@ def disks(
     from cli.bench_disks import measure_disks
 
     measure.report(asyncio.run(measure_disks(ctx.obj.contexts, image, runs, counted=counted)), as_json)
+
+
+@app.command()
+def containers(
+    image: Image = _IMAGE,
+    runs: Runs = 20,
+    here: Here = False,
+    counted: Counted = False,
+    as_json: Json = False,
+) -> None:
+    """The start of a container, from the request to its Core-X's answer, against crun, podman and systemd-nspawn.
+
+    Example: zn bench containers --runs 20
+    """
+    from cli.bench_containers import measure_containers
+
+    measure.report(asyncio.run(measure_containers(image, runs, here=here, counted=counted)), as_json)
+
+
+@app.command()
+def crowd(
+    image: Image = _IMAGE,
+    count: Annotated[int, typer.Option(min=2, max=1999, help="How many containers.")] = 200,
+    memory: Memory = 1024,
+    here: Here = False,
+    counted: Counted = False,
+    as_json: Json = False,
+) -> None:
+    """Many idle containers at once: what each takes of the memory, and how the API answers beside them.
+
+    Example: zn bench crowd --count 200 --memory 1024
+    """
+    from cli.bench_containers import measure_crowd
+
+    measure.report(asyncio.run(measure_crowd(image, count, memory, here=here, counted=counted)), as_json)
+
+
+@app.command()
+def pull(
+    image: Image = _IMAGE,
+    runs: Runs = measure.RUNS,
+    here: Here = False,
+    counted: Counted = False,
+    as_json: Json = False,
+) -> None:
+    """The pull of an image, verified and made file systems of, against wget, gzip and tar of the same layers.
+
+    Example: zn bench pull
+    """
+    from cli.bench_pull import measure_pull
+
+    measure.report(asyncio.run(measure_pull(image, runs, here=here, counted=counted)), as_json)

@@ -4,6 +4,7 @@ A node with a pool, a volume and a container, and beside it in the same machine 
 other disks (`bench_guest.py`) do the same in turn. Times are the guest's.
 """
 
+import asyncio
 import hashlib
 import json
 import secrets
@@ -19,7 +20,7 @@ from ci.qemu.accel import Acceleration
 from ci.qemu.disk_files import make_blank
 from ci.qemu.disks import Disk
 from ci.qemu.machine import Machine
-from ci.qemu.spec import DirectBoot, MachineSpec
+from ci.qemu.spec import MachineSpec
 from cli import machines, operator, serving
 from cli.connect import client_of
 from cli.context import Context
@@ -34,9 +35,7 @@ from core0.wire.types import ContainerSpec, Limits, VolumeMount
 from core0.wire.volumes import VolumeSpec
 from corex.client.client import Client, Endpoint
 from corex.wire.api import ExecRequest
-from image import contents, initramfs, manifest, oci, sources
-from image.fetch import Cache
-from image.manifest import ContainerManifest
+from image import oci
 from image.sources import Places
 from image.tree import Entry, file, folder
 
@@ -92,12 +91,7 @@ def _of_job(name: str, bare: list[float], inside: list[float]) -> Measure:
 
 def _added() -> list[Entry]:
     """The guest's program, and the container image's files below /fio."""
-    wanted = manifest.load_kind(_MANIFEST, ContainerManifest)
-    places = Places(ROOT, cache_folder())
-    lock = sources.load_lock(_MANIFEST, wanted, "amd64", ROOT)
-    obtained = sources.obtain(wanted, lock, places, TerminalReport())
-    files = sources.contents(obtained.lock, Cache(places.cache))
-    tree = oci.container_tree(wanted, _MANIFEST.parent, obtained.lock, files)
+    tree = oci.compose_root(_MANIFEST, "amd64", Places(ROOT, cache_folder()), TerminalReport()).tree
     below = [replace(entry, path=f"fio/{entry.path}") for entry in tree.values()]
     root = [file("bench", _SHEBANG + _GUEST.read_bytes(), "bench", 0o755), folder("fio", "bench")]
     return [*root, *below]
@@ -114,9 +108,11 @@ async def _machine(
     """The node with a container that has a volume; yields its machine and the way to the container's Core-X."""
     layouts = scratch / "oci"
     layouts.mkdir()
-    oci.pack(oci.Request(_MANIFEST, "amd64", layouts / "fio", Places(ROOT, cache_folder())), TerminalReport())
+    request = oci.Request(_MANIFEST, "amd64", layouts / "fio", Places(ROOT, cache_folder()))
+    await asyncio.to_thread(oci.pack, request, TerminalReport())
     disks = tuple(_disk(scratch, name) for name in (*_BARE_DISKS, _POOL_DISK))
-    spec = MachineSpec("disks", _boot(contexts, image, scratch), _MEMORY, disks=disks)
+    boot = machines.guest_boot(image, scratch, _added(), (operator.kernel_argument(contexts),))
+    spec = MachineSpec("disks", boot, _MEMORY, disks=disks)
     server = serving.start(scratch / "server", (str(image), "--oci", str(layouts)))
     try:
         async with Machine(spec, acceleration, scratch / "node") as machine:
@@ -128,15 +124,6 @@ async def _machine(
                 yield machine, corex
     finally:
         await serving.stop(scratch / "server")
-
-
-def _boot(contexts: Path, image: Path, scratch: Path) -> DirectBoot:
-    """The image, with the guest's program before PID 1."""
-    own = machines.direct_boot(image, (operator.kernel_argument(contexts), "rdinit=/bench"))
-    assert own.initramfs  # noqa: S101 — a build has one
-    whole = scratch / "initramfs"
-    whole.write_bytes(initramfs.put_before(own.initramfs.read_bytes(), _added(), contents.load(image).epoch))
-    return DirectBoot(own.kernel, whole, own.arguments)
 
 
 async def _container(machine: Machine, client: NodeClient, reference: str) -> Endpoint:

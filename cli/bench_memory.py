@@ -3,6 +3,7 @@
 Their proportional shares (PSS), which `zn node health` tells: what they share with Core-X counts in part.
 """
 
+import asyncio
 import hashlib
 import secrets
 import tempfile
@@ -39,7 +40,7 @@ async def measure_memory(
     boot = machines.direct_boot(image, (operator.kernel_argument(contexts),))
     found = []
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
-        layouts = _pack(Path(scratch, "oci"))
+        layouts = await asyncio.to_thread(_pack, Path(scratch, "oci"))
         server = serving.start(Path(scratch, "server"), (str(image), "--oci", str(layouts)))
         try:
             for run in range(runs):

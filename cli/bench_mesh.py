@@ -8,10 +8,9 @@ import tempfile
 from pathlib import Path
 
 from ci.qemu.machine import Machine
-from ci.qemu.spec import DirectBoot, MachineSpec
+from ci.qemu.spec import MachineSpec
 from cli import machines
 from cli.measure import Measure, ratios
-from image import contents, initramfs
 from image.tree import file
 
 _SHEBANG = b"#!/usr/bin/python3.13 -ISB\n"
@@ -38,7 +37,8 @@ async def measure_mesh(image: Path, runs: int, *, counted: bool) -> list[Measure
     samples: dict[str, list[float]] = {way: [] for way in _SIZES}
     with tempfile.TemporaryDirectory(prefix="zn-bench-") as scratch:
         acceleration = await machines.measured_by(image, counted=counted)
-        spec = MachineSpec("mesh", _boot(image, Path(scratch)))
+        program = file("bench", _SHEBANG + _GUEST.read_bytes(), "bench", 0o755)
+        spec = MachineSpec("mesh", machines.guest_boot(image, Path(scratch), [program]))
         async with Machine(spec, acceleration, Path(scratch) / "node") as machine:
             await machine.wait_for_phase("storage", _SECONDS)
             await machines.ask_guest(machine, _LONG, "prepare")
@@ -59,13 +59,3 @@ def _compared(ways: dict[str, Measure]) -> list[Measure]:
         ratios(f"{_WAYS[other]} / {_WAYS[own]}", ways[other], ways[own], goal) for other, own, goal in pairs
     ]
     return [*ways.values(), *found]
-
-
-def _boot(image: Path, scratch: Path) -> DirectBoot:
-    """The image with the guest's program before PID 1."""
-    own = machines.direct_boot(image, ("rdinit=/bench",))
-    assert own.initramfs  # noqa: S101 — a build has one
-    program = file("bench", _SHEBANG + _GUEST.read_bytes(), "bench", 0o755)
-    whole = scratch / "initramfs"
-    whole.write_bytes(initramfs.put_before(own.initramfs.read_bytes(), [program], contents.load(image).epoch))
-    return DirectBoot(own.kernel, whole, own.arguments)

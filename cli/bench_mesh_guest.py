@@ -20,13 +20,13 @@ from core0.init.phases import Boot, mount_kernel_files
 from core0.linux import files, namespaces, netlink, netlink_links, tools
 from core0.linux.modules import Modules
 from core0.linux.netlink import End, Netlink
+from core0.linux.openssl import new_x25519
 from core0.linux.wireguard import PeerChange, WireGuard
 from core0.mesh.manager import Meshes
 from core0.mesh.model import Span
 from core0.mesh.resolve import Found
 from core0.names.manager import Names
 from core0.networks.manager import Networks
-from core0.node.openssl import new_x25519
 from core0.template.link import configure_link
 from core0.template.messages import Go
 from core0.wire.mesh import MeshPeer, MeshSpec

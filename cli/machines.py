@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ci.qemu import detached, process, trial
 from ci.qemu.accel import ICOUNT, Acceleration
@@ -17,6 +17,9 @@ from ci.qemu.spec import Boot, DirectBoot, MachineSpec, NetBoot
 from cli.outcome import ExitCode, Failure
 from cli.tasks import ROOT
 from core0.wire.ports import API
+
+if TYPE_CHECKING:
+    from image.tree import Entry
 
 # Where machines and the server keep their sockets, records and logs.
 RUN = Path(os.environ.get("ZN_RUN") or ROOT / "build" / "run")
@@ -65,6 +68,26 @@ def direct_boot(image: Path, arguments: tuple[str, ...]) -> DirectBoot:
     except FileNotFoundError:
         raise Failure(f"cannot boot {image}: there is no image; build it first: zn image build") from None
     return DirectBoot(image / "vmlinuz", image / "initramfs", " ".join((own, *arguments)))
+
+
+def guest_boot(
+    image: Path, folder: Path, added: Iterable["Entry"], arguments: tuple[str, ...] = ()
+) -> DirectBoot:
+    """A build with a benchmark's own program, `bench` among the files that are added, before PID 1.
+
+    Args:
+        image: the build.
+        folder: for the longer initramfs.
+        added: what comes before the image's own files.
+        arguments: of the kernel.
+    """
+    from image import contents, initramfs
+
+    own = direct_boot(image, (*arguments, "rdinit=/bench"))
+    assert own.initramfs  # noqa: S101 — a build has one
+    whole = folder / "initramfs"
+    whole.write_bytes(initramfs.put_before(own.initramfs.read_bytes(), added, contents.load(image).epoch))
+    return DirectBoot(own.kernel, whole, own.arguments)
 
 
 def network_boot(port: int) -> NetBoot:
