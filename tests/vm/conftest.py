@@ -27,8 +27,10 @@ from core0.client.credentials import client_context, issue_certificate, make_key
 from core0.wire.ports import API
 from core0.wire.types import ContainerSpec
 from image.server import Config, Running, serve
-from tests.vm.inside import TOKEN
+from image.tree import Entry
+from tests.vm.inside import TOKEN, gone, running, until
 from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
+from tests.vm.sabotage import of_debian
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -78,6 +80,12 @@ async def machines(
 def oci(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder whose subfolders the server offers as OCI images."""
     return tmp_path_factory.mktemp("oci")
+
+
+@pytest.fixture(scope="session")
+def debian() -> list[Entry]:
+    """Programs of Debian for the saboteur; the cache may have to fetch their packages."""
+    return of_debian()
 
 
 @pytest.fixture(scope="session")
@@ -163,6 +171,31 @@ def busybox(oci: Path) -> Iterator[Path]:
     write_layout(folder, layer_of_busybox())
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def snapshots() -> set[str]:
+    """Those of the shared machine that tests have added."""
+    return set()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stocked(
+    booted: Machine,
+    connect: Callable[[Machine], Awaitable[NodeClient]],
+    spec: Callable[..., ContainerSpec],
+    snapshots: set[str],
+) -> Machine:
+    """The shared machine, with a snapshot `stocked` of it that has the image and has had a container of it."""
+    if "stocked" not in snapshots:
+        await booted.restore("ready")
+        async with await connect(booted) as node:
+            await running(node, "first", spec())
+            await node.delete_container("first")
+            await until(gone(node, "first"))
+        await booted.snapshot("stocked")
+        snapshots.add("stocked")
+    return booted
 
 
 @pytest.fixture(scope="module")

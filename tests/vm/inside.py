@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from ci.qemu.machine import Machine
-from core0.client.client import NodeClient
+from core0.client.client import NodeClient, RefusedError, UnreachableError
 from core0.wire.types import Container, ContainerSpec
 from corex.client.client import Client, Endpoint
 
@@ -49,8 +49,40 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0)
             await asyncio.sleep(0.2)
 
 
-def gone(node: NodeClient, name: str) -> Callable[[], Awaitable[bool]]:
+def gone(node: NodeClient, *names: str) -> Callable[[], Awaitable[bool]]:
     async def check() -> bool:
-        return name not in {container.name for container in await node.containers()}
+        return {*names}.isdisjoint(container.name for container in await node.containers())
 
     return check
+
+
+def answers(node: NodeClient) -> Callable[[], Awaitable[bool]]:
+    """Whether the node answers."""
+    return lambda: answered(node.containers)
+
+
+def runs(node: NodeClient, name: str) -> Callable[[], Awaitable[bool]]:
+    """Whether a container runs, through failures and new tries."""
+
+    async def check() -> bool:
+        return (await node.container(name)).state == "running"
+
+    return check
+
+
+async def insist(call: Callable[[], Awaitable[object]]) -> None:
+    """Ask until the node answers: its processes may be dying meanwhile."""
+    await until(lambda: answered(call))
+
+
+async def answered(call: Callable[[], Awaitable[object]]) -> bool:
+    """Whether the node answers a question; that it is starting again is no answer yet."""
+    try:
+        await call()
+    except UnreachableError:
+        return False
+    except RefusedError as error:
+        if error.problem.status != 503:
+            raise
+        return False
+    return True

@@ -5,10 +5,12 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 BUSYBOX = Path("/bin/busybox")
+SERVES_WWW = {"Cmd": ["/bin/httpd", "-f", "-p", "80", "-h", "/www"], "Env": ["COLOUR=green"]}
 
 
 def blob(folder: Path, content: bytes) -> dict[str, Any]:
@@ -25,13 +27,28 @@ def layer_of_busybox() -> bytes:
         for name in ("bin", "etc", "tmp", "www"):
             tar.addfile(folder_entry(name))
         tar.addfile(file_entry("bin/busybox", BUSYBOX.read_bytes(), 0o755), io.BytesIO(BUSYBOX.read_bytes()))
-        for name in ("sh", "cat", "httpd", "id", "ls", "mount", "ping", "sleep", "unshare", "nc", "dd"):
+        for name in (
+            "sh",
+            "cat",
+            "httpd",
+            "id",
+            "ls",
+            "mount",
+            "ping",
+            "sleep",
+            "unshare",
+            "nc",
+            "dd",
+            "cp",
+            "chown",
+            "grep",
+        ):
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
         page = b"served from a container\n"
         tar.addfile(file_entry("www/index.html", page, 0o644), io.BytesIO(page))
-        users = b"root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n"
+        users = b"root:x:0:0::/root:/bin/sh\nweb:x:33:33::/www:/bin/sh\n"
         tar.addfile(file_entry("etc/passwd", users, 0o644), io.BytesIO(users))
     return archive.getvalue()
 
@@ -48,16 +65,18 @@ def file_entry(name: str, content: bytes, mode: int) -> tarfile.TarInfo:
     return entry
 
 
-def write_layout(folder: Path, tar: bytes, architecture: str = "amd64") -> Path:
-    """An OCI image layout with one layer; returns the layer's blob."""
+def write_layout(
+    folder: Path, tar: bytes, architecture: str = "amd64", run: Mapping[str, Any] = SERVES_WWW
+) -> Path:
+    """An OCI image layout with one layer; returns the layer's blob. `run` is how a container of it starts."""
     layer = {
         "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
-        **blob(folder, gzip.compress(tar, mtime=0)),
+        **blob(folder, gzip.compress(tar, 1, mtime=0)),
     }
     config = {
         "architecture": architecture,
         "os": "linux",
-        "config": {"Cmd": ["/bin/httpd", "-f", "-p", "80", "-h", "/www"], "Env": ["COLOUR=green"]},
+        "config": dict(run),
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}"]},
     }
     manifest = {

@@ -4,7 +4,8 @@
 That process stays on the initial root, below everything that PID 1 mounts, and reads lines from the serial console.
 Nothing of the product knows. Paths are the node's.
 
-    kill NAME ...       end the node's own processes of these names, all at the same moment
+    kill NAME ...       end the node's own processes of these names, all at the same moment; containers/NAME for those
+                        of a container
     write PATH          append records to a file, each with its number and synchronized before the next, for ever
     reached PATH        how many of them were acknowledged so far
     count PATH          stop that; how many records were acknowledged
@@ -15,27 +16,36 @@ Nothing of the product knows. Paths are the node's.
     netem LINK LOSS REORDERED DELAY   lose so many percent of what leaves a link, and send the rest so many
                         milliseconds late but for the percent that overtake it (the machine was given sch_netem)
     lost LINK           how many packets that cost
+    run PROGRAM WORD ... run a program of Python that the test brought along; what it prints
 """
 
+import contextlib
 import ctypes
 import errno
+import importlib
 import mmap
 import os
+import runpy
 import signal
 import socket
 import struct
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 FOLDER = Path("/saboteur.d")
+# What most programs that it runs import: with the first of them, as a fork has it then already.
+PRELOADED = ("json", "re", "select", "subprocess")
 FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 # include/uapi/linux/netlink.h, rtnetlink.h and pkt_sched.h
 REQUEST, ACK, DUMP, CREATE, REPLACE = 1, 4, 0x300, 0x400, 0x100
 NEW_QDISC, GET_QDISC, ERROR, ROOT = 36, 38, 2, 0xFFFFFFFF
 KIND, OPTIONS, STATS, REORDER, LATENCY = 1, 2, 3, 3, 10
 QUEUE = 1000
+SUBREAPER = 36  # linux/prctl.h, PR_SET_CHILD_SUBREAPER
 SYSTEM = "/system"  # the branch of core0.wire.paths.CGROUP_SYSTEM, as /proc/PID/cgroup shows it
 
 
@@ -49,6 +59,7 @@ def main() -> None:
 def serve() -> None:
     """Obey lines for ever. Real-time priority: on one CPU nobody else runs between the first kill and the last."""
     os.setsid()
+    libc().prctl(SUBREAPER, 1, 0, 0, 0)  # what its programs leave behind is not PID 1's
     mount("proc")
     mount("devtmpfs")
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
@@ -113,7 +124,7 @@ class Writer(threading.Thread):
         self.trouble = ""
 
     def run(self) -> None:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        be_ordinary()
         try:
             with self.path.open("wb", buffering=0) as file:
                 while not self.stopping.is_set():
@@ -276,20 +287,79 @@ def lost(link: str) -> str:
     return "no netem there"
 
 
+def run(program: str, *words: str) -> str:
+    """Run a program as an ordinary process: it must not keep the node from its processor.
+
+    By a fork: a new interpreter takes longer to start than most of the programs run, on an emulated machine.
+    """
+    for name in PRELOADED:
+        importlib.import_module(name)
+    reader, writer = os.pipe()
+    errors = os.memfd_create("errors")
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        become(str(FOLDER / program), words, writer, errors)
+    os.close(writer)
+    with os.fdopen(reader) as told, os.fdopen(errors) as complained:
+        said = told.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        complained.seek(0)
+        said = said if code == 0 else f"{code}: {complained.read()[-2000:]}"
+    reap()
+    return " | ".join(said.splitlines())
+
+
+def become(program: str, words: tuple[str, ...], output: int, errors: int) -> NoReturn:
+    """Go on as a program, and end with it."""
+    code = 1
+    try:
+        be_ordinary()
+        for ours, theirs in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (errors, 2)):
+            os.dup2(ours, theirs)
+            os.close(ours)
+        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 — they end with the process
+        sys.argv = [program, *words]
+        runpy.run_path(program, run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 — whatever it is, the test shall read it
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def reap() -> None:
+    """Take leave of what programs left behind and has ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def be_ordinary() -> None:
+    """Give the saboteur's priority up."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 WRITERS: dict[str, Writer] = {}
 VERBS: dict[str, Callable[..., str]] = {
-    one.__name__: one for one in (write, reached, count, check, fill, crowd, ls, netem, lost)
+    one.__name__: one for one in (write, reached, count, check, fill, crowd, ls, netem, lost, run)
 }
 
 
 def processes(name: str) -> Iterator[int]:
-    """The living processes of one of the node's services."""
+    """The living processes of one of the node's services, or of a container."""
+    wanted = f"0::/{name}" if "/" in name else f"0::{SYSTEM}/{name}"
     for folder in (FOLDER / "proc").glob("[1-9]*"):
         try:
             group = (folder / "cgroup").read_text().strip()
         except OSError:  # it has ended meanwhile
             continue
-        if group == f"0::{SYSTEM}/{name}":
+        if group == wanted or ("/" in name and group.startswith(f"{wanted}/")):
             yield int(folder.name)
 
 

@@ -17,10 +17,12 @@ from ci.qemu import ports
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
-from core0.client.client import NodeClient, RefusedError, UnreachableError
-from core0.wire.types import Container, ContainerSpec, Node, PublishedPort
+from core0.client.client import NodeClient
+from core0.wire.secrets import SecretValue
+from core0.wire.types import Container, ContainerSpec, Limits, Node, PublishedPort, SecretFile
 from corex.wire.api import ExecRequest
-from tests.vm.inside import gone, inside, running, until
+from corex.wire.process import HealthCheck
+from tests.vm.inside import answers, gone, inside, running, runs, until
 from tests.vm.sabotage import sabotage
 
 Connect = Callable[[Machine], Awaitable[NodeClient]]
@@ -120,32 +122,6 @@ async def back(
     await until(answers(node))
 
 
-def answers(node: NodeClient) -> Callable[[], Awaitable[bool]]:
-    """Whether the node answers; that it is starting again is no answer yet."""
-
-    async def check() -> bool:
-        try:
-            await node.containers()
-        except UnreachableError:
-            return False
-        except RefusedError as error:
-            if error.problem.status != 503:
-                raise
-            return False
-        return True
-
-    return check
-
-
-def runs(node: NodeClient, name: str) -> Callable[[], Awaitable[bool]]:
-    """Whether a container runs, through failures and new tries."""
-
-    async def check() -> bool:
-        return (await node.container(name)).state == "running"
-
-    return check
-
-
 # Who is killed. With the template the processes that it supervises end, too, before the next template starts them.
 ALONE, TOGETHER = (("api",), ("node",), ("template",)), ("template", "node", "api")
 
@@ -163,6 +139,8 @@ async def test_a_container_outlives_the_nodes_own_processes_and_the_operator_is_
         await back(victim, node, start, names, before.node.fingerprint)
         assert await life(victim, node) == before
         assert (await node.health()).ok
+        limited = await node.limit_container("steady", Limits(storage_mib=32), wait=60)
+        assert (limited.state, limited.pid) == ("running", before.container.pid), limited.why
         lines = victim.console.lines[start:]
         assert not [line for line in lines if "No lease" in line or "phase network" in line], lines
 
@@ -252,6 +230,42 @@ async def test_containers_questions_are_answered_again(
         async with inside(victim, container) as corex:
             done = await corex.execute(ExecRequest(question))
         assert f"Address: {container.address}" in done.stdout.data
+
+
+async def test_secrets_health_and_order_outlive_the_node_daemon(
+    victim: Machine, connect: Connect, spec: ContainerSpec
+) -> None:
+    loop = ("/bin/sh", "-c", "while :; do sleep 1; done")
+    check = HealthCheck(("/bin/busybox", "test", "-e", "/tmp/well"), interval=0.5, start_period=600)
+    idle = replace(spec, argv=loop, ports=())
+    async with await connect(victim) as node:
+        before = await life(victim, node)
+        await node.put_secret("key", SecretValue(b"a secret"))
+        guarded = await running(node, "guarded", replace(idle, health=check, secrets=(SecretFile("key"),)))
+        await node.put_container("behind", replace(idle, after={"guarded": "healthy"}))
+        await until(waits(node, "behind"))
+        start = await kill(victim, "node")
+        await back(victim, node, start, ("node",), before.node.fingerprint)
+        assert [(one.name, one.containers) for one in await node.secrets()] == [("key", ("guarded",))]
+        again = await node.container("guarded", wait=60)
+        assert again.health
+        assert (again.pid, again.health.state) == (guarded.pid, "starting")
+        await until(waits(node, "behind"))
+        async with inside(victim, again) as corex:
+            await corex.execute(ExecRequest(("/bin/busybox", "touch", "/tmp/well")))
+        assert (await node.container("behind", wait=60)).state == "running"
+        assert (await node.container("guarded")).health.state == "healthy"
+        for name in ("behind", "guarded"):
+            await node.delete_container(name)
+            await until(gone(node, name))
+        assert await life(victim, node) == before
+
+
+def waits(node: NodeClient, name: str) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return (await node.container(name)).state == "waiting"
+
+    return check
 
 
 async def test_a_process_that_dies_again_and_again_is_started_later_each_time(

@@ -1,10 +1,12 @@
 """Networks on a booted node: names, rates, counters, and policies that change (test_isolation.py has the matrix)."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import pytest
+import pytest_asyncio
 
+from ci.pytest_machines import restored
 from ci.qemu.machine import Machine
 from core0.client.client import NodeClient
 from core0.wire.networks import EgressRule, NetworkSpec
@@ -16,6 +18,13 @@ from tests.vm.inside import inside, running
 Spec = Callable[..., ContainerSpec]
 LAN = "10.0.2.2"
 WEB = 80
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def machine(stocked: Machine, request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
+    """The shared machine with the image: what a test is not about takes most of its time else."""
+    async with restored(stocked, "stocked", request.node) as machine:
+        yield machine
 
 
 @dataclass(frozen=True)
@@ -84,14 +93,21 @@ SIZE, RATE = 384 << 10, 256 << 10
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(send_bps=RATE), Limits(receive_bps=RATE)], ids=["sends", "receives"]
+    ("made", "limits"),
+    [
+        pytest.param(Limits(send_bps=RATE), Limits(send_bps=RATE), id="sends"),
+        pytest.param(Limits(), Limits(receive_bps=RATE), id="receives, later"),
+        pytest.param(Limits(receive_bps=RATE // 8), Limits(send_bps=RATE), id="sends, later"),
+    ],
 )
 async def test_a_container_is_no_faster_than_it_may_be_and_what_it_moves_is_counted(
-    machine: Machine, node: NodeClient, spec: Spec, limits: Limits
+    machine: Machine, node: NodeClient, spec: Spec, made: Limits, limits: Limits
 ) -> None:
     echo = ("/bin/nc", "-ll", "-p", "7000", "-e", "/bin/busybox", "head", "-c", str(SIZE))
     quick = await running(node, "quick", spec(argv=echo))
-    slow = await running(node, "slow", spec(limits=limits))
+    before = await running(node, "slow", spec(limits=made))
+    slow = await node.limit_container("slow", limits, wait=60)
+    assert (slow.state, slow.pid, slow.spec.limits) == ("running", before.pid, limits), slow.why
     assert quick.address
     async with inside(machine, slow) as corex:
         command = ("/bin/sh", "-c", ECHO, "sh", str(SIZE), quick.address)
@@ -100,6 +116,7 @@ async def test_a_container_is_no_faster_than_it_may_be_and_what_it_moves_is_coun
     assert int(back) == SIZE
     # all but what may pass at once, twice as much at most as the kernel's clock is coarse
     assert int(hundredths) >= 100 * (SIZE - RATE / 20) / RATE
+    assert int(hundredths) < 100 * SIZE / (RATE // 8), "no limit of before is left"
     assert "Operation not permitted" in refused[-1], "it cannot change its own link"
     traffic = (await node.container("slow")).traffic
     assert traffic

@@ -17,9 +17,10 @@ from core0.client.client import NodeClient, RefusedError, UnreachableError, Wron
 from core0.client.credentials import client_context, issue_certificate
 from core0.wire.config import NodeConfig
 from core0.wire.ports import API
+from core0.wire.secrets import SecretValue
 from core0.wire.state import NEWER_IMAGE
 from core0.wire.storage import PoolSpec, Selector, StorageConfig
-from core0.wire.types import ContainerSpec, Node
+from core0.wire.types import ContainerSpec, Node, SecretFile
 from tests.disk_images import blank, digest, with_newer_state
 from tests.vm import shelf
 from tests.vm.inside import gone, inside, running, settled, until
@@ -69,6 +70,9 @@ async def test_a_node_is_itself_again_with_any_of_its_disks_in_any_order(
         await running(client, "steady", spec)
         await running(client, "former", spec)
         await client.stop_container("former", wait=60)
+        await client.put_secret("key", SecretValue(b"a secret"))
+        await running(client, "closed", replace(spec, secrets=(SecretFile("key"),)))
+        await running(client, "behind", replace(spec, after={"closed": "running"}))
         before = await client.node()
         assert not before.ephemeral
         state = await client.state()
@@ -82,6 +86,7 @@ async def test_a_node_is_itself_again_with_any_of_its_disks_in_any_order(
         async with inside(machine, container) as corex:  # by the token that it had
             assert [process.state for process in await corex.processes()] == ["running"]
         assert (await settled(client, "former")).state == "stopped"
+        await begin_in_order(client)
         assert (await client.config()).config.storage.media == {"one": "ssd"}
         await pool_in(client, "fast", "online")
 
@@ -102,6 +107,19 @@ async def test_a_node_is_itself_again_with_any_of_its_disks_in_any_order(
         await same(client, before)
         assert [container.name for container in await client.containers()] == ["former"]
         await until(all_hold(client))
+
+
+async def begin_in_order(client: NodeClient) -> None:
+    """A reboot ended the secret that one container needs, and another begins after that one."""
+    for name, told in (("closed", "it needs secret key"), ("behind", "container closed, which is waiting")):
+        found = await client.container(name)
+        assert found.state == "waiting", found.why
+        assert told in found.why
+    await client.put_secret("key", SecretValue(b"a secret"))
+    for name in ("closed", "behind"):
+        assert (await settled(client, name)).state == "running"
+        await client.delete_container(name)
+        await until(gone(client, name))
 
 
 async def same(client: NodeClient, before: Node) -> None:

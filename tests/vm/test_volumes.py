@@ -53,6 +53,16 @@ async def pooled(client: NodeClient) -> None:
     assert pool.state == "online", pool.why
 
 
+# By the guest's clock.
+TIMED_WRITE = """
+now() { cut -d" " -f1 /proc/uptime | tr -d .; }
+begun=$(now)
+busybox dd if=/dev/zero of=/data/slow bs=1M count=6 conv=fsync 2>/dev/null
+busybox rm /data/slow
+echo $(($(now) - begun))
+"""
+
+
 async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
     machines: Machines, direct_boot: DirectBoot, connect: Connect, spec: Spec, tmp_path: Path
 ) -> None:
@@ -77,6 +87,12 @@ async def test_a_volume_lives_in_a_container_at_its_limit_and_through_a_reboot(
             assert re.search(r" btrfs rw,nosuid,nodev,", options), options
             assert f"wbps={1 << 30}" in await run("cat /sys/fs/cgroup/io.max")
             await client.put_volume("data", VolumeSpec(SIZE, "fast", IoLimits(read_iops=1000)))
+            assert "wbps=max riops=1000" in await run("cat /sys/fs/cgroup/io.max")
+            await client.limit_container("web", Limits(write_bps=2 << 20, read_iops=5000))
+            assert f"wbps={2 << 20} riops=1000" in await run("cat /sys/fs/cgroup/io.max")
+            hundredths = int((await run(TIMED_WRITE)).split()[-1])
+            assert hundredths > 200, "six MiB at two a second, but for what may pass at once"
+            await client.limit_container("web", Limits())
             assert "wbps=max riops=1000" in await run("cat /sys/fs/cgroup/io.max")
             full = await run(FILL)
             assert "Disk quota exceeded" in full
