@@ -22,16 +22,19 @@ from corex import main  # noqa: F401  # what a fork runs
 from corex.http import server
 from corex.http.routes import App
 from corex.http.tls import prepare, server_context
+from corex.process.clock import WallClock
 from corex.process.events import Events
 from corex.process.figures import Figures
-from corex.process.life import World
+from corex.process.groups import Groups
 from corex.process.logs import Logs
 from corex.process.manager import Processes
 from corex.process.reap import Reaper
 from corex.process.signals import stop_ignoring
 from corex.process.spawn import Spawner
+from corex.process.world import World
 from corex.rest import api
 from corex.rest.access import Access
+from corex.rest.container import Container
 from corex.wire.boot import Boot
 
 _TOKEN = "warm-up"  # noqa: S105  # of an application that exists during the warm-up only
@@ -93,8 +96,9 @@ async def _converse(tls: ssl.SSLContext) -> None:
 def _application() -> App:
     loop = asyncio.get_running_loop()
     logs, events = Logs(time.time), Events(time.time)
-    world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time)
-    container = api.Container("warm-up", Processes(world, Figures(None)), Figures(None), loop.time())
+    alarms, figures, groups = WallClock(loop), Figures(None), Groups(None)
+    world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time, alarms, figures, groups)
+    container = Container("warm-up", Processes(world), loop.time())
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
     return App(api.table(), access, container)
 
