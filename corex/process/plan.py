@@ -77,15 +77,10 @@ def _overlay(below: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
 
 
 def _finish(kind: str, name: str, fields: Mapping[str, Any], spec: type[SpecT]) -> SpecT:
-    missing = next(
-        (field for field in spec.__struct_fields__ if field in _NEEDED and field not in fields), None
-    )
-    if missing:
-        raise PlanError(f"/{kind}/{name}/{missing}", f"no layer gives {missing} of {name}")
+    needed = "argv" if spec is ProcessSpec else "process"
+    if needed not in fields:
+        raise PlanError(f"/{kind}/{name}/{needed}", f"no layer gives {needed} of {name}")
     return spec(**fields)
-
-
-_NEEDED = frozenset({"argv", "process"})
 
 
 def _check_processes(plan: Plan) -> None:

@@ -333,6 +333,8 @@ def _become(
         _exec(_candidates(command), [os.fsencode(word) for word in command.argv], env)
     except OSError as error:
         os.write(ends[3], f"OSError:{error.errno or 0:x}:{phase}".encode())
+    except ValueError:  # what setrlimit(2) calls EPERM: the type has ruled out the rest
+        os.write(ends[3], f"OSError:{errno.EPERM:x}:{phase}".encode())
     except BaseException:  # noqa: BLE001  # whatever it is: this must not go on as Core-X
         os.write(ends[3], f"OSError:{errno.EINVAL:x}:{phase}".encode())
     finally:
