@@ -394,7 +394,7 @@ class Life:
         self._disarm()
         try:
             moment = schedule.next_start(plan, self._world.wall_clock(), self.last_start, zone)
-        except (StopIteration, OverflowError, OSError):
+        except (StopIteration, ValueError, OverflowError, OSError):
             self._enter("broke", "its schedule has no further moment")
             return
         self.next_start = moment

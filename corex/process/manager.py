@@ -220,7 +220,8 @@ class Processes:
             self._forget(life)
 
     def _forget(self, life: Life) -> None:
-        del self._lives[life.name]
+        if self._lives.pop(life.name, None) is None:
+            return
         self._order = None
         life.close()
         self.world.logs.forget(life.name)

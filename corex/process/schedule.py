@@ -54,7 +54,7 @@ def read_zone(zone: str, data: bytes) -> tzinfo:
         raise ValueError(f"time zone {zone} is not in the container's {ZONES}")
     try:
         return ZoneInfo.from_file(io.BytesIO(data), key=zone)
-    except (ValueError, EOFError, IndexError, ArithmeticError) as error:
+    except Exception as error:  # noqa: BLE001  # zoneinfo says nothing of what a stranger's bytes may raise
         raise ValueError(f"the container's {ZONES}/{zone} is no time zone: {error}") from None
 
 
@@ -74,5 +74,6 @@ def next_start(schedule: Schedule, now: float, last: float | None, zone: tzinfo)
     if schedule.every is not None:
         # a clock that was set back, or far ahead, begins to count anew
         begun = last if last is not None and last <= now else now
-        return begun + schedule.every * (math.floor((now - begun) / schedule.every) + 1)
+        moment = begun + schedule.every * (math.floor((now - begun) / schedule.every) + 1)
+        return moment if moment > now else moment + schedule.every  # what rounding took
     return next(CronSim(schedule.cron or "", datetime.fromtimestamp(now, zone))).timestamp()
