@@ -38,7 +38,7 @@ from corex.rest import api
 from corex.rest.access import Access
 from corex.rest.container import Container
 from corex.wire.boot import Boot
-from corex.wire.process import REPORT_BYTES, HealthCheck, HealthReport
+from corex.wire.health import REPORT_BYTES, HealthCheck, HealthReport
 
 SERVER_GRACE = 1.0  # seconds for requests under way when the container ends
 # Sent to Core-X, these are meant for the container's main process.

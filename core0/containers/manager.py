@@ -66,7 +66,7 @@ from core0.wire.types import (
     Limits,
     PublishedPort,
 )
-from corex.wire.process import HealthReport
+from corex.wire.health import HealthReport
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

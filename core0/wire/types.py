@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from corex.wire.process import HealthCheck, HealthReport, RestartPolicy
+from corex.wire.health import HealthCheck, HealthReport, RestartPolicy
 
 # In Python `$` matches before a last line end, too; the look-ahead refuses that, and means nothing in ECMA 262.
 ContainerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$(?!\n)")]

@@ -12,7 +12,7 @@ from corex.process import model
 from corex.process.life import Life
 from corex.process.probe import look_at_port, look_by_command
 from corex.process.world import World
-from corex.wire.process import Check, HealthReport, HealthState
+from corex.wire.health import Check, HealthReport, HealthState
 
 # Exit code of a container that ends because it is unhealthy (EX_UNAVAILABLE of sysexits.h).
 UNHEALTHY = 69

@@ -90,7 +90,7 @@ class Life:
     @property
     def outdated(self) -> bool:
         """Whether what runs was started by something else than its specification says now."""
-        return self.pid is not None and self.run is not None and must_restart(self.run.spec, self.spec)
+        return self.pid is not None and self.run is not None and model.must_restart(self.run.spec, self.spec)
 
     # What people ask for.
 
@@ -410,15 +410,6 @@ class Life:
                 timer.cancel()
         self._timer = self._killer = None
         self.next_start = None
-
-
-def must_restart(before: ProcessSpec, after: ProcessSpec) -> bool:
-    """Whether a process that runs by one specification must be started anew to be as another says."""
-    return any(getattr(before, field) != getattr(after, field) for field in _AT_START)
-
-
-# What a process has from its start on; the rest of a specification counts as soon as it is there.
-_AT_START = ("argv", "env", "cwd", "user", "groups", "umask", "limits", "nice", "scope", "ready")
 
 
 def _command(spec: ProcessSpec, added: dict[str, str], door: int) -> Command:

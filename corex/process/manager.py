@@ -15,8 +15,9 @@ from corex.process.plan import Standing
 from corex.process.run import drain
 from corex.process.world import World
 from corex.wire.api import CheckInfo, ProcessInfo, Usage
+from corex.wire.health import HealthCheck, HealthReport, HealthState
 from corex.wire.plan import Change, CheckLayer, Layer, Plan, ProcessLayer
-from corex.wire.process import CheckSpec, HealthCheck, HealthReport, HealthState, ProcessSpec
+from corex.wire.process import CheckSpec, ProcessSpec
 
 # Seconds for stopping everything, when the processes' own time-outs sum up to more.
 STOP_DEADLINE = 120.0

@@ -153,6 +153,15 @@ def backoff_delay(backoff: Backoff, failures: int, jitter: float) -> float:
     return min(backoff.cap, delay) * (1 + backoff.jitter * (2 * jitter - 1))
 
 
+def must_restart(before: ProcessSpec, after: ProcessSpec) -> bool:
+    """Whether a process that runs by one specification must be started anew to be as another says."""
+    return any(getattr(before, field) != getattr(after, field) for field in _AT_START)
+
+
+# What a process has from its start on; the rest of a specification counts as soon as it is there.
+_AT_START = ("argv", "env", "cwd", "user", "groups", "umask", "limits", "nice", "scope", "ready")
+
+
 def exit_of(code: int, status: int) -> Exit:
     """How a child ended, from waitid(2)'s si_code and si_status."""
     if code == 1:  # CLD_EXITED

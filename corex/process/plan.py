@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from corex.process import model
-from corex.process.life import must_restart
 from corex.process.model import Flaw
 from corex.process.order import circle_of
 from corex.wire.plan import Change, CheckLayer, Layer, Plan, ProcessLayer
@@ -170,7 +169,7 @@ def difference(standing: Mapping[str, Standing], checks: Mapping[str, CheckSpec]
 def _change_of(name: str, known: Standing | None, spec: ProcessSpec) -> Change | None:
     if known is None:
         return Change("start" if spec.enabled else "adopt", process=name)
-    if known.running is not None and must_restart(known.running, spec):
+    if known.running is not None and model.must_restart(known.running, spec):
         return Change("restart", process=name, fields=changed_fields(known.running, spec))
     if not known.was_asked and spec.enabled:
         return Change("start", process=name, fields=changed_fields(known.declared, spec))

@@ -12,7 +12,7 @@ from corex.process.life import Life
 from corex.process.manager import Processes
 from corex.process.model import Flaw
 from corex.process.plan import PlanError
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 
 
 class Container(msgspec.Struct, frozen=True):

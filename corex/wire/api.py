@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from corex.wire.process import CheckSpec, HealthReport, HealthState, ProcessName, ProcessSpec
+from corex.wire.health import HealthReport, HealthState
+from corex.wire.process import CheckSpec, ProcessName, ProcessSpec
 
 State = Literal[
     "stopped", "scheduled", "waiting", "starting", "running", "ready", "stopping", "backoff", "exited", "failed"

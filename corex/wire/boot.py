@@ -2,7 +2,8 @@
 
 import msgspec
 
-from corex.wire.process import CheckSpec, HealthCheck, ProcessSpec
+from corex.wire.health import HealthCheck
+from corex.wire.process import CheckSpec, ProcessSpec
 
 
 class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

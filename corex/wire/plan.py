@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from corex.wire.health import Port, RequestPath, RestartPolicy, Words
 from corex.wire.process import (
     Backoff,
     CheckSpec,
@@ -13,15 +14,11 @@ from corex.wire.process import (
     Kind,
     Limit,
     LimitName,
-    Port,
     ProcessName,
     ProcessSpec,
     Readiness,
-    RequestPath,
-    RestartPolicy,
     Schedule,
     Scope,
-    Words,
 )
 
 # How a layer's entry meets what lies below it: field by field, or in its place.

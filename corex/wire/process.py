@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from corex.wire.health import Check, Port, RequestPath, RestartPolicy, Words
+
 ProcessName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)")]
 
 Kind = Literal["service", "one-shot", "scheduled"]
-RestartPolicy = Literal["always", "on-failure", "never"]
 # What must be true of a process before another one starts.
 Condition = Literal["started", "ready", "healthy", "completed", "succeeded"]
 # Whom signals reach: the process alone, its process group, or all that it brought forth.
@@ -22,52 +23,6 @@ LimitName = Literal[
 Limit = tuple[Annotated[int, msgspec.Meta(ge=-1)], Annotated[int, msgspec.Meta(ge=-1)]]
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-RequestPath = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-Words = Annotated[tuple[str, ...], msgspec.Meta(max_length=256)]
-
-HealthState = Literal["starting", "healthy", "unhealthy"]
-# Bytes of a report in the file that Core-X writes it to.
-REPORT_BYTES = 1024
-
-
-class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How to see whether something is well: a command, or one of its ports.
-
-    Attributes:
-        argv: a command that ends with code 0 then; it runs as the process that is looked at.
-        port: a TCP port that takes connections at 127.0.0.1 or ::1 then.
-        path: what it answers a GET for with a status from 200 to 399 then.
-        interval: seconds from one look to the next.
-        timeout: seconds that a look may take.
-        retries: looks in a row that fail before it is unhealthy.
-        start_period: seconds that it has for itself at its start, before failures count.
-    """
-
-    argv: Words = ()
-    port: Port | None = None
-    path: RequestPath | None = None
-    interval: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0
-    timeout: Annotated[float, msgspec.Meta(ge=0.1, le=600)] = 5.0
-    retries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
-    start_period: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
-
-
-class HealthCheck(Check, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How to see whether a container is well, by its main process.
-
-    Attributes:
-        argv: a command that ends with code 0 then; it runs as the main process does.
-        port: a TCP port that takes connections at 127.0.0.1 or ::1 then.
-        path: what it answers a GET for with a status from 200 to 399 then.
-        interval: seconds from one look to the next.
-        timeout: seconds that a look may take.
-        retries: looks in a row that fail before it is unhealthy.
-        start_period: seconds that it has for itself at its start, before failures count.
-        restart: whether an unhealthy process is restarted, or ended if its restart policy is never.
-    """
-
-    restart: bool = False
 
 
 class CheckSpec(Check, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -88,14 +43,6 @@ class CheckSpec(Check, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
     process: ProcessName
     on_failure: Literal["ignore", "restart", "stop-container"] = "ignore"
-
-
-class HealthReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a container's check says: `since` is seconds since 1970 UTC."""
-
-    state: HealthState
-    why: str
-    since: float
 
 
 class Readiness(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

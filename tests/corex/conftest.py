@@ -25,7 +25,8 @@ from corex.client.client import Client, Endpoint
 from corex.http.server import listen
 from corex.wire.api import LogLine, ProcessInfo, State
 from corex.wire.boot import Boot
-from corex.wire.process import CheckSpec, HealthCheck, HealthReport, ProcessSpec
+from corex.wire.health import HealthCheck, HealthReport
+from corex.wire.process import CheckSpec, ProcessSpec
 
 TOKEN = "t" * 43
 BUSYBOX = Path("/bin/busybox")

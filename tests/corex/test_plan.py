@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corex.process import plan
-from corex.process.life import must_restart
+from corex.process.model import must_restart
 from corex.process.plan import PlanError
 from corex.wire.plan import CheckLayer, Layer, Plan, ProcessLayer
 from corex.wire.process import CheckSpec, ProcessSpec
