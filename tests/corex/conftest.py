@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from corex.client.client import Client, Endpoint
@@ -41,7 +41,7 @@ class Identity:
 
 @pytest.fixture(scope="session")
 def identity() -> Identity:
-    key = ed25519.Ed25519PrivateKey.generate()
+    key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "corex-test")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -52,7 +52,7 @@ def identity() -> Identity:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now)
         .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, None)
+        .sign(key, hashes.SHA256())
     )
     pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     return Identity(
