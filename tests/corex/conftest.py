@@ -27,7 +27,10 @@ from corex.wire.process import HealthCheck, HealthReport, ProcessSpec
 
 TOKEN = "t" * 43
 BUSYBOX = Path("/bin/busybox")
-APPLETS = ("sh", "sleep", "cat", "id", "pwd", "ls", "env", "dd", "tr", "setsid", "httpd", "test")
+APPLETS = (
+    *("sh", "sleep", "cat", "id", "pwd", "ls", "env", "dd", "tr", "setsid", "httpd", "test"),
+    *("stty", "tty", "head", "wc", "yes", "kill"),
+)
 SCRIPT = Path(__file__).parent / "container.py"
 REPOSITORY = Path(__file__).parents[2]
 
@@ -68,13 +71,14 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not BUSYBOX.exists():
         pytest.skip("busybox-static is not installed: apt install busybox-static")
     root = tmp_path_factory.mktemp("root")
-    for folder in ("bin", "dev", "etc", "tmp", "proc", "home/web", "secret"):
+    for folder in ("bin", "dev/pts", "etc", "tmp", "proc", "home/web", "secret"):
         (root / folder).mkdir(parents=True)
     root.chmod(0o755)
     (root / "secret").chmod(0o700)
     shutil.copy(BUSYBOX, root / "bin/busybox")
     if os.geteuid() == 0:
         os.mknod(root / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))  # the shell needs it for '&'
+    (root / "dev/ptmx").symlink_to("pts/ptmx")
     for applet in APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
     (root / "bin/script").write_text("#!/missing/interpreter\n")
