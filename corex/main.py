@@ -37,6 +37,7 @@ from corex.process.world import World
 from corex.rest import api
 from corex.rest.access import Access
 from corex.rest.container import Container
+from corex.sessions.manager import Sessions
 from corex.wire.boot import Boot
 from corex.wire.health import REPORT_BYTES, HealthCheck, HealthReport
 
@@ -98,8 +99,9 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
     _handle_signals(processes, next(iter(boot.processes), ""))
     processes.declare(boot.processes, boot.checks)
     monitor = _monitor(boot, processes, given.health_fd)
-    container = Container(boot.name, processes, loop.time(), monitor)
-    app = App(api.table(), Access(boot.token_sha256, loop.time), container)
+    access = Access(boot.token_sha256, loop.time)
+    container = Container(boot.name, access, processes, Sessions(world), loop.time(), monitor)
+    app = App(api.table(), access, container)
     serving = await serve(app, [listener], tls, release)
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))
     code = await processes.over

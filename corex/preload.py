@@ -35,6 +35,7 @@ from corex.process.world import World
 from corex.rest import api
 from corex.rest.access import Access
 from corex.rest.container import Container
+from corex.sessions.manager import Sessions
 from corex.wire.boot import Boot
 
 _TOKEN = "warm-up"  # noqa: S105  # of an application that exists during the warm-up only
@@ -98,8 +99,8 @@ def _application() -> App:
     logs, events = Logs(time.time), Events(time.time)
     alarms, figures, groups = WallClock(loop), Figures(None), Groups(None)
     world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time, alarms, figures, groups)
-    container = Container("warm-up", Processes(world), loop.time())
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
+    container = Container("warm-up", access, Processes(world), Sessions(world), loop.time())
     return App(api.table(), access, container)
 
 

@@ -11,8 +11,8 @@ links that lead there all the same, past any root (proc_pid_root(5); CVE-2024-21
 descriptors and signals in one call. `subprocess.Popen` around it waits for children that cannot be exec'd,
 which in PID 1 is the reaper's job alone; os.posix_spawn has no user, group and error report.
 
-What it cannot do between fork and exec (limits, nice, a cgroup) is done by Python in an ordinary fork, which costs a
-copy of the page tables: only children that ask for such a thing are made so.
+What it cannot do between fork and exec (a terminal, limits, nice, a cgroup) is done by Python in an ordinary fork,
+which costs a copy of the page tables: only children that ask for such a thing are made so.
 
 The filter of system calls, no_new_privs and the bounding set are inherited from Core-X and not touched.
 """
@@ -22,12 +22,14 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import queue
 import resource
 import signal
 import stat
 import struct
+import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -45,6 +47,10 @@ _CLONE_FS = 0x200
 # openat2(2), struct open_how, RESOLVE_NO_MAGICLINKS; the number is the same on all architectures.
 _OPENAT2, _OPEN_HOW, _NO_MAGIC_LINKS, _AT_FDCWD = 437, struct.Struct("=QQQ"), 2, -100
 
+_PTMX = os.makedev(5, 2)  # Documentation/admin-guide/devices.txt
+# asm-generic/ioctls.h: unlock the child's end, open it
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,6 +62,7 @@ class Command(msgspec.Struct, frozen=True):
         env: the whole environment; without HOME it gets the user's from the container's /etc/passwd.
         cwd: the working directory.
         user: as in `ProcessSpec.user`.
+        terminal: rows and columns of the terminal that it gets instead of pipes.
         groups: supplementary groups by name or number; None takes the user's.
         umask: the file mode creation mask.
         limits: soft and hard value by the name of `ProcessSpec.limits`.
@@ -67,15 +74,24 @@ class Command(msgspec.Struct, frozen=True):
     env: Mapping[str, str]
     cwd: str
     user: str
+    terminal: tuple[int, int] | None = None
     groups: tuple[str, ...] | None = None
     umask: int = UMASK
     limits: Mapping[Any, tuple[int, int]] = {}
     nice: int = 0
     door: int = -1
 
+    @property
+    def is_special(self) -> bool:
+        """Whether it asks for what only an ordinary fork can do."""
+        return bool(self.terminal or self.limits or self.nice or self.door >= 0)
+
 
 class Child(msgspec.Struct, frozen=True):
-    """A started child and our ends of its pipes; it leads its own session and process group."""
+    """A started child and our ends of its pipes; it leads its own session and process group.
+
+    Of a terminal `stdin` and `stdout` are descriptors of the same end, and `stderr` is -1.
+    """
 
     pid: int
     stdin: int
@@ -208,7 +224,8 @@ def abandon(child: Child) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     for descriptor in (child.stdin, child.stdout, child.stderr):
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def spawn_now(command: Command) -> Child:
@@ -221,11 +238,15 @@ def spawn_now(command: Command) -> Child:
     env = command.env if "HOME" in command.env else {**command.env, "HOME": _home(command.user)}
     _enter_folder(command.cwd, account)
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as childs:
-        child_in, stdin = _pipe(childs, ours)
-        stdout, child_out = _pipe(ours, childs)
-        stderr, child_err = _pipe(ours, childs)
+        if command.terminal:
+            stdin, stdout, child_end = _terminal(ours, childs, account, command.terminal)
+            stderr, child_in, child_out, child_err = -1, child_end, child_end, child_end
+        else:
+            child_in, stdin = _pipe(childs, ours)
+            stdout, child_out = _pipe(ours, childs)
+            stderr, child_err = _pipe(ours, childs)
         report, child_report = _pipe(ours, childs)
-        make = _fork_set_exec if command.limits or command.nice or command.door >= 0 else _fork_exec
+        make = _fork_set_exec if command.is_special else _fork_exec
         pid = make(command, env, account, (child_in, child_out, child_err, child_report), report)
         childs.close()
         _check_report(report, pid, command)
@@ -242,6 +263,34 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[i
     reader.callback(os.close, ends[0])
     writer.callback(os.close, ends[1])
     return ends
+
+
+def _terminal(
+    ours: contextlib.ExitStack,
+    childs: contextlib.ExitStack,
+    account: Account | None,
+    size: tuple[int, int],
+) -> tuple[int, int, int]:
+    """A terminal of the container's own devpts (pty(7)): our end, twice, and the child's, which its user owns."""
+    try:
+        end = _open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        ours.callback(os.close, end)
+        if os.fstat(end).st_rdev != _PTMX:
+            raise SpawnError("no terminal: the container's /dev/ptmx is something else")
+        fcntl.ioctl(end, _TIOCSPTLCK, struct.pack("i", 0))
+        # by the descriptor: whatever the container has put at /dev/pts is not looked at
+        child_end = fcntl.ioctl(end, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        childs.callback(os.close, child_end)
+        fcntl.ioctl(child_end, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        if account:
+            os.fchown(child_end, account.uid, -1)
+        second = os.dup(end)
+    except OSError as error:
+        raise SpawnError(
+            f"no terminal: {error.strerror}; the container needs /dev/ptmx and /dev/pts"
+        ) from None
+    ours.callback(os.close, second)
+    return second, end, child_end
 
 
 def _fork_exec(
@@ -313,6 +362,9 @@ def _become(
         os.umask(command.umask)
         for ours, number in zip(ends, (0, 1, 2), strict=False):
             os.dup2(ours, number)
+        if command.terminal:
+            phase = "terminal"
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # ioctl_tty(2): its session's own
         if command.door >= 0:
             phase = "cgroup"
             os.write(command.door, b"0")

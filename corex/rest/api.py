@@ -4,19 +4,19 @@ import functools
 import os
 import sys
 
-from corex.http import problem
 from corex.http.openapi import openapi_route
 from corex.http.routes import PUBLIC, NoBody, NoParameters, Request, Route, Table, build_table
 from corex.process import model
 from corex.process.execute import execute
 from corex.process.spawn import SpawnError
 from corex.rest import plans, processes, streams
-from corex.rest.access import OPERATOR, SCHEME
-from corex.rest.container import Container, refuse
+from corex.rest.access import OPERATOR, SCHEME, VIEWER
+from corex.rest.container import CANNOT_RUN, Container, cannot_run, refuse
+from corex.rest.identities import identity_routes
+from corex.rest.sessions import session_routes
 from corex.wire.api import ExecRequest, ExecResult, Health, System
 
 VERSION = "1"
-CANNOT_RUN = problem.ProblemType("cannot-run", 422, "The command could not be started")
 
 
 @functools.cache
@@ -29,7 +29,7 @@ def routes() -> list[Route]:
     """The whole table, its OpenAPI document included."""
     table = [
         Route("GET", "/v1/health", PUBLIC, "Whether Core-X answers", get_health, response=Health),
-        Route("GET", "/v1/system", OPERATOR, "The container", get_system, response=System),
+        Route("GET", "/v1/system", VIEWER, "The container", get_system, response=System),
         *processes.routes(),
         *plans.routes(),
         *streams.routes(),
@@ -43,6 +43,8 @@ def routes() -> list[Route]:
             response=ExecResult,
             errors=(CANNOT_RUN,),
         ),
+        *session_routes(),
+        *identity_routes(),
     ]
     table.append(openapi_route(table, title="Core-X", version=VERSION, security=SCHEME))
     return table
@@ -78,7 +80,4 @@ async def post_exec(request: Request[Container, NoParameters, ExecRequest]) -> E
     try:
         return await execute(body, request.context.processes.world)
     except SpawnError as error:
-        raise CANNOT_RUN(f"cannot run the command: {error}", remedy=_REMEDY) from None
-
-
-_REMEDY = "check argv, PATH in env, cwd and user against the container's files"
+        raise cannot_run(error) from None

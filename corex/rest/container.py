@@ -12,6 +12,9 @@ from corex.process.life import Life
 from corex.process.manager import Processes
 from corex.process.model import Flaw
 from corex.process.plan import PlanError
+from corex.process.spawn import SpawnError
+from corex.rest.access import Access
+from corex.sessions.manager import Sessions
 from corex.wire.health import HealthCheck
 
 
@@ -20,15 +23,28 @@ class Container(msgspec.Struct, frozen=True):
 
     Attributes:
         name: the container's name.
+        access: who may ask.
         processes: its processes.
+        sessions: its sessions.
         started: when Core-X started, on the loop's clock.
         health: what looks at it, if it has a check.
     """
 
     name: str
+    access: Access
     processes: Processes
+    sessions: Sessions
     started: float
     health: Monitor[HealthCheck] | None = None
+
+
+CANNOT_RUN = problem.ProblemType("cannot-run", 422, "The command could not be started")
+
+
+def cannot_run(error: SpawnError) -> ProblemError:
+    """The problem of a command that could not be started."""
+    remedy = "check argv, PATH in env, cwd and user against the container's files"
+    return CANNOT_RUN(f"cannot run the command: {error}", remedy=remedy)
 
 
 def life_of(container: Container, name: str) -> Life:

@@ -4,7 +4,7 @@ from corex.http import problem
 from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
 from corex.process import plan
 from corex.process.plan import PlanError, etag_of
-from corex.rest.access import OPERATOR
+from corex.rest.access import ADMIN, VIEWER
 from corex.rest.container import Container, check_preconditions, no_plan
 from corex.wire.api import ByName, CheckInfo, CheckList
 from corex.wire.plan import ByLayer, Difference, DryRun, Layer, LayerInfo, LayerList, Plan
@@ -15,23 +15,23 @@ def routes() -> list[Route]:
     gone, changed = (problem.NOT_FOUND,), (problem.PRECONDITION_FAILED,)
     one = "/v1/layers/{name}"
     return [
-        Route("GET", "/v1/plan", OPERATOR, "What all layers say together", get_plan, response=Plan),
+        Route("GET", "/v1/plan", VIEWER, "What all layers say together", get_plan, response=Plan),
         Route(
             "POST",
             "/v1/plan/apply",
-            OPERATOR,
+            ADMIN,
             "Make processes and checks what the plan says",
             apply_plan,
             DryRun,
             response=Difference,
             errors=(*changed, problem.CONFLICT),
         ),
-        Route("GET", "/v1/layers", OPERATOR, "All layers, the lowest first", list_layers, response=LayerList),
-        Route("GET", one, OPERATOR, "One layer", get_layer, ByName, response=LayerInfo, errors=gone),
+        Route("GET", "/v1/layers", VIEWER, "All layers, the lowest first", list_layers, response=LayerList),
+        Route("GET", one, VIEWER, "One layer", get_layer, ByName, response=LayerInfo, errors=gone),
         Route(
             "PUT",
             one,
-            OPERATOR,
+            ADMIN,
             "Add or replace; 201 if it is new. What applying the plan would do then",
             put_layer,
             ByLayer,
@@ -43,18 +43,18 @@ def routes() -> list[Route]:
         Route(
             "DELETE",
             one,
-            OPERATOR,
+            ADMIN,
             "Take away. What applying the plan would do then",
             delete_layer,
             ByName,
             response=Difference,
             errors=(*gone, *changed),
         ),
-        Route("GET", "/v1/checks", OPERATOR, "All checks", list_checks, response=CheckList),
+        Route("GET", "/v1/checks", VIEWER, "All checks", list_checks, response=CheckList),
         Route(
             "GET",
             "/v1/checks/{name}",
-            OPERATOR,
+            VIEWER,
             "One check",
             get_check,
             ByName,

@@ -7,7 +7,7 @@ from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
 from corex.process import model
 from corex.process.life import Life
 from corex.process.plan import PlanError, etag_of
-from corex.rest.access import OPERATOR
+from corex.rest.access import ADMIN, OPERATOR, VIEWER
 from corex.rest.container import Container, check_preconditions, life_of, no_plan, refuse
 from corex.wire.api import ByName, ByNameWait, ProcessInfo, ProcessList, SignalRequest, State
 from corex.wire.process import ProcessSpec
@@ -26,12 +26,12 @@ def _process_routes() -> list[Route]:
     gone = (problem.NOT_FOUND,)
     busy = (problem.NOT_FOUND, problem.CONFLICT, problem.PRECONDITION_FAILED)
     return [
-        Route("GET", "/v1/processes", OPERATOR, "All processes", list_processes, response=ProcessList),
-        Route("GET", one, OPERATOR, "One process", get_process, ByName, response=ProcessInfo, errors=gone),
+        Route("GET", "/v1/processes", VIEWER, "All processes", list_processes, response=ProcessList),
+        Route("GET", one, VIEWER, "One process", get_process, ByName, response=ProcessInfo, errors=gone),
         Route(
             "PUT",
             one,
-            OPERATOR,
+            ADMIN,
             "Declare or replace; 201 if it is new",
             put_process,
             ByName,
@@ -40,7 +40,7 @@ def _process_routes() -> list[Route]:
             other_statuses=(201,),
             errors=(problem.PRECONDITION_FAILED,),
         ),
-        Route("DELETE", one, OPERATOR, "Forget", delete_process, ByName, status=204, errors=busy),
+        Route("DELETE", one, ADMIN, "Forget", delete_process, ByName, status=204, errors=busy),
     ]
 
 

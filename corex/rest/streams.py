@@ -10,7 +10,7 @@ import msgspec
 from corex.http import problem
 from corex.http.routes import NoBody, Request, Route, Stream
 from corex.process.logs import Bell
-from corex.rest.access import OPERATOR
+from corex.rest.access import VIEWER
 from corex.rest.container import Container, life_of
 from corex.wire.api import EventPage, EventsQuery, LogPage, LogsQuery, ProcessLogsQuery
 
@@ -23,7 +23,7 @@ def routes() -> list[Route]:
         Route(
             "GET",
             "/v1/processes/{name}/logs",
-            OPERATOR,
+            VIEWER,
             "One process's output",
             get_process_logs,
             ProcessLogsQuery,
@@ -34,14 +34,14 @@ def routes() -> list[Route]:
         Route(
             "GET",
             "/v1/logs",
-            OPERATOR,
+            VIEWER,
             "All output",
             get_logs,
             LogsQuery,
             response=LogPage,
             streams=(NDJSON,),
         ),
-        Route("GET", "/v1/events", OPERATOR, "What happened", get_events, EventsQuery, response=EventPage),
+        Route("GET", "/v1/events", VIEWER, "What happened", get_events, EventsQuery, response=EventPage),
     ]
 
 

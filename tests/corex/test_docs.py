@@ -51,7 +51,7 @@ def test_every_route_has_its_curl_example() -> None:
     page = PAGE.read_text()
     for route in api.routes():
         name = "shop" if route.path.startswith("/v1/layers") else "web"
-        path = route.path.replace("{name}", name)
+        path = route.path.replace("{name}", name).replace("{id}", "$ID")
         method = "" if route.method == "GET" else f"-X {route.method} "
         assert re.search(rf'{re.escape(method)}"?\$C{re.escape(path)}["? \n]', page), f"{route.method} {path}"
 
