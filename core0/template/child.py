@@ -19,7 +19,7 @@ from core0.linux import files, privileges
 from core0.linux.libc import in_words
 from core0.template.link import configure_link
 from core0.template.messages import Go, Ready
-from core0.template.root import build_root
+from core0.template.root import build_root, open_cgroup
 from core0.wire import paths
 from core0.wire.types import CAPABILITIES, Capability
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # What Core-X needs to start processes as others, in the container's root, and to end them.
 _OF_COREX = ("KILL", "SETGID", "SETUID", "SYS_CHROOT")
-_LARGEST_BOOT, _LARGEST_GO = 1 << 20, 1 << 16
+_LARGEST_BOOT, _LARGEST_GO = 1 << 24, 1 << 16
 _MOST_VOLUMES, _MOST_SECRETS = 16, 16
 
 
@@ -65,6 +65,7 @@ def be_container(given: Descriptors) -> NoReturn:
         step = "network"
         configure_link(go)
         step = "root"
+        cgroup = open_cgroup()
         build_root(root, go, rest[: len(go.targets)], rest[len(go.targets) :])
         step = "privileges"
         root_of_children = _enter_runtime(given.runtime)
@@ -72,7 +73,7 @@ def be_container(given: Descriptors) -> NoReturn:
         talk.send(msgspec.json.encode(Ready()))
         talk.close()
         step = "core-x"
-        _run(boot, tls, given.listener, root_of_children, health)
+        _run(boot, tls, given.listener, (root_of_children, health, cgroup))
     except BaseException as error:  # noqa: BLE001 — whatever happens, this must not go on as the template
         _give_up(talk, step, error)
     os._exit(70)
@@ -171,8 +172,12 @@ def _keep_capabilities(dropped: "Sequence[Capability]") -> None:
     privileges.keep_capabilities(dict.fromkeys((*left, *_OF_COREX)), bound=left)
 
 
-def _run(boot: "Boot", tls: "ssl.SSLContext", listener: int, root: int, health: int | None) -> NoReturn:
+def _run(
+    boot: "Boot", tls: "ssl.SSLContext", listener: int, descriptors: tuple[int, int | None, int]
+) -> NoReturn:
     from corex.main import run
 
     sys.stdin = sys.stdout = sys.stderr
-    run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root, health_fd=health)
+    root, health, cgroup = descriptors
+    door = socket.socket(fileno=listener)
+    run(boot, tls=tls, listener=door, root_fd=root, health_fd=health, cgroup_fd=cgroup)
