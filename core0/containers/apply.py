@@ -44,9 +44,9 @@ _REAPED_DEADLINE, _REAPED_LOOK_EVERY = 2.0, 0.005
 # Seconds that limiting a link may take.
 _LINK_DEADLINE = 15.0
 _LAST_WORDS = 4096
+_ENDED = "its first process ended while it was built"
 # Cgroups of single processes that a container may have.
 _MOST_CGROUPS = 4096
-_ENDED = "its first process ended while it was built"
 _APPENDED = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 

@@ -62,24 +62,24 @@ class Command(msgspec.Struct, frozen=True):
         env: the whole environment; without HOME it gets the user's from the container's /etc/passwd.
         cwd: the working directory.
         user: as in `ProcessSpec.user`.
-        terminal: rows and columns of the terminal that it gets instead of pipes.
         groups: supplementary groups by name or number; None takes the user's.
         umask: the file mode creation mask.
         limits: soft and hard value by the name of `ProcessSpec.limits`.
         nice: the nice value (setpriority(2)); 0 leaves Core-X's own.
         door: a descriptor of the cgroup's file that it enters its cgroup by; -1 to stay in Core-X's.
+        terminal: rows and columns of the terminal that it gets instead of pipes, if it does.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
     user: str
-    terminal: tuple[int, int] | None = None
     groups: tuple[str, ...] | None = None
     umask: int = UMASK
     limits: Mapping[Any, tuple[int, int]] = {}
     nice: int = 0
     door: int = -1
+    terminal: tuple[int, int] | None = None
 
     @property
     def is_special(self) -> bool:

@@ -9,11 +9,9 @@ from corex.http.routes import PUBLIC, NoBody, NoParameters, Request, Route, Tabl
 from corex.process import model
 from corex.process.execute import execute
 from corex.process.spawn import SpawnError
-from corex.rest import plans, processes, streams
+from corex.rest import identities, plans, processes, sessions, streams
 from corex.rest.access import OPERATOR, SCHEME, VIEWER
 from corex.rest.container import CANNOT_RUN, Container, cannot_run, refuse
-from corex.rest.identities import identity_routes
-from corex.rest.sessions import session_routes
 from corex.wire.api import ExecRequest, ExecResult, Health, System
 
 VERSION = "1"
@@ -33,6 +31,8 @@ def routes() -> list[Route]:
         *processes.routes(),
         *plans.routes(),
         *streams.routes(),
+        *sessions.routes(),
+        *identities.routes(),
         Route(
             "POST",
             "/v1/exec",
@@ -43,8 +43,6 @@ def routes() -> list[Route]:
             response=ExecResult,
             errors=(CANNOT_RUN,),
         ),
-        *session_routes(),
-        *identity_routes(),
     ]
     table.append(openapi_route(table, title="Core-X", version=VERSION, security=SCHEME))
     return table

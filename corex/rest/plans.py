@@ -4,7 +4,7 @@ from corex.http import problem
 from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
 from corex.process import plan
 from corex.process.plan import PlanError, etag_of
-from corex.rest.access import ADMIN, VIEWER
+from corex.rest.access import OPERATOR, VIEWER
 from corex.rest.container import Container, check_preconditions, no_plan
 from corex.wire.api import ByName, CheckInfo, CheckList
 from corex.wire.plan import ByLayer, Difference, DryRun, Layer, LayerInfo, LayerList, Plan
@@ -19,7 +19,7 @@ def routes() -> list[Route]:
         Route(
             "POST",
             "/v1/plan/apply",
-            ADMIN,
+            OPERATOR,
             "Make processes and checks what the plan says",
             apply_plan,
             DryRun,
@@ -31,7 +31,7 @@ def routes() -> list[Route]:
         Route(
             "PUT",
             one,
-            ADMIN,
+            OPERATOR,
             "Add or replace; 201 if it is new. What applying the plan would do then",
             put_layer,
             ByLayer,
@@ -43,7 +43,7 @@ def routes() -> list[Route]:
         Route(
             "DELETE",
             one,
-            ADMIN,
+            OPERATOR,
             "Take away. What applying the plan would do then",
             delete_layer,
             ByName,

@@ -7,7 +7,7 @@ from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
 from corex.process import model
 from corex.process.life import Life
 from corex.process.plan import PlanError, etag_of
-from corex.rest.access import ADMIN, OPERATOR, VIEWER
+from corex.rest.access import OPERATOR, VIEWER
 from corex.rest.container import Container, check_preconditions, life_of, no_plan, refuse
 from corex.wire.api import ByName, ByNameWait, ProcessInfo, ProcessList, SignalRequest, State
 from corex.wire.process import ProcessSpec
@@ -31,7 +31,7 @@ def _process_routes() -> list[Route]:
         Route(
             "PUT",
             one,
-            ADMIN,
+            OPERATOR,
             "Declare or replace; 201 if it is new",
             put_process,
             ByName,
@@ -40,7 +40,7 @@ def _process_routes() -> list[Route]:
             other_statuses=(201,),
             errors=(problem.PRECONDITION_FAILED,),
         ),
-        Route("DELETE", one, ADMIN, "Forget", delete_process, ByName, status=204, errors=busy),
+        Route("DELETE", one, OPERATOR, "Forget", delete_process, ByName, status=204, errors=busy),
     ]
 
 

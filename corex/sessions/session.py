@@ -78,7 +78,9 @@ class Session:
         size = (spec.window.rows, spec.window.columns) if spec.window else None
         world.reaper.spawning()
         try:
-            child = await world.spawner.spawn(Command(spec.argv, spec.env, spec.cwd, spec.user, size))
+            child = await world.spawner.spawn(
+                Command(spec.argv, spec.env, spec.cwd, spec.user, terminal=size)
+            )
         except SpawnError as error:
             world.reaper.spawned(error.pid, lambda _: None)
             raise
