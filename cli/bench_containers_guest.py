@@ -253,7 +253,7 @@ class Bench:
         Path(shop, "rootfs").mkdir()
         Path(shop, "bundle").mkdir()
         root = _overlay(f"{shop}/rootfs", f"{peers}:/", over="/run/here/of-root")
-        certificate, key, _ = make_certificate("bench")
+        certificate, key, _ = make_certificate("bench", for_browsers=True)
         main = {"argv": _SLEEP, "env": {}, "cwd": "/", "user": "0"}
         boot = {
             "name": "bench",

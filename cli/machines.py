@@ -188,6 +188,9 @@ async def ask_guest(machine: Machine, deadline: float, *words: object) -> Any:
     await machine.type(json.dumps(words) + "\n")
     line = await machine.wait_for_line("^bench: |^Traceback", deadline, start=seen)
     if line.startswith("Traceback"):
+        await machine.wait_for_line(
+            r"^[\w.]+(: |$)", deadline, start=machine.console.lines.index(line, seen) + 1
+        )
         said = "\n".join(machine.console.lines[seen:])
         raise Failure(f"cannot measure: {words[0]} failed in the machine: {said}")
     return json.loads(line.removeprefix("bench: "))

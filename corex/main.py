@@ -33,6 +33,8 @@ from corex.process.reap import Reaper
 from corex.process.spawn import Spawner
 from corex.rest import api
 from corex.rest.access import Access
+from corex.rest.container import Container
+from corex.sessions.manager import Sessions
 from corex.wire.boot import Boot
 from corex.wire.process import REPORT_BYTES, HealthReport
 
@@ -85,8 +87,11 @@ async def _live(
     processes.declare(boot.processes)
     monitor = _monitor(boot, processes, health_fd)
     looking = loop.create_task(monitor.run()) if monitor else None
-    container = api.Container(boot.name, processes, figures, loop.time(), monitor)
-    app = App(api.table(), Access(boot.token_sha256, loop.time), container)
+    access = Access(boot.token_sha256, loop.time)
+    container = Container(
+        boot.name, access, processes, Sessions(processes.world), figures, loop.time(), monitor
+    )
+    app = App(api.table(), access, container)
     serving = await serve(app, [listener], tls, release)
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))
     code = await processes.over

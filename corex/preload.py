@@ -33,6 +33,8 @@ from corex.process.signals import stop_ignoring
 from corex.process.spawn import Spawner
 from corex.rest import api
 from corex.rest.access import Access
+from corex.rest.container import Container
+from corex.sessions.manager import Sessions
 from corex.wire.boot import Boot
 
 _TOKEN = "warm-up"  # noqa: S105  # of an application that exists during the warm-up only
@@ -96,8 +98,9 @@ def _application() -> App:
     loop = asyncio.get_running_loop()
     logs, events = Logs(time.time), Events(time.time)
     world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time)
-    container = api.Container("warm-up", Processes(world, Figures(None)), Figures(None), loop.time())
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
+    processes, sessions = Processes(world, Figures(None)), Sessions(world)
+    container = Container("warm-up", access, processes, sessions, Figures(None), loop.time())
     return App(api.table(), access, container)
 
 

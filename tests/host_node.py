@@ -15,6 +15,7 @@ import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -247,7 +248,7 @@ class HostNode:
         world = World(
             Store(self.folder / "images"),
             state.networks,
-            Certificates(identity.make_certificate),
+            Certificates(partial(identity.make_certificate, for_browsers=True)),
             state.volumes.use,
             self.worker,
             self.folder / "containers",

@@ -44,6 +44,7 @@ _REAPED_DEADLINE, _REAPED_LOOK_EVERY = 2.0, 0.005
 # Seconds that limiting a link may take.
 _LINK_DEADLINE = 15.0
 _LAST_WORDS = 4096
+_ENDED = "its first process ended while it was built"
 _APPENDED = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -215,9 +216,10 @@ async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) ->
     except (OSError, ContainerError, msgspec.DecodeError) as error:
         making.undo.close()
         await asyncio.to_thread(cgroups.remove, world.cgroup / slot.name)
-        if making.pid:
-            await _forget_exit(making.pid)
+        await forget_ended(making.pids)
         cause = in_words(error) or f"it was not ready after {_READY_DEADLINE:.0f} s"
+        if any(cause.startswith(f"/proc/{pid}/") and not start_time(pid) for pid in making.pids):
+            cause = _ENDED
         raise ContainerError(f"cannot create container {slot.name}: {making.step}{cause}") from None
     except BaseException:
         making.undo.close()
@@ -232,14 +234,14 @@ class _Making:
     Attributes:
         opened: what is closed in any case.
         undo: what only a failure takes back.
-        pid: its first process; 0 if there was none yet.
+        pids: its first process, once there is one.
         step: what is being done, for people.
     """
 
     def __init__(self) -> None:
         self.opened = contextlib.ExitStack()
         self.undo = contextlib.ExitStack()
-        self.pid = 0
+        self.pids: list[int] = []
         self.step = ""
 
     def at(self, step: str) -> None:
@@ -284,8 +286,7 @@ async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, m
         log,
     ]
     making.at("first process")
-    pid = await ask(FORK, handed)
-    making.pid = pid
+    pid = await _fork(group, handed, making)
     theirs.close()  # else its end would not be noticed here
     _unlink(_exit_of(pid))  # of an earlier process of that number
     started = start_time(pid)
@@ -318,6 +319,17 @@ async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, m
     record = Record(slot.number, spec, image.digest, *addresses, slot.host, corex, pid, started, place)
     write_whole(folder / "record.json", record)
     return record
+
+
+async def _fork(group: Path, handed: Sequence[int], making: _Making) -> int:
+    """The container's first process. Raises OSError, also when the template ended after it was there."""
+    try:
+        pid = await ask(FORK, handed)
+    except OSError:
+        making.pids = cgroups.first_processes(group)
+        raise
+    making.pids = [pid]
+    return pid
 
 
 def _go(name: str, spec: ContainerSpec, addresses: tuple[str, str]) -> Go:
@@ -380,7 +392,7 @@ async def _ready(ours: socket.socket) -> None:
     except TimeoutError:
         raise ContainerError(f"it was not ready after {_READY_DEADLINE:.0f} s") from None
     if not data:
-        raise ContainerError("its first process ended while it was built")
+        raise ContainerError(_ENDED)
     error = msgspec.json.decode(data, type=Ready).error
     if error:
         raise ContainerError(error)
@@ -456,10 +468,27 @@ def _exit_of(pid: int) -> Path:
     return Path(paths.EXITS, str(pid))
 
 
+def end_unfinished(world: World, known: Iterable[str]) -> list[int]:
+    """End what a node daemon was making when it ended, which has no record; returns its first processes."""
+    kept, ended = {*known}, []
+    for group in world.cgroup.glob("*/"):
+        if group.name not in kept:
+            ended += cgroups.first_processes(group)
+            cgroups.kill(group)
+            cgroups.remove(group)
+    return ended
+
+
 def forget_exits(known: Iterable[int]) -> None:
     """Delete what PID 1 wrote of processes that nobody knows: a node daemon that made their containers has ended."""
     kept = {str(pid) for pid in known}
     _unlink(*(file for file in Path(paths.EXITS).glob("*") if file.name not in kept))
+
+
+async def forget_ended(pids: Iterable[int]) -> None:
+    """Delete what PID 1 writes of processes that have ended."""
+    for pid in pids:
+        await _forget_exit(pid)
 
 
 async def _forget_exit(pid: int) -> None:

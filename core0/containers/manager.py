@@ -151,6 +151,7 @@ class Containers:
         # Those that cannot begin yet: of a thousand containers a few.
         self._waiting: dict[str, _Life] = {}
         self._reports = Reports()
+        self._forgetting: asyncio.Task[None] | None = None
         world.store.in_use = self._images_in_use
 
     def _images_in_use(self) -> set[str]:
@@ -172,7 +173,9 @@ class Containers:
                 left.append((name, known.spec, wanted, record))
             else:
                 files.remove_tree(folder)
+        ended = apply.end_unfinished(self._world, (name for name, *_, record in left if record))
         apply.forget_exits(record.pid for *_, record in left if record)
+        self._forgetting = asyncio.create_task(apply.forget_ended(ended), name="container exits")
         # those that have a number first: the others get one that is free
         for name, spec, wanted, record in sorted(left, key=lambda one: (one[3] is None, -one[1].priority)):
             number = record.number if record else self._free_number()

@@ -129,6 +129,18 @@ def is_populated(path: StrPath) -> bool:
         return False
 
 
+def first_processes(path: StrPath) -> list[int]:
+    """Processes of the cgroup and below that no other one there is the parent of; of a cgroup that is gone, none."""
+    parents = {}
+    for place, _, _ in os.walk(path):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for pid in files.read_text(f"{place}/cgroup.procs").split():
+                status = files.read_text(f"/proc/{pid}/stat")
+                # the name in parentheses may hold anything; behind it are state and parent (proc_pid_stat(5))
+                parents[int(pid)] = int(status.rpartition(")")[2].split()[1])
+    return [pid for pid, parent in parents.items() if parent not in parents]
+
+
 def kill(path: StrPath) -> None:
     """SIGKILL every process in the cgroup and below, at once (cgroup.kill)."""
     with contextlib.suppress(FileNotFoundError):

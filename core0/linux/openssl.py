@@ -12,7 +12,7 @@ import ctypes
 from collections.abc import Iterator
 from typing import Literal
 
-_NID_ED25519, _NID_X25519 = 1087, 1034
+_NID_ED25519, _NID_X25519, _NID_EC = 1087, 1034, 408
 _NID_BASIC_CONSTRAINTS, _NID_SUBJECT_ALT_NAME = 87, 85
 _MBSTRING_UTF8 = 0x1000
 _X509_V3 = 2
@@ -35,6 +35,8 @@ for _name, _result, *_arguments in (
     ("EVP_PKEY_CTX_free", None, _Pointer),
     ("EVP_PKEY_keygen_init", ctypes.c_int, _Pointer),
     ("EVP_PKEY_keygen", ctypes.c_int, _Pointer, ctypes.POINTER(_Pointer)),
+    ("EVP_PKEY_CTX_set_group_name", ctypes.c_int, _Pointer, ctypes.c_char_p),
+    ("EVP_PKEY_get_base_id", ctypes.c_int, _Pointer),
     ("EVP_PKEY_new_raw_public_key", _Pointer, ctypes.c_int, _Pointer, ctypes.c_char_p, ctypes.c_size_t),
     ("EVP_PKEY_free", None, _Pointer),
     ("d2i_PUBKEY", _Pointer, _Pointer, ctypes.POINTER(ctypes.c_char_p), ctypes.c_long),
@@ -106,11 +108,13 @@ def _check(result: int | None, doing: str) -> int:
 
 @contextlib.contextmanager
 def new_key(kind: int = _NID_ED25519) -> Iterator[int]:
-    """A fresh private key, an Ed25519 one by default, for the time of the block."""
+    """A fresh private key, an Ed25519 one by default, for the time of the block; one of a curve is P-256."""
     context = _check(_crypto.EVP_PKEY_CTX_new_id(kind, None), "make a key")
     key = _Pointer()
     try:
         _check(_crypto.EVP_PKEY_keygen_init(context), "make a key")
+        if kind == _NID_EC:
+            _check(_crypto.EVP_PKEY_CTX_set_group_name(context, b"P-256"), "make a key")
         _check(_crypto.EVP_PKEY_keygen(context, ctypes.byref(key)), "make a key")
     finally:
         _crypto.EVP_PKEY_CTX_free(context)
@@ -118,6 +122,11 @@ def new_key(kind: int = _NID_ED25519) -> Iterator[int]:
         yield key.value or 0
     finally:
         _crypto.EVP_PKEY_free(key)
+
+
+def new_p256() -> contextlib.AbstractContextManager[int]:
+    """A fresh P-256 key (FIPS 186-5), for the time of the block: browsers take no Ed25519."""
+    return new_key(_NID_EC)
 
 
 def new_x25519() -> tuple[bytes, bytes]:
@@ -219,7 +228,9 @@ def new_certificate(
         _check(_crypto.X509_set_pubkey(certificate, key), "set the public key")
         for number, value in extensions.items():
             _add_extension(certificate, number, value)
-        _check(_crypto.X509_sign(certificate, signer, None), "sign the certificate")
+        # Ed25519 digests by itself
+        digest = _crypto.EVP_sha256() if _crypto.EVP_PKEY_get_base_id(signer) == _NID_EC else None
+        _check(_crypto.X509_sign(certificate, signer, digest), "sign the certificate")
         yield certificate
     finally:
         _crypto.X509_free(certificate)

@@ -1,7 +1,8 @@
 """Keys and certificates: the node's own, Core-X's, and the operator's as the one to trust.
 
-Everything is Ed25519 (RFC 8032, RFC 8410). Certificates only carry keys: clients pin the node's by its
-fingerprint, and the node trusts what the operator's key has signed.
+All are Ed25519 (RFC 8032, RFC 8410) but Core-X's, which browsers meet: they take P-256 (FIPS 186-5) at best.
+Certificates only carry keys: clients pin the node's by its fingerprint, and the node trusts what the operator's key
+has signed.
 """
 
 import os
@@ -14,8 +15,8 @@ from core0.wire.operator import OPERATOR_NAME
 _YEARS = 10 * 365 * 86400
 
 
-def make_certificate(name: str) -> tuple[str, str, str]:
-    """A fresh key and its self-signed certificate.
+def make_certificate(name: str, *, for_browsers: bool = False) -> tuple[str, str, str]:
+    """A fresh key and its self-signed certificate, of P-256 for browsers.
 
     Returns:
         Certificate and private key (PKCS #8) as PEM, and the SHA-256 of the certificate's DER in hexadecimal.
@@ -24,7 +25,8 @@ def make_certificate(name: str) -> tuple[str, str, str]:
         **openssl.basic_constraints("critical,CA:FALSE"),
         **openssl.subject_alternative_names(f"DNS:{name},IP:127.0.0.1"),
     }
-    with openssl.new_key() as key, _certificate(name, key, key, extensions) as certificate:
+    new_key = openssl.new_p256 if for_browsers else openssl.new_key
+    with new_key() as key, _certificate(name, key, key, extensions) as certificate:
         pem, secret = openssl.certificate_pem(certificate), openssl.private_key_pem(key)
         return pem, secret, openssl.fingerprint(certificate)
 

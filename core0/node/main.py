@@ -213,7 +213,7 @@ def _containers(state: NodeState, worker: Worker) -> "Containers":
     store = Store(
         config=lambda: state.registries or ImagesConfig(), operator=operator, report=state.events, pool=pool
     )
-    certificates = Certificates(identity.make_certificate)
+    certificates = Certificates(partial(identity.make_certificate, for_browsers=True))
     world = World(store, state.networks, certificates, state.volumes.use, worker)
     containers = Containers(world, state.remembered.store, state.events)
     containers.resume()

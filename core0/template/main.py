@@ -83,7 +83,7 @@ def _preload() -> None:
     from corex.preload import preload
 
     cgroups.set_idle(_GROUP, True)
-    certificate, key, _ = make_certificate("warm-up")
+    certificate, key, _ = make_certificate("warm-up", for_browsers=True)
     msgspec.json.Decoder(Go)  # msgspec looks at a type when it first meets it
     gather(WRITTEN)  # all of it has been imported, and nothing has run that is warmed up
     preload(certificate, key)

@@ -26,20 +26,26 @@ _REST = 1.0
 _LINGER = 1.0
 
 
+# Goes on with a connection by another protocol: what to read from, what to write to, and what was read already.
+Switch = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
+
+
 class Response(msgspec.Struct, frozen=True):
-    """An answer: a whole body, or pieces that are sent as they come.
+    """An answer: a whole body, or pieces that are sent as they come, or another protocol.
 
     Attributes:
         status: HTTP status.
         headers: besides those of framing.
         body: the whole body, where there are no pieces.
         pieces: the body piece by piece.
+        switch: what follows an answer of 101.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
     pieces: AsyncIterator[bytes] | None = None
+    switch: Switch | None = None
 
 
 class RawRequest:
@@ -126,7 +132,10 @@ class Connection:
             return False
         self.idle = False
         self._body_ended.clear()
-        await self._answer(RawRequest(self, head))
+        switch = await self._while_there(self._respond(RawRequest(self, head)))
+        if switch:
+            await switch(self._reader, self._writer, self._http.trailing_data[0])
+            return False
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
@@ -151,9 +160,9 @@ class Connection:
         self._body_ended.set()
         return b""
 
-    async def _answer(self, request: RawRequest) -> None:
-        """Answer a request, unless the client leaves before."""
-        answering = asyncio.ensure_future(self._respond(request))
+    async def _while_there(self, response: Awaitable[Switch | None]) -> Switch | None:
+        """What comes of answering. Raises ConnectionResetError if the client leaves before."""
+        answering = asyncio.ensure_future(response)
         leaving = asyncio.ensure_future(self._wait_for_leaving())
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -164,7 +173,7 @@ class Connection:
             await asyncio.gather(answering, leaving, return_exceptions=True)
         if gone:
             raise ConnectionResetError("the client left")
-        answering.result()
+        return answering.result()
 
     async def _wait_for_leaving(self) -> None:
         """Wait until the client, whose request is complete, closes; what it sends before is kept for later."""
@@ -174,8 +183,14 @@ class Connection:
         if data:
             await asyncio.Event().wait()
 
-    async def _respond(self, request: RawRequest) -> None:
-        await self._send(await self._app(request), head_only=request.method == "HEAD")
+    async def _respond(self, request: RawRequest) -> Switch | None:
+        response = await self._app(request)
+        if response.switch:
+            head = h11.InformationalResponse(status_code=101, headers=list(response.headers.items()))
+            await self._write(head)
+        else:
+            await self._send(response, head_only=request.method == "HEAD")
+        return response.switch
 
     async def _send(self, response: Response, *, head_only: bool) -> None:
         headers = [("Date", _date()), *response.headers.items(), *_framing(response)]

@@ -109,6 +109,8 @@ def _responses(route: Route, schemas: dict[int, dict[str, Any]]) -> dict[str, An
     content.update({media_type: {} for media_type in route.streams})
     success = {"description": route.summary} | ({"content": content} if content else {})
     responses: dict[str, Any] = {str(status): success for status in (route.status, *route.other_statuses)}
+    if route.upgrades:
+        responses = {"101": {"description": f"WebSocket, by subprotocol {' or '.join(route.upgrades)}"}}
     for status, kinds in _problems_of(route).items():
         responses[status] = {
             "description": "; ".join(f"{kind.title} ({kind.urn})" for kind in kinds),
@@ -118,7 +120,9 @@ def _responses(route: Route, schemas: dict[int, dict[str, Any]]) -> dict[str, An
 
 
 def _problems_of(route: Route) -> dict[str, list[ProblemType]]:
-    kinds = [*_ALWAYS, *(_WITH_BODY if route.request is not None else ()), *route.errors]
+    with_body = _WITH_BODY if route.request is not None else ()
+    upgrading = (problem.UPGRADE_REQUIRED,) if route.upgrades else ()
+    kinds = [*_ALWAYS, *with_body, *upgrading, *route.errors]
     by_status: dict[str, list[ProblemType]] = {}
     for kind in kinds:
         listed = by_status.setdefault(str(kind.status), [])

@@ -82,6 +82,8 @@ PRECONDITION_FAILED = ProblemType("precondition-failed", 412, "The resource has 
 TOO_LARGE = ProblemType("too-large", 413, "The body is too large")
 UNSUPPORTED_TYPE = ProblemType("unsupported-type", 415, "The body's media type is not supported")
 INVALID = ProblemType("invalid", 422, "The request does not fit its schema")
+MISDIRECTED = ProblemType("misdirected", 421, "This is not the server that was asked for")
+UPGRADE_REQUIRED = ProblemType("upgrade-required", 426, "The resource speaks another protocol")
 RATE_LIMITED = ProblemType("rate-limited", 429, "Too many failures from this address")
 INTERNAL = ProblemType("internal", 500, "Internal error")
 UNAVAILABLE = ProblemType("unavailable", 503, "The service cannot answer now")
@@ -101,6 +103,8 @@ TYPES = (
     TOO_LARGE,
     UNSUPPORTED_TYPE,
     INVALID,
+    MISDIRECTED,
+    UPGRADE_REQUIRED,
     RATE_LIMITED,
     INTERNAL,
     UNAVAILABLE,

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from corex.http import problem
-from corex.http.connection import RawRequest, Response
+from corex.http.connection import RawRequest, Response, Switch
 from corex.http.problem import ProblemError
 
 ContextT = TypeVar("ContextT")
@@ -86,6 +86,13 @@ class Stream(msgspec.Struct, frozen=True):
     pieces: AsyncIterator[bytes]
 
 
+class Upgrade(msgspec.Struct, frozen=True):
+    """A handler's answer that goes on by another protocol."""
+
+    headers: Mapping[str, str]
+    switch: Switch
+
+
 Handler = Callable[[Request[Any, Any, Any]], Awaitable[Any]]
 Authenticate = Callable[[RawRequest], Identity]
 
@@ -98,7 +105,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
         path: template; `{name}` stands for one percent-decoded segment.
         role: the role that a caller must hold, or `PUBLIC`.
         summary: one line for the OpenAPI document.
-        handler: called with a `Request`; returns the response type, a `Reply` or a `Stream`.
+        handler: called with a `Request`; returns the response type, a `Reply`, a `Stream` or an `Upgrade`.
         parameters: struct of the path's and the query's parameters.
         request: type of the JSON body, None for none, `Upload` for bytes.
         response: type of the JSON answer, None for an empty one.
@@ -106,6 +113,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
         other_statuses: of answers of the same type with another meaning, which the summary explains.
         errors: problem types that this route adds to those that each route may give.
         streams: media types that the route may send instead of JSON.
+        repeated: query parameters that may be given more than once, which makes them a list.
+        upgrades: WebSocket subprotocols that it speaks, and nothing else, if it has any.
     """
 
     method: str
@@ -120,6 +129,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     other_statuses: tuple[int, ...] = ()
     errors: tuple[problem.ProblemType, ...] = ()
     streams: tuple[str, ...] = ()
+    repeated: frozenset[str] = frozenset()
+    upgrades: tuple[str, ...] = ()
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -275,9 +286,12 @@ def _match_path(segments: tuple[str, ...], route: Route, parts: tuple[str, ...])
 
 
 def _decode_parameters(route: Route, values: Mapping[str, str], raw: RawRequest) -> msgspec.Struct:
-    given = dict(raw.query)
+    given: dict[str, object] = dict(raw.query)
     names = [name for name, _ in raw.query]
-    twice = [name for name in given if name in values or names.count(name) > 1]
+    for name in given.keys() & route.repeated:
+        given[name] = [value for other, value in raw.query if other == name]
+    once = (name for name in given if name not in route.repeated)
+    twice = [name for name in once if name in values or names.count(name) > 1]
     if twice:
         raise problem.INVALID(f"cannot accept the request: parameter {twice[0][:80]!a} is given twice")
     try:
@@ -326,6 +340,8 @@ def encode_problem(error: ProblemError) -> Response:
 def _encode(route: Route, result: Any) -> Response:
     if isinstance(result, Stream):
         return Response(200, {"Content-Type": result.content_type, **_SECURITY_HEADERS}, pieces=result.pieces)
+    if isinstance(result, Upgrade):
+        return Response(101, result.headers, switch=result.switch)
     reply = result if isinstance(result, Reply) else Reply(result)
     headers = {**_SECURITY_HEADERS, **reply.headers}
     status = reply.status or route.status

@@ -69,19 +69,30 @@ class Capture:
 
 
 class Pipe:
-    """The reading end of a process's output, read by the event loop until its end."""
+    """The reading end of a process's output, a pipe or a terminal, read by the event loop until its end."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, sink: Sink) -> None:
         self._loop = loop
         self._descriptor = descriptor
         self._sink = sink
         self._ended = asyncio.Event()
+        self._reads = True
         os.set_blocking(descriptor, False)
         loop.add_reader(descriptor, self._read)
 
     async def ended(self) -> None:
         """Until no writer is left, or `close`."""
         await self._ended.wait()
+
+    def go_on(self, reads: bool) -> None:
+        """Read what comes, or leave it where it is: whoever writes waits then."""
+        if self._ended.is_set() or reads is self._reads:
+            return
+        self._reads = reads
+        if reads:
+            self._loop.add_reader(self._descriptor, self._read)
+        else:
+            self._loop.remove_reader(self._descriptor)
 
     def drain(self) -> None:
         """Take what is in the pipe now, at most its capacity by default (pipe(7))."""
@@ -98,6 +109,8 @@ class Pipe:
             data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:
             return
+        except OSError:  # EIO: nobody has the terminal open any more
+            data = b""
         if data:
             self._sink.feed(data)
         else:
@@ -139,3 +152,60 @@ class Feed:
             self._rest = self._rest[:0]
         if not self._rest:
             self.close()
+
+
+class Inlet:
+    """Writes what people type to a command's standard input, as fast as it reads."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, descriptor: int, on_written: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._descriptor = descriptor
+        self._on_written = on_written
+        self._waiting = bytearray()
+        self._is_open, self._is_last = True, False
+        os.set_blocking(descriptor, False)
+
+    @property
+    def pending(self) -> int:
+        """Bytes that the command has not taken yet."""
+        return len(self._waiting)
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes on, behind those that wait already; after the end they go nowhere."""
+        if not self._is_open or self._is_last:
+            return
+        if not self._waiting:
+            self._loop.add_writer(self._descriptor, self._write)
+        self._waiting += data
+
+    def finish(self) -> None:
+        """Close it behind what waits."""
+        self._is_last = True
+        if not self._waiting:
+            self.close()
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._is_open:
+            self._is_open = False
+            self._loop.remove_writer(self._descriptor)
+            os.close(self._descriptor)
+            self._waiting.clear()
+            self._on_written()
+
+    def _write(self) -> None:
+        try:
+            written = os.write(self._descriptor, self._waiting[:READ_BYTES])
+        except BlockingIOError:
+            return
+        except OSError:  # EPIPE, or EIO of a terminal: nobody reads any more
+            self.close()
+            return
+        del self._waiting[:written]
+        if not self._waiting:
+            self._loop.remove_writer(self._descriptor)
+            if self._is_last:
+                self.close()
+        self._on_written()

@@ -19,11 +19,13 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import queue
 import signal
 import stat
 import struct
+import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +41,10 @@ _CLONE_FS = 0x200
 # openat2(2), struct open_how, RESOLVE_NO_MAGICLINKS; the number is the same on all architectures.
 _OPENAT2, _OPEN_HOW, _NO_MAGIC_LINKS, _AT_FDCWD = 437, struct.Struct("=QQQ"), 2, -100
 
+_PTMX = os.makedev(5, 2)  # Documentation/admin-guide/devices.txt
+# asm-generic/ioctls.h: unlock the child's end, open it
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -46,18 +52,23 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Command:
     """What to exec: argument vector, environment, working directory, user as in `ProcessSpec.user`.
 
-    An environment without HOME gets the user's from the container's /etc/passwd.
+    An environment without HOME gets the user's from the container's /etc/passwd. With a size, in rows and columns, it
+    gets a terminal instead of pipes.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
     user: str
+    terminal: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Child:
-    """A started child and our ends of its pipes; it leads its own session and process group."""
+    """A started child and our ends of its pipes; it leads its own session and process group.
+
+    Of a terminal `stdin` and `stdout` are descriptors of the same end, and `stderr` is -1.
+    """
 
     pid: int
     stdin: int
@@ -173,7 +184,8 @@ def abandon(child: Child) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     for descriptor in (child.stdin, child.stdout, child.stderr):
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def spawn_now(command: Command) -> Child:
@@ -186,9 +198,13 @@ def spawn_now(command: Command) -> Child:
     env = command.env if "HOME" in command.env else {**command.env, "HOME": _home(command.user)}
     _enter_folder(command.cwd, account)
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as childs:
-        child_in, stdin = _pipe(childs, ours)
-        stdout, child_out = _pipe(ours, childs)
-        stderr, child_err = _pipe(ours, childs)
+        if command.terminal:
+            stdin, stdout, child_end = _terminal(ours, childs, account, command.terminal)
+            stderr, child_in, child_out, child_err = -1, child_end, child_end, child_end
+        else:
+            child_in, stdin = _pipe(childs, ours)
+            stdout, child_out = _pipe(ours, childs)
+            stderr, child_err = _pipe(ours, childs)
         report, child_report = _pipe(ours, childs)
         pid = _fork_exec(command, env, account, (child_in, child_out, child_err, child_report), report)
         childs.close()
@@ -206,6 +222,39 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[i
     reader.callback(os.close, ends[0])
     writer.callback(os.close, ends[1])
     return ends
+
+
+def _terminal(
+    ours: contextlib.ExitStack,
+    childs: contextlib.ExitStack,
+    account: Account | None,
+    size: tuple[int, int],
+) -> tuple[int, int, int]:
+    """A terminal of the container's own devpts (pty(7)): our end, twice, and the child's, which its user owns."""
+    try:
+        end = _open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        ours.callback(os.close, end)
+        if os.fstat(end).st_rdev != _PTMX:
+            raise SpawnError("no terminal: the container's /dev/ptmx is something else")
+        fcntl.ioctl(end, _TIOCSPTLCK, struct.pack("i", 0))
+        # by the descriptor: whatever the container has put at /dev/pts is not looked at
+        child_end = fcntl.ioctl(end, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        childs.callback(os.close, child_end)
+        fcntl.ioctl(child_end, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        if account:
+            os.fchown(child_end, account.uid, -1)
+        second = os.dup(end)
+    except OSError as error:
+        raise SpawnError(
+            f"no terminal: {error.strerror}; the container needs /dev/ptmx and /dev/pts"
+        ) from None
+    ours.callback(os.close, second)
+    return second, end, child_end
+
+
+def _take_terminal() -> None:
+    """In the child: make standard input its session's terminal (ioctl_tty(2))."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _fork_exec(
@@ -241,8 +290,8 @@ def _fork_exec(
             -1,  # setsid made the group
             *ids,
             UMASK,
-            nothing,
-            True,  # vfork where no user is changed
+            _take_terminal if command.terminal else nothing,
+            True,  # vfork where no user is changed, and no terminal taken
         )
     except (OSError, ValueError, OverflowError) as error:
         raise SpawnError(str(error)) from None

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,14 +25,13 @@ from corex.http.routes import (
 )
 from corex.process import model
 from corex.process.execute import execute
-from corex.process.figures import Figures
-from corex.process.health import Monitor
 from corex.process.life import Life
 from corex.process.logs import Bell
-from corex.process.manager import Processes
-from corex.process.model import Flaw
 from corex.process.spawn import SpawnError
-from corex.rest.access import OPERATOR, SCHEME
+from corex.rest.access import OPERATOR, SCHEME, VIEWER
+from corex.rest.container import CANNOT_RUN, Container, cannot_run, refuse
+from corex.rest.identities import identity_routes
+from corex.rest.sessions import session_routes
 from corex.wire.api import (
     ByName,
     ByNameWait,
@@ -55,28 +53,7 @@ from corex.wire.process import ProcessSpec
 
 NDJSON = "application/x-ndjson"
 VERSION = "1"
-CANNOT_RUN = problem.ProblemType("cannot-run", 422, "The command could not be started")
-
 _RUNS: frozenset[State] = frozenset({"running", "backoff", *model.SETTLED})
-
-
-@dataclass(frozen=True)
-class Container:
-    """What handlers work on.
-
-    Attributes:
-        name: the container's name.
-        processes: its processes.
-        figures: of Core-X itself.
-        started: when Core-X started, on the loop's clock.
-        health: what looks at it, if it has a check.
-    """
-
-    name: str
-    processes: Processes
-    figures: Figures
-    started: float
-    health: Monitor | None = None
 
 
 @functools.cache
@@ -89,7 +66,7 @@ def routes() -> list[Route]:
     """The whole table, its OpenAPI document included."""
     table = [
         Route("GET", "/v1/health", PUBLIC, "Whether Core-X answers", get_health, response=Health),
-        Route("GET", "/v1/system", OPERATOR, "The container", get_system, response=System),
+        Route("GET", "/v1/system", VIEWER, "The container", get_system, response=System),
         *_process_routes(),
         *_verb_routes(),
         *_stream_routes(),
@@ -103,6 +80,8 @@ def routes() -> list[Route]:
             response=ExecResult,
             errors=(CANNOT_RUN,),
         ),
+        *session_routes(),
+        *identity_routes(),
     ]
     table.append(openapi_route(table, title="Core-X", version=VERSION, security=SCHEME))
     return table
@@ -113,8 +92,8 @@ def _process_routes() -> list[Route]:
     gone = (problem.NOT_FOUND,)
     busy = (problem.NOT_FOUND, problem.CONFLICT)
     return [
-        Route("GET", "/v1/processes", OPERATOR, "All processes", list_processes, response=ProcessList),
-        Route("GET", one, OPERATOR, "One process", get_process, ByName, response=ProcessInfo, errors=gone),
+        Route("GET", "/v1/processes", VIEWER, "All processes", list_processes, response=ProcessList),
+        Route("GET", one, VIEWER, "One process", get_process, ByName, response=ProcessInfo, errors=gone),
         Route(
             "PUT",
             one,
@@ -172,7 +151,7 @@ def _stream_routes() -> list[Route]:
         Route(
             "GET",
             "/v1/processes/{name}/logs",
-            OPERATOR,
+            VIEWER,
             "One process's output",
             get_process_logs,
             ProcessLogsQuery,
@@ -183,14 +162,14 @@ def _stream_routes() -> list[Route]:
         Route(
             "GET",
             "/v1/logs",
-            OPERATOR,
+            VIEWER,
             "All output",
             get_logs,
             LogsQuery,
             response=LogPage,
             streams=(NDJSON,),
         ),
-        Route("GET", "/v1/events", OPERATOR, "What happened", get_events, EventsQuery, response=EventPage),
+        Route("GET", "/v1/events", VIEWER, "What happened", get_events, EventsQuery, response=EventPage),
     ]
 
 
@@ -231,7 +210,7 @@ async def get_process(request: Request[Container, ByName, NoBody]) -> ProcessInf
 async def put_process(request: Request[Container, ByName, ProcessSpec]) -> Reply[ProcessInfo]:
     """Declares only: a new process is started by its own verb, a running one keeps its old specification."""
     processes, name = request.context.processes, request.parameters.name
-    _refuse(model.flaw_of(request.body))
+    refuse(model.flaw_of(request.body))
     is_new = processes.put(name, request.body)
     headers = {"Location": f"/v1/processes/{name}"} if is_new else {}
     info = processes.info(_life(request.context, name))
@@ -306,14 +285,11 @@ async def get_events(request: Request[Container, EventsQuery, NoBody]) -> EventP
 async def post_exec(request: Request[Container, NoParameters, ExecRequest]) -> ExecResult:
     """The command's own failure is a result; that it could not be started is a problem."""
     body = request.body
-    _refuse(model.flaw_of_command(body.argv, body.env, body.cwd))
+    refuse(model.flaw_of_command(body.argv, body.env, body.cwd))
     try:
         return await execute(body, request.context.processes.world)
     except SpawnError as error:
-        raise CANNOT_RUN(f"cannot run the command: {error}", remedy=_REMEDY) from None
-
-
-_REMEDY = "check argv, PATH in env, cwd and user against the container's files"
+        raise cannot_run(error) from None
 
 
 def _life(container: Container, name: str) -> Life:
@@ -323,11 +299,6 @@ def _life(container: Container, name: str) -> Life:
             f"cannot find process {name}: it is not declared", remedy="see GET /v1/processes"
         )
     return life
-
-
-def _refuse(flaw: Flaw | None) -> None:
-    if flaw is not None:
-        raise problem.INVALID(f"cannot accept the request: {flaw.reason}", pointer=flaw.pointer)
 
 
 async def _verb(

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from corex.client.client import Client, Endpoint
@@ -27,7 +27,10 @@ from corex.wire.process import HealthCheck, HealthReport, ProcessSpec
 
 TOKEN = "t" * 43
 BUSYBOX = Path("/bin/busybox")
-APPLETS = ("sh", "sleep", "cat", "id", "pwd", "ls", "env", "dd", "tr", "setsid", "httpd", "test")
+APPLETS = (
+    *("sh", "sleep", "cat", "id", "pwd", "ls", "env", "dd", "tr", "setsid", "httpd", "test"),
+    *("stty", "tty", "head", "wc", "yes", "kill"),
+)
 SCRIPT = Path(__file__).parent / "container.py"
 REPOSITORY = Path(__file__).parents[2]
 
@@ -41,7 +44,7 @@ class Identity:
 
 @pytest.fixture(scope="session")
 def identity() -> Identity:
-    key = ed25519.Ed25519PrivateKey.generate()
+    key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "corex-test")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -52,7 +55,7 @@ def identity() -> Identity:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now)
         .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, None)
+        .sign(key, hashes.SHA256())
     )
     pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     return Identity(
@@ -68,13 +71,14 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not BUSYBOX.exists():
         pytest.skip("busybox-static is not installed: apt install busybox-static")
     root = tmp_path_factory.mktemp("root")
-    for folder in ("bin", "dev", "etc", "tmp", "proc", "home/web", "secret"):
+    for folder in ("bin", "dev/pts", "etc", "tmp", "proc", "home/web", "secret"):
         (root / folder).mkdir(parents=True)
     root.chmod(0o755)
     (root / "secret").chmod(0o700)
     shutil.copy(BUSYBOX, root / "bin/busybox")
     if os.geteuid() == 0:
         os.mknod(root / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))  # the shell needs it for '&'
+    (root / "dev/ptmx").symlink_to("pts/ptmx")
     for applet in APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
     (root / "bin/script").write_text("#!/missing/interpreter\n")

@@ -47,6 +47,9 @@ def become_container(boot: Boot, listener: int, late_imports: int, root: str, se
     check(libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None))
     check(libc.mount(b"proc", b"/proc", b"proc", 0, None))
     tls = tls_context(boot)
+    if Path(root, "dev/pts").is_dir():
+        options = b"newinstance,ptmxmode=0666,mode=0620"
+        check(libc.mount(b"devpts", f"{root}/dev/pts".encode(), b"devpts", 0, options))
     root_fd = None if root == "-" else os.open(root, os.O_PATH | os.O_DIRECTORY)
     # What a careless caller leaves behind, and no child may inherit.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})

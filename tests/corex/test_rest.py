@@ -42,12 +42,12 @@ async def ask(
 @pytest.mark.root
 async def test_access_of_every_route_with_every_token(core: Any) -> None:
     for route in ROUTES:
-        path = route.path.replace("{name}", "none")
+        path = route.path.replace("{name}", "none").replace("{id}", "0" * 16)
         answers = {kind: (await ask(core, route.method, path, token))[0] for kind, token in TOKENS.items()}
         # The table is longer than one address may fail in a minute: from there on the refusal is 429.
         closed = {200} if route.role == PUBLIC else {401, 429}
         assert {answers["none"], answers["wrong"]} <= closed, (route.method, route.path)
-        assert answers["right"] in (200, 404, 415), (route.method, route.path)
+        assert answers["right"] in (200, 404, 415, 422), (route.method, route.path)
 
 
 def test_only_health_is_public() -> None:
@@ -189,9 +189,15 @@ def test_an_endpoint_does_not_print_its_token() -> None:
 class Caller:
     """As much of a request as authentication may look at."""
 
-    def __init__(self, token: str, remote: str = "192.0.2.1") -> None:
+    def __init__(
+        self,
+        token: str,
+        remote: str = "192.0.2.1",
+        path: str = "/",
+        query: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         self.headers = {"authorization": token}
-        self.remote = remote
+        self.remote, self.path, self.query = remote, path, query
 
 
 def refusal(check: Access, caller: Any) -> ProblemError:
@@ -221,14 +227,66 @@ def test_many_failures_from_one_address_are_limited_and_forgotten(check: Access,
 def test_the_right_token_passes_whatever_the_neighbours_do(check: Access) -> None:
     for _ in range(100):
         refusal(check, Caller("Bearer wrong"))
-    assert check(Caller("Bearer right")).name == "operator"  # type: ignore[arg-type]
-    assert check(Caller("bearer right")).name == "operator"  # type: ignore[arg-type]
+    assert check(Caller("Bearer right")).name == "owner"  # type: ignore[arg-type]
+    assert check(Caller("bearer right")).name == "owner"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("header", ["", "right", "Basic right", "Bearer", "Bearer rightt", "Bearer r\udcff"])
 def test_what_is_not_the_token_is_refused(check: Access, header: str) -> None:
     error = refusal(check, Caller(header))
     assert error.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def hashed(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def test_others_get_what_their_role_allows_and_the_owner_stays(check: Access) -> None:
+    assert check.put("web", "viewer", hashed("theirs"))
+    assert not check.put("web", "operator", hashed("theirs"))
+    theirs = check(Caller("Bearer theirs"))  # type: ignore[arg-type]
+    assert (theirs.name, theirs.roles) == ("web", {"viewer", "operator", "metrics"})
+    assert check.identities() == {"owner": "admin", "web": "operator"}
+    for change in (
+        lambda: check.put("owner", "viewer", hashed("x")),
+        lambda: check.delete("owner"),
+        lambda: check.put("other", "admin", hashed("theirs")),
+        lambda: [check.put(f"n{number}", "viewer", hashed(str(number))) for number in range(64)],
+    ):
+        with pytest.raises(ProblemError) as refused:
+            change()
+        assert refused.value.problem.status == 409
+    check.delete("web")
+    assert refusal(check, Caller("Bearer theirs")).problem.status == 401
+    with pytest.raises(ProblemError, match="cannot find identity web"):
+        check.delete("web")
+
+
+def test_a_ticket_is_of_use_for_thirty_seconds_and_as_long_as_its_owner(
+    check: Access, clock: list[float]
+) -> None:
+    check.put("web", "viewer", hashed("theirs"))
+    theirs = check(Caller("Bearer theirs"))  # type: ignore[arg-type]
+    for late, gone, status in ((29, False, 0), (31, False, 401), (0, True, 401)):
+        shown = Caller(
+            "", path="/v1/x", query=(("ticket", check.ticket(theirs, "/v1/x").ticket), ("after", "1"))
+        )
+        shown.headers["upgrade"] = "websocket"
+        clock[0] += late
+        if gone:
+            check.delete("web")
+        if status:
+            assert refusal(check, shown).problem.status == status
+        else:
+            assert check(shown).name == "web"  # type: ignore[arg-type]
+            assert shown.query == (("after", "1"),), "handlers do not see it"
+
+
+def test_tickets_take_bounded_memory(check: Access) -> None:
+    owner = check(Caller("Bearer right"))  # type: ignore[arg-type]
+    for _ in range(access.MAX_TICKETS * 2):
+        check.ticket(owner, "/v1/x")
+    assert len(check._tickets) == access.MAX_TICKETS
 
 
 def test_a_million_addresses_take_bounded_memory(check: Access) -> None:

@@ -145,7 +145,7 @@ FAULTS = [
         "template",
         "gettid",
         "signal=KILL:when=1",
-        "step first process: /proc/.*: (No such|Operation not|Permission)",
+        "step (first process|image|link): its first process ended while it was built",
     ),
     fault(
         "node",

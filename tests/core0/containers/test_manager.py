@@ -90,6 +90,27 @@ async def test_a_paused_container_is_halted_until_it_is_resumed(cgroup_node: Hos
     assert is_alive(record)
 
 
+@pytest.mark.root
+async def test_what_an_earlier_node_daemon_had_not_finished_is_ended_and_its_exit_is_forgotten(
+    cgroup_node: HostNode,
+) -> None:
+    lives, unfinished = (
+        cgroup_node.add_container(name, SPEC, number) for number, name in ((1, "a"), (2, "b"))
+    )
+    (cgroup_node.folder / "containers" / "b" / "record.json").unlink()
+    assert cgroup_node.cgroup
+    begun = cgroup_node.cgroup / "b"
+    cgroups.create(begun / "below")
+    assert cgroups.first_processes(begun) == [unfinished.pid]
+    write_exit(cgroup_node, unfinished, 9)
+    del cgroup_node.wanted["b"]
+    async with running(cgroup_node) as containers:
+        assert is_alive(lives)
+        assert not is_alive(unfinished)
+        assert not begun.exists()
+        await until(containers, lambda _: not list((cgroup_node.folder / "exits").iterdir()), "a")
+
+
 def freezer_of(node: HostNode, name: str = "demo") -> str:
     assert node.cgroup
     return cgroups.freezer(node.cgroup / name)

@@ -9,7 +9,9 @@ import threading
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from core0.api.main import tls_context
 from core0.client.credentials import client_context, issue_certificate
@@ -38,6 +40,17 @@ def test_a_certificate_is_self_signed_ed25519_and_has_the_fingerprint_that_is_to
     now = datetime.datetime.now(datetime.UTC)
     assert certificate.not_valid_before_utc.year == 1970, "the clock may be set back by years"
     assert certificate.not_valid_after_utc > now + datetime.timedelta(days=3000)
+
+
+def test_a_certificate_for_browsers_is_self_signed_p256():
+    pem, secret, _ = make_certificate("core-x", for_browsers=True)
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    key = serialization.load_pem_private_key(secret.encode(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    assert isinstance(key.curve, SECP256R1)
+    assert certificate.public_key() == key.public_key()
+    certificate.verify_directly_issued_by(certificate)
+    assert isinstance(certificate.signature_hash_algorithm, SHA256)
 
 
 def test_two_certificates_never_share_key_or_serial():

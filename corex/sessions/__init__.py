@@ -1,0 +1,1 @@
+"""Terminals and pipes that people attach to, and come back to."""
