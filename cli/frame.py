@@ -18,10 +18,11 @@ from cli.context import default_path
 
 @dataclass(frozen=True)
 class Mount:
-    """A noun or verb: the module that has its `app`, and one line for the help."""
+    """A noun or verb: the module that has its application, one line for the help, the application's name there."""
 
     module: str
     help: str
+    app: str = "app"
 
 
 MOUNTS = MappingProxyType(
@@ -42,6 +43,9 @@ MOUNTS = MappingProxyType(
         ),
         "operation": Mount("cli.operation", "Follow the long work of a node."),
         "process": Mount("cli.process", "Manage the processes inside a container."),
+        "exec": Mount("cli.process", "Run a command inside a container.", "exec_app"),
+        "attach": Mount("cli.terminal", "Attach to a session inside a container.", "attach_app"),
+        "logs": Mount("cli.process", "Print what the processes of a container wrote.", "logs_app"),
         "bench": Mount("cli.bench", "Measure: medians of at least five, ratios within one run."),
         "test": Mount("cli.testing", "Run every test, the QEMU ones included."),
         "check": Mount("cli.check", "Format, lint, types, import rules and the fast tests."),
@@ -87,8 +91,8 @@ class LazyGroup(TyperGroup):
 
 def load(name: str) -> Any:
     """The command of a noun or verb, from its module."""
-    module = importlib.import_module(MOUNTS[name].module)
-    command = typer.main.get_command(module.app)
+    mount = MOUNTS[name]
+    command = typer.main.get_command(getattr(importlib.import_module(mount.module), mount.app))
     command.name = name
     # the frame offers completion once, for all of them
     command.params = [option for option in command.params if option.name not in _COMPLETION]

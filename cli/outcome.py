@@ -46,7 +46,7 @@ _BY_NAME = {
     "core0.client.client.NotAllowedError": ExitCode.NOT_ALLOWED,
     "core0.client.client.WrongNodeError": ExitCode.NOT_ALLOWED,
     "core0.client.client.RefusedError": ExitCode.REFUSED,
-    "corex.client.client.UnreachableError": ExitCode.UNREACHABLE,
+    "corex.client.session.UnreachableError": ExitCode.UNREACHABLE,
     "corex.client.client.RefusedError": ExitCode.REFUSED,
 }
 # Packages whose errors are written for people.

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -14,9 +15,11 @@ from cli.connect import corex_client
 from cli.frame import Settings
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
+from cli.terminal import KEEP, attach, run, sessions, window
 from corex.client.client import Client
 from corex.process.model import exit_code_of
 from corex.wire.api import ExecRequest, LogGap, LogLine, Output, ProcessInfo
+from corex.wire.sessions import SessionSpec
 
 app = typer.Typer(help="Manage the processes inside a container.", no_args_is_help=True)
 
@@ -27,7 +30,12 @@ Name = Annotated[str, typer.Argument(help="The process's name.")]
 Wait = Annotated[float, typer.Option(help="Seconds to wait until it is done.", min=0, max=300)]
 # What a shell would set; Core-X itself adds nothing to an environment.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TIMEOUT = 60.0
 _TIMED_OUT = 124  # as timeout(1) has it
+# What programs take this terminal for, where nobody says.
+_TERMINAL = {"TERM": os.environ.get("TERM", "xterm-256color")}
+# Seconds that a command with standard input waits for a connection that broke.
+_COME_BACK = 60.0
 
 
 @app.command("ls")
@@ -135,17 +143,29 @@ def execute(
     cwd: Annotated[str, typer.Option(help="Working directory inside the container.")] = "/",
     user: Annotated[str, typer.Option("--user", "-u", help="uid, uid:gid, name or name:group.")] = "0",
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds until it is killed.", min=0.1, max=3600)] = 60,
+    terminal: Annotated[
+        bool, typer.Option("--tty", "-t", help="Give it this terminal; Ctrl-] leaves it to itself.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds until it is killed.", min=0.1, max=3600, show_default="60")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a command to its end, without a terminal; ends with the command's own exit code.
+    """Run a command to its end; ends with the command's own exit code.
 
-    A death by signal ends with 128 + its number, a time-out with 124.
+    A death by signal ends with 128 + its number, a time-out with 124. With a terminal, or with standard input, it has
+    no time-out, and output comes as it is written.
 
-    Example: zn process exec demo -- ls -l /
+    Example: zn exec -it demo -- sh
     """
-    text = sys.stdin.read() if stdin else ""
-    request = ExecRequest(tuple(argv), _environment(env or []), cwd, user, text, timeout)
+    if terminal or stdin:
+        if as_json or timeout is not None:
+            raise Failure("cannot use --json or --timeout with --stdin or --tty", ExitCode.USAGE)
+        environment = {**_TERMINAL, **_environment(env or [])} if terminal else _environment(env or [])
+        size = window() if terminal else None
+        spec = SessionSpec(tuple(argv), environment, cwd, user, size, KEEP if terminal else _COME_BACK)
+        raise typer.Exit(run(ctx.obj, container, spec))
+    request = ExecRequest(tuple(argv), _environment(env or []), cwd, user, "", timeout or _TIMEOUT)
     result = _call(ctx.obj, container, lambda client: client.execute(request))
     if as_json:
         print_json(result)
@@ -153,6 +173,13 @@ def execute(
     _write(result.stdout, to_error=False)
     _write(result.stderr, to_error=True)
     raise typer.Exit(_TIMED_OUT if result.timed_out else exit_code_of(result.exit))
+
+
+app.command()(attach)
+app.command()(sessions)
+exec_app, logs_app = typer.Typer(), typer.Typer()
+exec_app.command()(execute)
+logs_app.command()(logs)
 
 
 def _call(settings: Settings, container: str, work: Callable[[Client], Awaitable[AnswerT]]) -> AnswerT:

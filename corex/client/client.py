@@ -1,5 +1,6 @@
 """A typed client of Core-X's REST interface: TLS pinned by the certificate's fingerprint, a bearer token."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -9,6 +10,7 @@ import aiohttp
 import msgspec
 
 from corex.client.pin import Pin
+from corex.client.session import Attachment, UnreachableError
 from corex.http.problem import CONTENT_TYPE, Problem
 from corex.wire.api import (
     EventPage,
@@ -24,8 +26,12 @@ from corex.wire.api import (
     System,
 )
 from corex.wire.process import ProcessSpec
+from corex.wire.sessions import Session, SessionList, SessionSpec
 
 AnswerT = TypeVar("AnswerT")
+_NOT_OPEN = "cannot ask Core-X: the client is not open; use it in 'async with'"
+# Seconds between pings of a WebSocket.
+HEARTBEAT = 20.0
 
 CONNECT_TIMEOUT = 10.0  # seconds for TCP and TLS together
 ANSWER_TIMEOUT = 30.0  # seconds between two pieces of an answer, besides what the request itself asks to wait
@@ -53,10 +59,6 @@ class RefusedError(Exception):
         remedy = f"; {problem.remedy}" if problem.remedy else ""
         super().__init__(f"{problem.detail}{remedy}")
         self.problem = problem
-
-
-class UnreachableError(Exception):
-    """Core-X did not answer, or something else did."""
 
 
 class Client:
@@ -149,6 +151,49 @@ class Client:
         """Run a command to its end."""
         return await self._ask("POST", "/v1/exec", ExecResult, body=request, extra=request.timeout)
 
+    async def sessions(self) -> list[Session]:
+        """All sessions."""
+        return (await self._ask("GET", "/v1/sessions", SessionList)).sessions
+
+    async def create_session(self, spec: SessionSpec) -> Session:
+        """Run a command to attach to."""
+        return await self._ask("POST", "/v1/sessions", Session, body=spec)
+
+    async def session(self, session: str) -> Session:
+        """One session."""
+        return await self._ask("GET", _session_path(session), Session)
+
+    async def delete_session(self, session: str) -> None:
+        """Hang a session up."""
+        await self._ask("DELETE", _session_path(session), None)
+
+    def attach(self, session: str, after: int = 0) -> Attachment:
+        """Be attached to a session: an asynchronous context manager."""
+        return Attachment(self, session, after=after)
+
+    async def websocket(
+        self, path: str, query: Mapping[str, str], subprotocol: str
+    ) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket of Core-X's.
+
+        Raises:
+            RefusedError: Core-X refused it.
+            UnreachableError: it did not answer.
+        """
+        if self._session is None:
+            raise RuntimeError(_NOT_OPEN)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await self._session.ws_connect(
+                    path, params=query, protocols=(subprotocol,), heartbeat=HEARTBEAT, max_msg_size=0
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            # the refusal's document is gone with its connection: ask for the same thing without a WebSocket
+            await self._ask("GET", path, None)
+            raise self._unreachable(error) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
     async def _verb(self, name: str, verb: str, wait: float) -> ProcessInfo:
         query = {"wait": wait}
         return await self._ask("POST", f"{_path(name)}/{verb}", ProcessInfo, query=query, extra=wait)
@@ -182,7 +227,7 @@ class Client:
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # of the socket, not of this call
     ) -> aiohttp.ClientResponse:
         if self._session is None:
-            raise RuntimeError("cannot ask Core-X: the client is not open; use it in 'async with'")
+            raise RuntimeError(_NOT_OPEN)
         data = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
@@ -216,6 +261,10 @@ class Client:
 
 def _path(name: str) -> str:
     return f"/v1/processes/{quote(name, safe='')}"
+
+
+def _session_path(session: str) -> str:
+    return f"/v1/sessions/{quote(session, safe='')}"
 
 
 def _logs_path(name: str | None) -> str:

@@ -1,9 +1,17 @@
 """`zn process` against a real Core-X: what a person types, what a shell gets."""
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
+import select
+import signal
+import struct
+import subprocess
 import sys
+import termios
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,3 +130,97 @@ async def test_a_container_that_the_context_does_not_know_is_said(zn: Zn) -> Non
     done = await zn("ls", "other")
     assert (done.code, done.out) == (3, "")
     assert "the context has the token of demo" in done.err
+
+
+class Typist:
+    """Somebody at a terminal in which `zn` runs."""
+
+    def __init__(self, pid: int, terminal: int) -> None:
+        self.pid, self.terminal, self.seen = pid, terminal, b""
+
+    def read(self, until: bytes = b"\0never") -> bytes:
+        """What is shown, up to a text or to the end."""
+        end = time.monotonic() + 30
+        while until not in self.seen:
+            ready, _, _ = select.select([self.terminal], [], [], end - time.monotonic())
+            assert ready, self.seen
+            try:
+                data = os.read(self.terminal, 65536)
+            except OSError:  # nobody has the other end any more
+                return self.seen
+            self.seen += data
+        return self.seen
+
+    def type(self, text: bytes) -> None:
+        self.seen = b""
+        os.write(self.terminal, text)
+
+    def end(self) -> int:
+        self.read()
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def sit_down(contexts: Path, *words: str, rows: int = 33, columns: int = 111) -> Typist:
+    """Run `zn` in a terminal of that size."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "--contexts", str(contexts), *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env={**os.environ, "NO_COLOR": "1", "TERM": "vt220"},
+    )
+    os.close(theirs)
+    process.returncode = 0  # the typist waits for it
+    return Typist(process.pid, ours)
+
+
+async def test_a_terminal_is_left_found_again_and_ends_with_the_commands_code(
+    contexts: Path, core: Any, zn: Zn
+) -> None:
+    def at_the_terminal() -> bytes:
+        one = sit_down(contexts, "exec", "-it", "demo", "--", "sh")
+        one.read(b"# ")
+        one.type(b"stty size; echo $TERM\r")
+        assert b"33 111\r\nvt220\r\n" in one.read(b"vt220\r\n")
+        one.type(b"x=kept\r")
+        one.read(b"# ")
+        fcntl.ioctl(one.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 70, 0, 0))
+        os.kill(one.pid, signal.SIGWINCH)
+        one.type(b"sleep 0.3; stty size\r")
+        one.read(b"50 70\r\n")
+        one.type(b"\x1d")
+        said = one.read(b"minutes")
+        assert one.end() == 0
+        return said
+
+    said = await asyncio.to_thread(at_the_terminal)
+    session = said.split(b"zn attach demo ")[1].split()[0].decode()
+    assert session in (await zn("sessions", "demo")).out
+
+    def come_back() -> int:
+        again = sit_down(contexts, "attach", "demo", session)
+        assert b"33 111" in again.read(b"# "), "what was there before is shown again"
+        again.type(b"echo $x; exit 9\r")
+        again.read(b"kept\r\n")
+        return again.end()
+
+    assert await asyncio.to_thread(come_back) == 9
+    assert (await zn("sessions", "demo")).out == "there is no session\n"
+
+
+async def test_what_is_piped_in_and_out_keeps_its_bytes_and_streams(contexts: Path, zn: Zn) -> None:
+    many = bytes(range(256)) * 8192
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli", "--contexts", str(contexts)),
+        *("exec", "-i", "demo", "--", "sh", "-c", "cat; echo done >&2"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(many), 60)
+    assert (out == many, err, process.returncode) == (True, b"done\n", 0)
+    refused = await zn("exec", "-i", "--timeout", "3", "demo", "--", "cat")
+    assert (refused.code, "cannot use --json or --timeout" in refused.err) == (2, True)

@@ -22,6 +22,7 @@ from core0.wire.secrets import SecretValue
 from core0.wire.types import ContainerSpec, Exit, Limits, PublishedPort, SecretFile, TmpfsMount
 from corex.wire.api import ExecRequest
 from corex.wire.process import HealthCheck
+from corex.wire.sessions import SessionSpec, Window
 from tests.vm.inside import gone, inside, running, runs, settled, until
 from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
 
@@ -62,6 +63,27 @@ async def test_the_registry_way_leads_to_the_same_image(node: NodeClient, spec: 
     by_registry = await running(node, "two", spec("busybox:latest", argv=SHELL))
     assert by_layout.image_digest == by_registry.image_digest
     assert by_layout.address != by_registry.address
+
+
+async def test_a_terminal_in_a_container_belongs_to_its_user_and_outlives_its_connection(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    container = await running(node, "shell", spec(argv=SHELL, user="33:7"))
+    script = "b=busybox; $b tty; $b stty size; $b ls -ln $($b tty); read line; echo got $line; exit 4"
+    terminal = SessionSpec(("/bin/sh", "-c", script), {"PATH": "/bin"}, user="33:7", window=Window(40, 120))
+    async with inside(machine, container) as corex:
+        session = await corex.create_session(terminal)
+        seen = b""
+        async with corex.attach(session.id) as first:
+            async for _, data in first.output():
+                seen += data
+                if b" 33 " in seen and seen.endswith(b"/dev/pts/0\r\n"):
+                    break
+        assert b"/dev/pts/0\r\n40 120\r\ncrw--w----" in seen
+        async with corex.attach(session.id, after=first.offset) as again:
+            await again.write(b"hello\r")
+            rest = b"".join([data async for _, data in again.output()])
+        assert (rest, again.exit and again.exit.code) == (b"hello\r\ngot hello\r\n", 4)
 
 
 async def test_a_container_cannot_do_what_containers_must_not(

@@ -1,0 +1,180 @@
+"""`zn exec -it` and `zn attach`: this terminal as the terminal of a session inside a container."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import stat
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from cli.connect import corex_client
+from cli.frame import Settings
+from cli.outcome import Failure
+from cli.output import Json, print_json, print_line, print_table
+from corex.client.client import Client, RefusedError
+from corex.client.session import Attachment
+from corex.process.model import exit_code_of
+from corex.wire.sessions import ERRORS, SessionSpec, Window
+
+# What is typed to leave a session to itself, at the beginning of a line or anywhere: Ctrl-] as telnet has it.
+DETACH = b"\x1d"
+# Seconds that a session waits for somebody who detached or whose connection broke.
+KEEP = 600.0
+_AT_ONCE = 64 * 1024
+
+Container = Annotated[str, typer.Argument(help="The container's name.")]
+
+
+def run(settings: Settings, container: str, spec: SessionSpec) -> int:
+    """Run a command in a session, and be attached to it; returns the exit code to end with."""
+
+    async def work() -> int:
+        async with corex_client(settings, container) as client:
+            session = await client.create_session(spec)
+            return await _attached(client, container, session.id, has_terminal=spec.window is not None)
+
+    return asyncio.run(work())
+
+
+def attach(
+    ctx: typer.Context,
+    container: Container,
+    session: Annotated[str, typer.Argument(help="The session's id.")],
+) -> None:
+    """Attach to a session that runs, or has ended a moment ago: what it wrote is shown again. Ctrl-] leaves it.
+
+    Example: zn attach demo 1f6c3a0b9d2e4f58
+    """
+
+    async def work() -> int:
+        async with corex_client(ctx.obj, container) as client:
+            found = await client.session(session)
+            return await _attached(client, container, session, has_terminal=found.spec.window is not None)
+
+    raise typer.Exit(asyncio.run(work()))
+
+
+def sessions(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
+    """List a container's sessions.
+
+    Example: zn process sessions demo
+    """
+
+    async def work() -> None:
+        async with corex_client(ctx.obj, container) as client:
+            found = await client.sessions()
+        if as_json:
+            print_json(found)
+            return
+        rows = [
+            (one.id, one.state, one.pid or "", one.viewers, one.written, " ".join(one.spec.argv))
+            for one in found
+        ]
+        print_table(("id", "state", "pid", "viewers", "written", "argv"), rows, "there is no session")
+
+    asyncio.run(work())
+
+
+def window() -> Window:
+    """The size of this terminal, or what is usual where there is none."""
+    columns, rows = shutil.get_terminal_size()
+    return Window(rows, columns)
+
+
+async def _attached(client: Client, container: str, session: str, *, has_terminal: bool) -> int:
+    with _raw() if has_terminal and sys.stdin.isatty() else contextlib.nullcontext():
+        async with client.attach(session) as attachment:
+            if has_terminal:
+                await _follow_size(attachment)
+            typing = asyncio.create_task(_type(attachment, detachable=has_terminal))
+            showing = asyncio.create_task(_show(attachment))
+            done, _ = await asyncio.wait({typing, showing}, return_when=asyncio.FIRST_COMPLETED)
+            detached = typing in done and typing.exception() is None and typing.result()
+            if not detached:
+                await showing
+            for task in (typing, showing):
+                task.cancel()
+            await asyncio.gather(typing, showing, return_exceptions=True)
+    if detached:
+        print_line(f"\nDetached; zn attach {container} {session} comes back within {KEEP / 60:.0f} minutes")
+        return 0
+    with contextlib.suppress(RefusedError):  # somebody else has
+        await client.delete_session(session)
+    if attachment.lost:
+        typer.echo(f"zn: {attachment.lost} bytes were overwritten before they were read", err=True)
+    if attachment.exit is None:
+        raise Failure(f"cannot follow session {session}: it was ended")
+    return exit_code_of(attachment.exit)
+
+
+@contextlib.contextmanager
+def _raw() -> Iterator[None]:
+    """This terminal hands on each key as it is; afterwards it is as it was."""
+    before = termios.tcgetattr(sys.stdin)
+    tty.setraw(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+async def _follow_size(attachment: Attachment) -> None:
+    loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+    def resized() -> None:
+        task = loop.create_task(attachment.resize(window()))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGWINCH, resized)
+    await attachment.resize(window())
+
+
+async def _show(attachment: Attachment) -> None:
+    async for stream, data in attachment.output():
+        out = sys.stderr if stream == ERRORS else sys.stdout
+        out.buffer.write(data)
+        out.buffer.flush()
+
+
+async def _type(attachment: Attachment, *, detachable: bool) -> bool:
+    """Hand on what is typed; true if that was the wish to leave, false at its end."""
+    while data := await _typed(sys.stdin.fileno()):
+        if detachable and DETACH in data:
+            await attachment.write(data.partition(DETACH)[0])
+            return True
+        await attachment.write(data)
+    await attachment.end_input()
+    return False
+
+
+async def _typed(descriptor: int) -> bytes:
+    """What can be read now or comes next; nothing at the end."""
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):  # always readable: epoll_ctl(2) refuses it
+        return os.read(descriptor, _AT_ONCE)
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[bytes] = loop.create_future()
+
+    def read() -> None:
+        loop.remove_reader(descriptor)
+        try:
+            found.set_result(os.read(descriptor, _AT_ONCE))
+        except OSError:  # EIO: the terminal is gone
+            found.set_result(b"")
+
+    loop.add_reader(descriptor, read)
+    try:
+        return await found
+    finally:
+        loop.remove_reader(descriptor)
+
+
+attach_app = typer.Typer()
+attach_app.command()(attach)
