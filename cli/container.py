@@ -33,7 +33,7 @@ from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_table
 from cli.sizes import bytes_of, size, traffic_text
 from core0.wire.types import Container, Limits, PublishedPort, VolumeMount
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(container_image.app, name="image")

@@ -206,7 +206,7 @@ def _row(info: ProcessInfo) -> tuple[object, ...]:
         info.state,
         info.pid or "",
         f"{usage.cpu_seconds:.1f} s" if usage else "",
-        f"{usage.memory_bytes / 2**20:.1f} MiB" if usage else "",
+        f"{usage.memory_bytes / 2**20:.1f} MiB" if usage and usage.memory_bytes is not None else "",
         info.restarts,
         _ago(info.since),
         info.why,

@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from random import SystemRandom
 from time import time
 from typing import NoReturn
@@ -22,25 +23,37 @@ from corex.http.routes import App
 from corex.http.server import serve
 from corex.http.tls import server_context
 from corex.process import signals
+from corex.process.clock import WallClock
 from corex.process.events import Events
 from corex.process.figures import Figures, open_proc
+from corex.process.groups import Groups
 from corex.process.health import UNHEALTHY, Monitor
-from corex.process.life import World
 from corex.process.logs import Logs
 from corex.process.manager import Processes
 from corex.process.memory import release
 from corex.process.reap import Reaper
 from corex.process.spawn import Spawner
+from corex.process.world import World
 from corex.rest import api
 from corex.rest.access import Access
 from corex.rest.container import Container
 from corex.sessions.manager import Sessions
 from corex.wire.boot import Boot
-from corex.wire.process import REPORT_BYTES, HealthReport
+from corex.wire.health import REPORT_BYTES, HealthCheck, HealthReport
 
 SERVER_GRACE = 1.0  # seconds for requests under way when the container ends
+# Sent to Core-X, these are meant for the container's main process.
+FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
 _log = logging.getLogger(__name__)
+
+
+class Given(msgspec.Struct, frozen=True):
+    """Descriptors that the node gave; None for what there is not."""
+
+    root_fd: int | None
+    health_fd: int | None
+    cgroup_fd: int | None
 
 
 def tls_context(boot: Boot) -> ssl.SSLContext:
@@ -55,6 +68,7 @@ def run(
     listener: socket.socket,
     root_fd: int | None,
     health_fd: int | None = None,
+    cgroup_fd: int | None = None,
 ) -> NoReturn:
     """Be Core-X until all declared processes have ended or SIGTERM comes, then exit with the main one's code.
 
@@ -67,96 +81,103 @@ def run(
         listener: a listening TCP socket for the REST interface.
         root_fd: descriptor of the container's root folder, which children enter; None for our own root.
         health_fd: descriptor of the file that takes reports on the container's health, if the node wants them.
+        cgroup_fd: descriptor of the container's own cgroup, if Core-X may divide it.
     """
     signals.unblock()
     loop = asyncio.new_event_loop()
-    code = loop.run_until_complete(_live(boot, tls, listener, root_fd, health_fd))
+    code = loop.run_until_complete(_live(boot, tls, listener, Given(root_fd, health_fd, cgroup_fd)))
     sys.stdout.flush()
     sys.stderr.flush()
     # No tidy end of the interpreter: threads may wait in the kernel, and nothing is left to save.
     os._exit(code)
 
 
-async def _live(
-    boot: Boot, tls: ssl.SSLContext, listener: socket.socket, root_fd: int | None, health_fd: int | None
-) -> int:
-    figures = Figures(open_proc(root_fd))
-    processes = _make(root_fd, figures)
-    loop = processes.world.loop
-    _handle_signals(processes)
-    processes.declare(boot.processes)
-    monitor = _monitor(boot, processes, health_fd)
-    looking = loop.create_task(monitor.run()) if monitor else None
+async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given: Given) -> int:
+    processes = _make(given)
+    world = processes.world
+    loop = world.loop
+    _handle_signals(processes, next(iter(boot.processes), ""))
+    processes.declare(boot.processes, boot.checks)
+    monitor = _monitor(boot, processes, given.health_fd)
     access = Access(boot.token_sha256, loop.time)
-    container = Container(
-        boot.name, access, processes, Sessions(processes.world), figures, loop.time(), monitor
-    )
+    container = Container(boot.name, access, processes, Sessions(world), loop.time(), monitor)
     app = App(api.table(), access, container)
     serving = await serve(app, [listener], tls, release)
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))
     code = await processes.over
-    if looking:
-        looking.cancel()
+    if monitor:
+        monitor.stop()
     await processes.drained()
     # Followers and those who wait for events get an orderly end of their answers.
-    processes.world.logs.bell.close()
-    processes.world.events.bell.close()
+    world.logs.bell.close()
+    world.events.bell.close()
     await serving.stop(SERVER_GRACE)
     return code
 
 
-def _make(root_fd: int | None, figures: Figures) -> Processes:
-    spawner = Spawner(root_fd)
+def _make(given: Given) -> Processes:
+    spawner = Spawner(given.root_fd)
     spawner.start()
+    loop = asyncio.get_running_loop()
     world = World(
-        loop=asyncio.get_running_loop(),
+        loop=loop,
         spawner=spawner,
         reaper=Reaper(),
         logs=Logs(time),
         events=Events(time),
         wall_clock=time,
         jitter=SystemRandom().random,
+        alarms=WallClock(loop),
+        figures=Figures(open_proc(given.root_fd)),
+        groups=Groups(given.cgroup_fd),
     )
-    return Processes(world, figures)
+    processes = Processes(world)
+    world.alarms.changed = processes.clock_was_set
+    return processes
 
 
-def _monitor(boot: Boot, processes: Processes, health_fd: int | None) -> Monitor | None:
+def _monitor(boot: Boot, processes: Processes, health_fd: int | None) -> Monitor[HealthCheck] | None:
     """What looks at the main process, if the container has a check."""
-    main = processes.get(next(iter(boot.processes), ""))
-    if boot.health is None or main is None:
+    check, main = boot.health, processes.get(next(iter(boot.processes), ""))
+    if check is None or main is None:
         return None
-
-    async def end() -> None:
-        await processes.stop_all()
-        if not processes.over.done():
-            processes.over.set_result(UNHEALTHY)
 
     def tell(report: HealthReport) -> None:
         if health_fd is not None:
             os.pwrite(health_fd, msgspec.json.encode(report).ljust(REPORT_BYTES), 0)
+        processes.health_changed(main.name)
 
-    return Monitor(boot.health, main, processes.world, tell, end)
+    def fail(_trouble: str) -> bool:
+        if not check.restart:
+            return False
+        if main.spec.restart == "never":
+            processes.end(UNHEALTHY)
+            return False
+        main.restart()
+        return True
+
+    monitor = Monitor(check, main, processes.world, tell, fail)
+    processes.watch_container(monitor)
+    monitor.start()
+    return monitor
 
 
-def _handle_signals(processes: Processes) -> None:
-    loop = processes.world.loop
-    stop = _once(lambda: loop.create_task(_stop(processes)))
-    signals.handle(
-        loop, {signal.SIGCHLD: processes.world.reaper.reap, signal.SIGTERM: stop, signal.SIGINT: stop}
-    )
+def _handle_signals(processes: Processes, main: str) -> None:
+    """SIGTERM and SIGINT end the container; what programs take for requests goes on to the main process."""
 
+    def forward(number: int) -> Callable[[], None]:
+        def send() -> None:
+            life = processes.get(main)
+            with suppress(ProcessLookupError, PermissionError):
+                if life is not None:
+                    life.signal(number)
 
-async def _stop(processes: Processes) -> None:
-    code = await processes.stop_all()
-    if not processes.over.done():
-        processes.over.set_result(code)
+        return send
 
-
-def _once(act: Callable[[], object]) -> Callable[[], None]:
-    done: list[object] = []
-
-    def first_time() -> None:
-        if not done:
-            done.append(act())
-
-    return first_time
+    actions: dict[int, Callable[[], object]] = {number: forward(number) for number in FORWARDED}
+    actions |= {
+        signal.SIGCHLD: processes.world.reaper.reap,
+        signal.SIGTERM: processes.end,
+        signal.SIGINT: processes.end,
+    }
+    signals.handle(processes.world.loop, actions)

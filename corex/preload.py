@@ -22,15 +22,17 @@ from corex import main  # noqa: F401  # what a fork runs
 from corex.http import server
 from corex.http.routes import App
 from corex.http.tls import prepare, server_context
+from corex.process.clock import WallClock
 from corex.process.events import Events
 from corex.process.figures import Figures
-from corex.process.life import World
+from corex.process.groups import Groups
 from corex.process.logs import Logs
 from corex.process.manager import Processes
 from corex.process.memory import share_heap
 from corex.process.reap import Reaper
 from corex.process.signals import stop_ignoring
 from corex.process.spawn import Spawner
+from corex.process.world import World
 from corex.rest import api
 from corex.rest.access import Access
 from corex.rest.container import Container
@@ -97,10 +99,10 @@ async def _converse(tls: ssl.SSLContext) -> None:
 def _application() -> App:
     loop = asyncio.get_running_loop()
     logs, events = Logs(time.time), Events(time.time)
-    world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time)
+    alarms, figures, groups = WallClock(loop), Figures(None), Groups(None)
+    world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time, alarms, figures, groups)
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
-    processes, sessions = Processes(world, Figures(None)), Sessions(world)
-    container = Container("warm-up", access, processes, sessions, Figures(None), loop.time())
+    container = Container("warm-up", access, Processes(world), Sessions(world), loop.time())
     return App(api.table(), access, container)
 
 

@@ -17,6 +17,7 @@ from core0.containers.health import create_report
 from core0.containers.limits import capped_io, limits_of, oom_score_of, tmpfs_of
 from core0.containers.model import IDS, Record, first_id
 from core0.containers.observe import is_alive, start_time
+from core0.containers.plans import NoProgramError, boot_of
 from core0.containers.secrets import SecretStore
 from core0.images.model import Image
 from core0.images.store import Store
@@ -27,11 +28,10 @@ from core0.linux.worker import Worker
 from core0.template.messages import FORK, LINKED, Go, Ready
 from core0.template.request import ask
 from core0.wire import paths
+from core0.wire.control import RefusedError
 from core0.wire.names import DOMAIN
 from core0.wire.network import GATEWAY
 from core0.wire.types import ContainerSpec, CoreX, Limits, PublishedPort, Traffic, VolumeMount
-from corex.wire.boot import Boot
-from corex.wire.process import ProcessSpec
 
 # Seconds until a container must have built itself; emulated machines take a tenth of it.
 _READY_DEADLINE = 30.0
@@ -45,8 +45,9 @@ _REAPED_DEADLINE, _REAPED_LOOK_EVERY = 2.0, 0.005
 _LINK_DEADLINE = 15.0
 _LAST_WORDS = 4096
 _ENDED = "its first process ended while it was built"
+# Cgroups of single processes that a container may have.
+_MOST_CGROUPS = 4096
 _APPENDED = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-_DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ContainerError(Exception):
@@ -147,28 +148,6 @@ class Slot(msgspec.Struct, frozen=True):
     host: int
 
 
-def processes_of(spec: ContainerSpec, image: Image) -> dict[str, ProcessSpec]:
-    """What Core-X starts: the image's entry point and command, as the spec changes them.
-
-    Raises:
-        ContainerError: if neither names a program.
-    """
-    run = image.run
-    argv = spec.argv or (*(run.entrypoint or ()), *(run.cmd or ()))
-    if not argv:
-        raise ContainerError("the image names no program and the spec no argv; give an argv")
-    given = dict(pair.split("=", 1) for pair in (_DEFAULT_PATH, *(run.env or ())) if "=" in pair)
-    main = ProcessSpec(
-        argv=argv,
-        env={**given, **spec.env},
-        cwd=spec.cwd or run.working_dir or "/",
-        user=spec.user or run.user or "0",
-        restart=spec.restart,
-        stop_signal=run.stop_signal or "SIGTERM",
-    )
-    return {"main": main}
-
-
 def limit(world: World, name: str, spec: ContainerSpec) -> None:
     """Make a container's cgroup, or limit it anew."""
     volumes = world.volumes.limits(mount.volume for mount in spec.mounts)
@@ -213,7 +192,7 @@ async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) ->
     try:
         with making.opened:
             record = await _create(world, slot, spec, image, making)
-    except (OSError, ContainerError, msgspec.DecodeError) as error:
+    except (OSError, ContainerError, NoProgramError, RefusedError, msgspec.DecodeError) as error:
         making.undo.close()
         await asyncio.to_thread(cgroups.remove, world.cgroup / slot.name)
         await forget_ended(making.pids)
@@ -261,6 +240,7 @@ async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, m
     making.at("cgroup")
     undo.callback(cgroups.kill, group)
     limit(world, slot.name, spec)
+    cgroups.give_away(group, first_id(slot.number), _MOST_CGROUPS)
     making.at("volumes")
     volumes = [own(await _volume(world, mount)) for mount in spec.mounts]
     making.at("image")
@@ -272,7 +252,7 @@ async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, m
 
     making.at("certificate")
     certificate, key, fingerprint = world.certificates()
-    boot = Boot(slot.name, certificate, key, spec.token_sha256, processes_of(spec, image), spec.health)
+    boot = boot_of(slot.name, (certificate, key), spec, image)
     making.at("port")
     listener = making.opened.enter_context(_listen(slot.port))
     making.at("descriptors")

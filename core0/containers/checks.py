@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from core0.containers.targets import refused_target
 from core0.wire.control import invalid
 from core0.wire.types import ContainerSpec
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _LONGEST_FILE = 255

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from core0.linux.inotify import FileWatch
-from corex.wire.process import REPORT_BYTES, HealthReport
+from corex.wire.health import REPORT_BYTES, HealthReport
 
 _FILE = "health"
 

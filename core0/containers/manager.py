@@ -46,6 +46,7 @@ from core0.containers.model import (
 from core0.containers.observe import is_alive, observe_capacity, observe_memory_end, observe_record
 from core0.containers.order import check_order, lacks_before
 from core0.containers.plan import plan
+from core0.containers.plans import check_plan
 from core0.containers.stats import observe_stats
 from core0.images.model import LOCAL, Image, PullError, parse_reference
 from core0.images.store import Store
@@ -66,7 +67,7 @@ from core0.wire.types import (
     Limits,
     PublishedPort,
 )
-from corex.wire.process import HealthReport
+from corex.wire.health import HealthReport
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -598,6 +599,7 @@ class Containers:
     def _check(self, name: str, spec: ContainerSpec) -> None:
         _check_reference(spec.image)
         check_texts(spec)
+        check_plan(spec)
         self._check_limits(name, spec, "/limits")
         self._check_mounts(spec)
         self._check_secrets(spec)

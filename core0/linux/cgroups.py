@@ -70,6 +70,21 @@ def delegate(path: StrPath, controllers: Iterable[str]) -> None:
     files.write(f"{path}/cgroup.subtree_control", " ".join(wanted))
 
 
+def give_away(path: StrPath, owner: int, descendants: int) -> None:
+    """Let a user divide a cgroup: make children, move its own processes among them, give them controllers.
+
+    As cgroup-v2.rst says under "Delegation"; the limits stay root's.
+
+    Args:
+        path: the cgroup.
+        owner: user and group id.
+        descendants: how many cgroups there may be below it.
+    """
+    files.write(f"{path}/cgroup.max.descendants", str(descendants))
+    for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+        os.chown(f"{path}/{name}", owner, owner)
+
+
 def set_idle(path: StrPath, idle: bool) -> None:
     """Whether the cgroup's processes run only when no other cgroup beside it wants the processor (cpu.idle).
 

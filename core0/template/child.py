@@ -18,7 +18,7 @@ import msgspec
 from core0.linux import files, privileges
 from core0.linux.libc import in_words
 from core0.template.messages import LINKED, Go, Ready
-from core0.template.root import build_root
+from core0.template.root import build_root, open_cgroup
 from core0.wire import paths
 from core0.wire.types import CAPABILITIES, Capability
 
@@ -33,7 +33,7 @@ _OF_COREX = ("KILL", "SETGID", "SETUID", "SYS_CHROOT")
 # Groups that may ping without the right to make any packet (icmp(7)): all that a container has.
 _PING = "/proc/sys/net/ipv4/ping_group_range"
 _EVERY_GROUP = "0 65535"
-_LARGEST_BOOT, _LARGEST_GO = 1 << 20, 1 << 16
+_LARGEST_BOOT, _LARGEST_GO = 1 << 24, 1 << 16
 _MOST_VOLUMES, _MOST_SECRETS = 16, 16
 
 
@@ -67,6 +67,7 @@ def be_container(given: Descriptors) -> NoReturn:
         step = "network"
         _configure_namespaces(go)
         step = "root"
+        cgroup = open_cgroup()
         build_root(root, go, rest[: len(go.targets)], rest[len(go.targets) :])
         step = "privileges"
         root_of_children = _enter_runtime(given.runtime)
@@ -76,7 +77,7 @@ def be_container(given: Descriptors) -> NoReturn:
         talk.send(msgspec.json.encode(Ready()))
         talk.close()
         step = "core-x"
-        _run(boot, tls, given.listener, root_of_children, health)
+        _run(boot, tls, given.listener, (root_of_children, health, cgroup))
     except BaseException as error:  # noqa: BLE001 — whatever happens, this must not go on as the template
         _give_up(talk, step, error)
     os._exit(70)
@@ -187,8 +188,12 @@ def _keep_capabilities(dropped: "Sequence[Capability]") -> None:
     privileges.keep_capabilities(dict.fromkeys((*left, *_OF_COREX)), bound=left)
 
 
-def _run(boot: "Boot", tls: "ssl.SSLContext", listener: int, root: int, health: int | None) -> NoReturn:
+def _run(
+    boot: "Boot", tls: "ssl.SSLContext", listener: int, descriptors: tuple[int, int | None, int]
+) -> NoReturn:
     from corex.main import run
 
     sys.stdin = sys.stdout = sys.stderr
-    run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root, health_fd=health)
+    root, health, cgroup = descriptors
+    door = socket.socket(fileno=listener)
+    run(boot, tls=tls, listener=door, root_fd=root, health_fd=health, cgroup_fd=cgroup)

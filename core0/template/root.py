@@ -75,6 +75,15 @@ def build_root(root: int, go: Go, volumes: Sequence[int] = (), secrets: Sequence
     os.close(root)
 
 
+def open_cgroup() -> int:
+    """The container's cgroup as a mount that is attached nowhere: for Core-X alone, which may divide it.
+
+    What is above it is out of reach: the cgroup namespace ends there. The container's processes see another mount of
+    it, which cannot be written to, and what it allows the container is the node's to change.
+    """
+    return mounts.create("cgroup2", {}, _SAFE)
+
+
 def _show_kernel(base: int) -> None:
     """The container's own /proc, /sys and /dev. Nobody else has been in them: no path there leads astray."""
     with contextlib.ExitStack() as opened:

@@ -1,10 +1,10 @@
 """Types of the node's API, shared by server, client and command line. Strict: unknown fields are refused."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
-from corex.wire.process import HealthCheck, HealthReport, RestartPolicy
+from corex.wire.health import HealthCheck, HealthReport, RestartPolicy
 
 # In Python `$` matches before a last line end, too; the look-ahead refuses that, and means nothing in ECMA 262.
 ContainerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$(?!\n)")]
@@ -254,6 +254,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         secrets: the node's secrets that it sees.
         after: containers without which it does not begin, and what they must be then.
         health: how Core-X sees whether it is well.
+        plan: processes and checks that Core-X runs instead of the one that argv or the image names: a layer as its
+            PUT /v1/layers/NAME takes it, over the image's environment, user, folder and program for each process.
     """
 
     image: ImageReference
@@ -278,6 +280,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secrets: Annotated[tuple[SecretFile, ...], msgspec.Meta(max_length=16)] = ()
     after: Annotated[dict[ContainerName, Literal["running", "healthy"]], msgspec.Meta(max_length=16)] = {}
     health: HealthCheck | None = None
+    plan: dict[str, Any] | None = None
 
 
 class CoreX(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

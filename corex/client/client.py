@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -13,6 +14,8 @@ from corex.client.pin import Pin
 from corex.client.session import Attachment, UnreachableError
 from corex.http.problem import CONTENT_TYPE, Problem
 from corex.wire.api import (
+    CheckInfo,
+    CheckList,
     EventPage,
     ExecRequest,
     ExecResult,
@@ -25,6 +28,7 @@ from corex.wire.api import (
     SignalRequest,
     System,
 )
+from corex.wire.plan import Difference, Layer, LayerInfo, LayerList, Plan
 from corex.wire.process import ProcessSpec
 from corex.wire.sessions import Session, SessionList, SessionSpec
 
@@ -50,6 +54,14 @@ class Endpoint:
     address: str
     fingerprint: str
     token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A plan with its ETag."""
+
+    plan: Plan
+    etag: str
 
 
 class RefusedError(Exception):
@@ -99,9 +111,11 @@ class Client:
         """One process."""
         return await self._ask("GET", _path(name), ProcessInfo)
 
-    async def put(self, name: str, spec: ProcessSpec) -> ProcessInfo:
-        """Declare a process or replace its specification for the next start."""
-        return await self._ask("PUT", _path(name), ProcessInfo, body=spec)
+    async def put(
+        self, name: str, spec: ProcessSpec, *, etag: str | None = None, new: bool = False
+    ) -> ProcessInfo:
+        """Declare a process or replace its specification, if it has an ETag, or is new, for the next start."""
+        return await self._ask("PUT", _path(name), ProcessInfo, body=spec, etag=etag, new=new)
 
     async def delete(self, name: str) -> None:
         """Forget a process that does not run."""
@@ -119,9 +133,51 @@ class Client:
         """Stop it if it runs, then start it."""
         return await self._verb(name, "restart", wait)
 
+    async def reset(self, name: str, wait: float = 0) -> ProcessInfo:
+        """Forget a process's earlier failures; one that waits for its restart is started now."""
+        return await self._verb(name, "reset", wait)
+
     async def signal(self, name: str, signal: str) -> None:
-        """Send a signal to a process's group."""
+        """Send a signal to those that a process's scope names."""
         await self._ask("POST", f"{_path(name)}/signal", None, body=SignalRequest(signal))
+
+    async def plan(self) -> Tagged:
+        """What all layers say together, with its ETag."""
+        answer = await self._send("GET", "/v1/plan", {}, None, _timeout())
+        return Tagged(msgspec.json.decode(await answer.read(), type=Plan), answer.headers["ETag"])
+
+    async def apply(self, *, etag: str | None = None, dry_run: bool = False) -> Difference:
+        """Make all what the plan says, if it is still the one of an ETag; what that did, or would do."""
+        query = {"dry_run": "true"} if dry_run else {}
+        return await self._ask("POST", "/v1/plan/apply", Difference, query=query, etag=etag)
+
+    async def layers(self) -> list[LayerInfo]:
+        """All layers, the lowest first."""
+        return (await self._ask("GET", "/v1/layers", LayerList)).layers
+
+    async def layer(self, name: str) -> LayerInfo:
+        """One layer."""
+        return await self._ask("GET", _layer_path(name), LayerInfo)
+
+    async def put_layer(
+        self, name: str, layer: Layer, *, etag: str | None = None, new: bool = False, dry_run: bool = False
+    ) -> Difference:
+        """Add or replace a layer, if it has an ETag, or is new; what applying the plan would do then."""
+        query = {"dry_run": "true"} if dry_run else {}
+        path = _layer_path(name)
+        return await self._ask("PUT", path, Difference, query=query, body=layer, etag=etag, new=new)
+
+    async def delete_layer(self, name: str) -> Difference:
+        """Take a layer away; what applying the plan would do then."""
+        return await self._ask("DELETE", _layer_path(name), Difference)
+
+    async def checks(self) -> list[CheckInfo]:
+        """All checks."""
+        return (await self._ask("GET", "/v1/checks", CheckList)).checks
+
+    async def check(self, name: str) -> CheckInfo:
+        """One check."""
+        return await self._ask("GET", f"/v1/checks/{quote(name, safe='')}", CheckInfo)
 
     async def logs(self, name: str | None = None, after: int = 0, limit: int = 1000) -> LogPage:
         """A page of one process's output, or of all."""
@@ -205,12 +261,14 @@ class Client:
         kind: type[AnswerT] | None,
         *,
         body: msgspec.Struct | None = None,
-        query: Mapping[str, float] | None = None,
+        query: Mapping[str, float | str] | None = None,
         extra: float = 0,
+        etag: str | None = None,
+        new: bool = False,
     ) -> AnswerT:
         values = {name: str(value) for name, value in (query or {}).items()}
-        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=ANSWER_TIMEOUT + extra)
-        answer = await self._send(method, path, values, body, timeout)
+        only_if = ({"If-Match": etag} if etag else {}) | ({"If-None-Match": "*"} if new else {})
+        answer = await self._send(method, path, values, body, _timeout(extra), only_if)
         try:
             data = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -225,11 +283,12 @@ class Client:
         query: Mapping[str, str],
         body: msgspec.Struct | None,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # of the socket, not of this call
+        only_if: Mapping[str, str] = MappingProxyType({}),
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError(_NOT_OPEN)
         data = None if body is None else msgspec.json.encode(body)
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        headers = {**only_if} if body is None else {**only_if, "Content-Type": "application/json"}
         try:
             answer = await self._session.request(
                 method, path, params=query, data=data, headers=headers, timeout=timeout
@@ -257,6 +316,14 @@ class Client:
             )
         reason = str(error) or "no answer in time"
         return UnreachableError(f"cannot reach Core-X at {where}: {reason}; is the container running?")
+
+
+def _timeout(extra: float = 0) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=ANSWER_TIMEOUT + extra)
+
+
+def _layer_path(name: str) -> str:
+    return f"/v1/layers/{quote(name, safe='')}"
 
 
 def _path(name: str) -> str:

@@ -41,6 +41,15 @@ def resolve(user: str, passwd: bytes, group: bytes) -> Account:
     return Account(uid, gid, _memberships(name, group) if name else ())
 
 
+def with_groups(account: Account, groups: tuple[str, ...], group: bytes) -> Account:
+    """An account with other supplementary groups, by name or number.
+
+    Raises:
+        LookupError: a name that the file does not have.
+    """
+    return Account(account.uid, account.gid, tuple(_find_group(one, group) for one in groups))
+
+
 def home_of(user: str, passwd: bytes) -> str:
     """The home folder of a user as `resolve` takes it; / for one without a row, or whose row has no usable path.
 

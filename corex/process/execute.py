@@ -6,9 +6,9 @@ import os
 import signal
 from contextlib import suppress
 
-from corex.process.life import World
 from corex.process.output import Capture, Feed, Pipe
 from corex.process.spawn import Child, Command, SpawnError
+from corex.process.world import World
 from corex.wire.api import ExecRequest, ExecResult, Exit, Output
 
 MAX_OUTPUT = 1 << 20  # bytes kept of each stream

@@ -3,129 +3,202 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from typing import Protocol
 
-from corex.process import model
-from corex.process.events import Events
-from corex.process.logs import Bell, Logs
+from corex.process import model, schedule
+from corex.process.clock import Alarm
 from corex.process.model import LifeEvent
-from corex.process.output import Lines, Pipe
-from corex.process.reap import Reaper
-from corex.process.spawn import Child, Command, Spawner, SpawnError
-from corex.wire.api import Exit, State, Stream
+from corex.process.order import Lack
+from corex.process.reach import Kin
+from corex.process.run import Run, Signs
+from corex.process.spawn import Child, Command, SpawnError
+from corex.process.world import World
+from corex.wire.api import Exit, State
 from corex.wire.process import ProcessSpec
 
 
-@dataclass(frozen=True)
-class World:
-    """What lives share.
+class Ties(Protocol):
+    """What a life asks of, and tells, those that keep it among others."""
 
-    Attributes:
-        loop: the event loop; its time() is the monotonic clock, in seconds.
-        spawner: starts children.
-        reaper: tells of their ends.
-        logs: takes their output.
-        events: takes the states they enter.
-        wall_clock: seconds since 1970 UTC.
-        jitter: a random number from 0 to 1 at each call.
-    """
+    def lack(self, life: "Life") -> Lack | None:
+        """What is missing before it may start; None if nothing is."""
 
-    loop: asyncio.AbstractEventLoop
-    spawner: Spawner
-    reaper: Reaper
-    logs: Logs
-    events: Events
-    wall_clock: Callable[[], float]
-    jitter: Callable[[], float]
+    def changed(self, life: "Life") -> None:
+        """It entered a state."""
+
+    def stop_container(self, life: "Life") -> None:
+        """Its end ends the container, with its exit code."""
 
 
 class Life:
     """A declared process, whether it runs or not."""
 
-    def __init__(self, name: str, spec: ProcessSpec, world: World, on_settled: Callable[[], None]) -> None:
+    __slots__ = (
+        "_failures",
+        "_killer",
+        "_spawning",
+        "_ties",
+        "_timer",
+        "_waiters",
+        "_world",
+        "exit",
+        "exit_code",
+        "last_start",
+        "name",
+        "next_start",
+        "restarts",
+        "run",
+        "since",
+        "spec",
+        "state",
+        "status",
+        "wanted",
+        "was_asked",
+        "why",
+    )
+
+    def __init__(self, name: str, spec: ProcessSpec, world: World, ties: Ties) -> None:
         self.name = name
         self.spec = spec
         self.wanted = False
+        self.was_asked = False  # whether anybody ever wanted it to run or stop
         self.state: State = "stopped"
         self.why = "it was never started"
+        self.status = ""
         self.since = world.wall_clock()
-        self.pid: int | None = None
-        self.started_spec: ProcessSpec | None = None
+        self.run: Run | None = None  # the run that is, or the last one for as long as its output may come
         self.restarts = 0
         self.exit: Exit | None = None
         self.exit_code = 0
+        self.last_start: float | None = None
         self.next_start: float | None = None
-        self.bell = Bell()
         self._world = world
-        self._on_settled = on_settled
+        self._ties = ties
         self._failures = 0
-        self._up_since = 0.0
-        self._was_killed = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | Alarm | None = None
+        self._killer: asyncio.TimerHandle | None = None
         self._spawning: asyncio.Task[None] | None = None
-        self._pipes: list[Pipe] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id inside the container, if there is a process."""
+        return self.run.kin.pid if self.run and self.run.kin and self.state in model.ALIVE else None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what runs was started by something else than its specification says now."""
+        return self.pid is not None and self.run is not None and model.must_restart(self.run.spec, self.spec)
 
     # What people ask for.
 
-    def start(self) -> None:
+    def start(self, why: str = "it was started on request") -> None:
         """Want it to run; at once if it waits for its next start."""
-        self.wanted = True
-        if self.state not in ("starting", "running", "stopping"):
-            self._failures = 0
-            self._launch("it was started on request")
-
-    def stop(self) -> None:
-        """Want it stopped: the stop signal, then SIGKILL after the specification's time."""
-        self.wanted = False
-        if self.state == "stopping":
+        self.wanted = self.was_asked = True
+        if self.state in ("starting", "running", "ready", "stopping"):
             return
-        if self.state == "running":
-            self._enter("stop", f"it was asked to stop with {self.spec.stop_signal}")
-            self._send_stop()
+        self._failures = 0
+        if self.spec.schedule is not None and self.state in model.SETTLED:
+            self._plan(why)
+        elif self.state == "waiting":
+            self.look_again()
+        else:
+            self._begin(why)
+
+    def stop(self, why: str = "it was stopped on request") -> None:
+        """Want it stopped: the stop signal, then SIGKILL after the specification's time."""
+        self.wanted, self.was_asked = False, True
+        if self.state == "stopping":
+            if self.run is not None:
+                self.run.condemned = ""
+        elif self.state in model.UP:
+            self._send_stop("stop", f"it was asked to stop with {self.spec.stop_signal}")
         elif self.state == "starting":
             self._enter("stop", "it is stopped as soon as it has started")
         elif self.state != "stopped":
             self._disarm()
-            self._enter("stop", "it was stopped on request")
+            self._enter("stop", why)
 
     def restart(self) -> None:
         """Stop it if it runs, then start it."""
-        if self.state == "running":
+        if self.state in (*model.UP, "stopping"):
             self.stop()
         self.start()
 
+    def replace(self, spec: ProcessSpec) -> None:
+        """Be as another specification says: what runs, from its next start on."""
+        self.spec = spec
+        if self.state == "scheduled":
+            if spec.schedule is None:
+                self.stop("its schedule was taken away")
+            else:
+                self._plan("its schedule was changed")
+        self.look_again()
+
+    def reset(self) -> None:
+        """Forget earlier failures; one that waits for its restart is started now, a failed one is stopped."""
+        self._failures = self.restarts = 0
+        if self.state == "backoff":
+            self._begin("its failures were forgotten on request")
+        elif self.state in ("exited", "failed"):
+            self.exit, self.exit_code, self.wanted = None, 0, False
+            self._enter("stop", "its end was forgotten on request")
+
     def signal(self, number: int) -> None:
-        """Send a signal to its process group.
+        """Send a signal to those that its scope names.
 
         Raises:
             ProcessLookupError: it does not run.
+            PermissionError: the kernel refuses it.
         """
-        if self.pid is None:
+        if self.pid is None or self.run is None or self.run.kin is None:
             raise ProcessLookupError(f"{self.name} does not run")
-        os.killpg(self.pid, number)
+        self.run.kin.send_strictly(number)
 
-    async def wait(self, seconds: float, states: frozenset[State]) -> bool:
-        """Whether it gets into one of the states within some seconds."""
+    def condemn(self, why: str) -> None:
+        """End it as a failure, if it runs."""
+        if self.run is not None and self.state in model.UP:
+            self.run.condemned = why
+            self._send_stop("end", f"{why}, and was sent {self.spec.stop_signal}")
+
+    def look_again(self) -> None:
+        """Others changed: start it if it waited for that, or see that it never can."""
+        if self.state != "waiting" or not self.wanted:
+            return
+        lack = self._ties.lack(self)
+        if lack is None:
+            self._launch("what it waited for is there")
+        elif lack.forever:
+            self._disarm()
+            self.exit, self.exit_code = None, 1
+            self._act_on_end("broke", succeeded=False)
+            self._enter("broke", lack.why)
+        else:
+            self.why = lack.why
+
+    def clock_was_set(self) -> None:
+        """Plan the next start anew."""
+        if self.state == "scheduled" and self.next_start is not None:
+            self._plan("the clock was set")
+
+    async def wait(self, seconds: float | None, states: frozenset[State]) -> bool:
+        """Whether it gets into one of the states within some seconds; None waits for ever."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.state not in states:
-                    await self.bell.wait()
+                    waiter: asyncio.Future[None] = self._world.loop.create_future()
+                    self._waiters = [*(self._waiters or ()), waiter]
+                    await waiter
         return self.state in states
 
-    async def drained(self, seconds: float) -> None:
-        """Wait until all that it wrote is in the log, for some seconds at most."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                for pipe in self._pipes:
-                    await pipe.ended()
-
     def close(self) -> None:
-        """Let go of its output; for a process that is not declared any more."""
-        for pipe in self._pipes:
-            pipe.close()
-        self._pipes = []
+        """Let go of its output and its cgroup; for a process that is not declared any more."""
+        if self.run is not None:
+            self.run.close()
+        self.run = None
+        self._world.groups.remove(self.name)
 
     # What follows.
 
@@ -133,68 +206,111 @@ class Life:
         before = self.state
         self.state = model.next_state(before, event)
         self.why = why
-        if self.state != before:
-            self.since = self._world.wall_clock()
-            self._world.events.add(self.name, self.state, why)
-            self.bell.ring()
-        if self.state in model.SETTLED:
-            self._on_settled()
+        if self.state == before:
+            return
+        self.since = self._world.wall_clock()
+        self._world.events.add(self.name, self.state, why)
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+        self._ties.changed(self)
+
+    def _begin(self, why: str) -> None:
+        """Start it, or wait for others."""
+        self._disarm()
+        lack = self._ties.lack(self)
+        if lack is None:
+            self._launch(why)
+        else:
+            self._enter("wait", lack.why)
+            if lack.forever:
+                self.look_again()
 
     def _launch(self, why: str) -> None:
         self._disarm()
         self._enter("start", why)
-        if self.state == "starting":
-            self._spawning = self._world.loop.create_task(self._spawn())
+        self._spawning = self._world.loop.create_task(self._spawn())
 
     async def _spawn(self) -> None:
         spec, world = self.spec, self._world
+        if self.run is not None:
+            self.run.close()
+        self.run = run = Run(spec, self._signs() if spec.ready else None)
+        self.last_start, self.status = world.wall_clock(), ""
+        door, group = -1, None
         world.reaper.spawning()
         try:
-            child = await world.spawner.spawn(Command(spec.argv, spec.env, spec.cwd, spec.user))
-        except SpawnError as error:
-            world.reaper.spawned(error.pid, lambda _: None)
-            self._ended(None, f"it could not be started: {error}", error.exit_code)
+            group = world.groups.make(self.name) if spec.scope == "tree" else None
+            door = group.door() if group else -1
+            child = await world.spawner.spawn(_command(spec, run.prepare(world), door))
+        except (SpawnError, OSError) as error:
+            pid, code = (error.pid, error.exit_code) if isinstance(error, SpawnError) else (None, 126)
+            world.reaper.spawned(pid, lambda _: None)
+            if group:
+                group.close()
+            run.end()
+            self._ended(None, f"it could not be started: {error}", code)
             return
-        self._started(child, spec)
+        finally:
+            self._spawning = None
+            if door >= 0:
+                os.close(door)
+        self._started(run, child, Kin(child.pid, spec.scope, group, world.figures))
         world.reaper.spawned(child.pid, self._exited)
 
-    def _started(self, child: Child, spec: ProcessSpec) -> None:
+    def _started(self, run: Run, child: Child, kin: Kin) -> None:
         os.close(child.stdin)
-        self.close()
-        self._pipes = [self._pipe(child.stdout, "stdout"), self._pipe(child.stderr, "stderr")]
-        self.pid, self.started_spec, self._up_since = child.pid, spec, self._world.loop.time()
-        self._was_killed = False
+        run.begin(self.name, child, kin, self._world)
         was_stopped = self.state == "stopping"
         self._enter("spawned", self.why if was_stopped else f"it runs: {self.why}")
         if was_stopped:
-            self._send_stop()
+            self._send_stop("stop", f"it was asked to stop with {self.spec.stop_signal}")
+        else:
+            run.await_ready(self._world)
 
-    def _pipe(self, descriptor: int, stream: Stream) -> Pipe:
-        logs = self._world.logs
-        lines = Lines(lambda lines, partial: logs.write(self.name, stream, lines, partial=partial))
-        return Pipe(self._world.loop, descriptor, lines)
+    def _signs(self) -> Signs:
+        return Signs(self._ready, self._unready, self.condemn, self._told)
 
-    def _send_stop(self) -> None:
+    def _ready(self, how: str) -> None:
+        if self.state == "running" and self.run is not None:
+            self.run.rest()
+            self.run.watch(self._world)
+            self._enter("ready", f"it is ready: {how}")
+
+    def _unready(self, why: str) -> None:
+        if self.state in model.UP:
+            self._enter("unready", why)
+
+    def _told(self, status: str) -> None:
+        self.status = status
+
+    def _send_stop(self, event: LifeEvent, why: str) -> None:
+        if self.run is not None:
+            self.run.rest()
+        self._enter(event, why)
         self._kill(model.signal_number(self.spec.stop_signal))
-        self._timer = self._world.loop.call_later(self.spec.stop_timeout, self._lose_patience)
+        self._killer = self._world.loop.call_later(self.spec.stop_timeout, self._lose_patience)
 
     def _lose_patience(self) -> None:
         self.why = f"it did not end within {self.spec.stop_timeout:g} s and was sent SIGKILL"
-        self._was_killed = True
+        if self.run is not None:
+            self.run.killed = self.why
         self._kill(signal.SIGKILL)
 
     def _kill(self, number: int) -> None:
-        # The number is ours until the reaper has told us of the end; the group may still be empty.
-        if self.pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+        if self.run is not None and self.run.kin is not None:
+            self.run.kin.send(number)
 
     def _exited(self, ended: Exit) -> None:
-        for pipe in self._pipes:
-            pipe.drain()
-        # What the leader leaves in its group would hold ports and files against the next start.
-        self._kill(signal.SIGKILL)
-        self.pid = None
+        run = self.run
+        if run is not None and run.kin is not None:
+            run.end()
+            # What it leaves would hold ports and files against the next start.
+            run.kin.end()
+            if run.kin.group is not None:
+                run.kin.group.close()
+            run.kin = None
         self.exit = ended
         how = f"exited with code {ended.code}" if ended.signal is None else f"was ended by {ended.signal}"
         self._ended(ended, f"it {how}", model.exit_code_of(ended))
@@ -202,37 +318,109 @@ class Life:
     def _ended(self, ended: Exit | None, how: str, exit_code: int) -> None:
         self.exit_code = exit_code
         self._disarm()
-        if self.state == "stopping":
-            self._stopped(ended, how)
+        condemned = self.run.condemned if self.run else ""
+        if self.state == "stopping" and not condemned:
+            self._gone(how)
             return
-        event = model.event_after_exit(self.spec.restart, ended, wanted=self.wanted)
-        if event == "retry":
-            self._retry(ended is not None, how)
-        else:
-            self._enter(event, f"{how}; its restart policy is {self.spec.restart}")
-
-    def _stopped(self, ended: Exit | None, how: str) -> None:
-        killed = f" because {self.why}" if self._was_killed else ""
-        self._enter("ended" if ended else "broke", f"it was stopped on request and {how[3:]}{killed}")
-        if self.wanted:
-            self._launch("it was restarted on request")
-
-    def _retry(self, ran: bool, how: str) -> None:
+        succeeded = ended is not None and ended.code == 0 and not condemned
+        if condemned:
+            how = f"{condemned}, and {how[3:]}"
         now = self._world.loop.time()
-        if ran and now - self._up_since >= model.STABLE_AFTER:
+        if ended is not None and self.run is not None and now - self.run.since >= self.spec.backoff.stable:
             self._failures = 0
         self._failures += 1
-        delay = model.backoff_delay(self._failures, self._world.jitter())
+        verdict = model.verdict_on_end(self.spec, succeeded=succeeded, failures=self._failures)
+        self._act_on_end(verdict.event, succeeded=succeeded)
+        if verdict.event == "retry":
+            self._retry(how)
+        elif verdict.event == "schedule":
+            self._plan(how)
+        else:
+            self._enter(verdict.event, f"{how}; {verdict.why}")
+
+    def _gone(self, how: str) -> None:
+        killed = f" because {self.run.killed}" if self.run and self.run.killed else ""
+        self._enter("gone", f"it was stopped on request and {how[3:]}{killed}")
+        if self.wanted:
+            self._begin("it was restarted on request")
+
+    def _act_on_end(self, event: LifeEvent, *, succeeded: bool) -> None:
+        action = self.spec.on_success if succeeded else self.spec.on_failure
+        if event != "retry" and action == "stop-container":
+            self._ties.stop_container(self)
+
+    def _retry(self, how: str) -> None:
+        delay = model.backoff_delay(self.spec.backoff, self._failures, self._world.jitter())
         self.next_start = self._world.wall_clock() + delay
         self._timer = self._world.loop.call_later(delay, self._try_again)
         self._enter("retry", f"{how}; the next start follows after {delay:.1f} s")
 
     def _try_again(self) -> None:
         self.restarts += 1
-        self._launch(f"it is restarted, policy {self.spec.restart}")
+        self._begin(f"it is restarted, policy {self.spec.restart}")
+
+    # Schedules.
+
+    def _plan(self, why: str) -> None:
+        """Wait for the next start by the schedule."""
+        self._disarm()
+        self._failures = 0
+        self._enter("schedule", f"{why}; its schedule starts it")
+        plan = self.spec.schedule
+        if plan is None:
+            return
+        if plan.cron is None or schedule.zone_file(plan.zone) is None:
+            self._arm(UTC)
+        else:
+            self._spawning = self._world.loop.create_task(self._arm_in_zone(plan.zone))
+
+    async def _arm_in_zone(self, name: str) -> None:
+        file = schedule.zone_file(name)
+        try:
+            zone = schedule.read_zone(name, await self._world.spawner.read(file or ""))
+        except (ValueError, TimeoutError) as error:
+            if self.state == "scheduled":
+                self.exit_code = 1
+                self._enter("broke", str(error) or "the container's storage does not answer")
+            return
+        finally:
+            self._spawning = None
+        self._arm(zone)
+
+    def _arm(self, zone: tzinfo) -> None:
+        plan = self.spec.schedule
+        if self.state != "scheduled" or plan is None:
+            return
+        self._disarm()
+        try:
+            moment = schedule.next_start(plan, self._world.wall_clock(), self.last_start, zone)
+        except (StopIteration, ValueError, OverflowError, OSError):
+            self._enter("broke", "its schedule has no further moment")
+            return
+        self.next_start = moment
+        self._timer = self._world.alarms.at(moment, self._due)
+
+    def _due(self) -> None:
+        if self.state == "scheduled":
+            self._begin("its schedule was due")
 
     def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
+        for timer in (self._timer, self._killer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._killer = None
         self.next_start = None
+
+
+def _command(spec: ProcessSpec, added: dict[str, str], door: int) -> Command:
+    return Command(
+        spec.argv,
+        {**spec.env, **added} if added else spec.env,
+        spec.cwd,
+        spec.user,
+        spec.groups,
+        int(spec.umask, 8),
+        spec.limits,
+        spec.nice,
+        door,
+    )

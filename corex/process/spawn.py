@@ -11,6 +11,9 @@ links that lead there all the same, past any root (proc_pid_root(5); CVE-2024-21
 descriptors and signals in one call. `subprocess.Popen` around it waits for children that cannot be exec'd,
 which in PID 1 is the reaper's job alone; os.posix_spawn has no user, group and error report.
 
+What it cannot do between fork and exec (limits, nice, a cgroup) is done by Python in an ordinary fork, which costs a
+copy of the page tables: only children that ask for such a thing are made so.
+
 The filter of system calls, no_new_privs and the bounding set are inherited from Core-X and not touched.
 """
 
@@ -22,14 +25,16 @@ import errno
 import fcntl
 import os
 import queue
+import resource
 import signal
 import stat
 import struct
 import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
+
+import msgspec
 
 from corex.process import accounts
 from corex.process.accounts import Account
@@ -37,6 +42,7 @@ from corex.process.accounts import Account
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SPAWN_TIMEOUT = 30.0  # seconds; longer means that the container's storage does not answer
 UMASK = 0o022
+_MOST_DESCRIPTORS = 1 << 20
 _CLONE_FS = 0x200
 # openat2(2), struct open_how, RESOLVE_NO_MAGICLINKS; the number is the same on all architectures.
 _OPENAT2, _OPEN_HOW, _NO_MAGIC_LINKS, _AT_FDCWD = 437, struct.Struct("=QQQ"), 2, -100
@@ -48,23 +54,35 @@ _TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True)
-class Command:
-    """What to exec: argument vector, environment, working directory, user as in `ProcessSpec.user`.
+class Command(msgspec.Struct, frozen=True):
+    """What to exec, and as what.
 
-    An environment without HOME gets the user's from the container's /etc/passwd. With a size, in rows and columns, it
-    gets a terminal instead of pipes.
+    Attributes:
+        argv: the program and its arguments.
+        env: the whole environment; without HOME it gets the user's from the container's /etc/passwd.
+        cwd: the working directory.
+        user: as in `ProcessSpec.user`.
+        groups: supplementary groups by name or number; None takes the user's.
+        umask: the file mode creation mask.
+        limits: soft and hard value by the name of `ProcessSpec.limits`.
+        nice: the nice value (setpriority(2)); 0 leaves Core-X's own.
+        door: a descriptor of the cgroup's file that it enters its cgroup by; -1 to stay in Core-X's.
+        terminal: rows and columns of the terminal that it gets instead of pipes, if it does.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
     user: str
+    groups: tuple[str, ...] | None = None
+    umask: int = UMASK
+    limits: Mapping[Any, tuple[int, int]] = {}
+    nice: int = 0
+    door: int = -1
     terminal: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Child:
+class Child(msgspec.Struct, frozen=True):
     """A started child and our ends of its pipes; it leads its own session and process group.
 
     Of a terminal `stdin` and `stdout` are descriptors of the same end, and `stderr` is -1.
@@ -132,6 +150,18 @@ class Spawner:
         except TimeoutError:
             raise SpawnError(f"the container's storage did not answer for {SPAWN_TIMEOUT:.0f} s") from None
 
+    async def read(self, path: str) -> bytes:
+        """The head of a regular file of the container, nothing if there is none.
+
+        Raises:
+            TimeoutError: the container's storage does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+        self._orders.put(lambda: _tell(loop, _give, answer, _read_file(path)))
+        async with asyncio.timeout(SPAWN_TIMEOUT):
+            return await answer
+
     def _work(self) -> None:
         try:
             self._enter()
@@ -173,6 +203,11 @@ def _hand_over(answer: asyncio.Future[Child], child: Child) -> None:
         answer.set_result(child)
 
 
+def _give(answer: asyncio.Future[bytes], data: bytes) -> None:
+    if not answer.done():
+        answer.set_result(data)
+
+
 def _tell(loop: asyncio.AbstractEventLoop, deliver: Callable[..., None], *arguments: object) -> None:
     # The loop is closed when the container ends while a spawn is under way: nobody needs the answer.
     with contextlib.suppress(RuntimeError):
@@ -194,7 +229,7 @@ def spawn_now(command: Command) -> Child:
     Raises:
         SpawnError: with the cause.
     """
-    account = _account(command.user)
+    account = _account(command)
     env = command.env if "HOME" in command.env else {**command.env, "HOME": _home(command.user)}
     _enter_folder(command.cwd, account)
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as childs:
@@ -206,7 +241,8 @@ def spawn_now(command: Command) -> Child:
             stdout, child_out = _pipe(ours, childs)
             stderr, child_err = _pipe(ours, childs)
         report, child_report = _pipe(ours, childs)
-        pid = _fork_exec(command, env, account, (child_in, child_out, child_err, child_report), report)
+        make = _fork_set_exec if command.limits or command.nice or command.door >= 0 else _fork_exec
+        pid = make(command, env, account, (child_in, child_out, child_err, child_report), report)
         childs.close()
         _check_report(report, pid, command)
         os.close(report)
@@ -289,12 +325,84 @@ def _fork_exec(
             True,  # setsid
             -1,  # setsid made the group
             *ids,
-            UMASK,
+            command.umask,
             _take_terminal if command.terminal else nothing,
             True,  # vfork where no user is changed, and no terminal taken
         )
     except (OSError, ValueError, OverflowError) as error:
         raise SpawnError(str(error)) from None
+
+
+def _fork_set_exec(
+    command: Command,
+    env: Mapping[str, str],
+    account: Account | None,
+    ends: tuple[int, int, int, int],
+    _report: int,
+) -> int:
+    """The same with what only an ordinary fork can do; the child's report is the same, too."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise SpawnError(f"no process: {error.strerror}") from None
+    if pid == 0:
+        _become(command, env, account, ends)
+    return pid
+
+
+def _become(
+    command: Command, env: Mapping[str, str], account: Account | None, ends: tuple[int, int, int, int]
+) -> NoReturn:
+    """In the child: never returns, never raises."""
+    phase = "setup"
+    try:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        os.setsid()
+        os.umask(command.umask)
+        for ours, number in zip(ends, (0, 1, 2), strict=False):
+            os.dup2(ours, number)
+        if command.terminal:
+            _take_terminal()
+        if command.door >= 0:
+            phase = "cgroup"
+            os.write(command.door, b"0")
+        os.closerange(3, ends[3])
+        os.closerange(ends[3] + 1, _MOST_DESCRIPTORS)
+        if command.nice:
+            phase = "nice"
+            os.setpriority(os.PRIO_PROCESS, 0, command.nice)
+        for name, (soft, hard) in command.limits.items():
+            phase = f"limit {name}"
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+        phase = "noexec"
+        if account is not None:
+            os.setgroups(account.groups)
+            os.setresgid(account.gid, account.gid, account.gid)
+            os.setresuid(account.uid, account.uid, account.uid)
+        phase = ""
+        _exec(_candidates(command), [os.fsencode(word) for word in command.argv], env)
+    except OSError as error:
+        os.write(ends[3], f"OSError:{error.errno or 0:x}:{phase}".encode())
+    except ValueError:  # what setrlimit(2) calls EPERM: the type has ruled out the rest
+        os.write(ends[3], f"OSError:{errno.EPERM:x}:{phase}".encode())
+    except BaseException:  # noqa: BLE001  # whatever it is: this must not go on as Core-X
+        os.write(ends[3], f"OSError:{errno.EINVAL:x}:{phase}".encode())
+    finally:
+        os._exit(255)
+
+
+def _exec(candidates: list[bytes], argv: list[bytes], env: Mapping[str, str]) -> None:
+    """Try one place after another; an error that says more than that it is not there is the one that counts."""
+    environment = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
+    kept: OSError | None = None
+    for program in candidates:
+        try:
+            os.execve(program, argv, environment)  # noqa: S606  # no shell is what is wanted
+        except OSError as error:
+            if kept is None or error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                kept = error
+    raise kept or FileNotFoundError(errno.ENOENT, "")
 
 
 def _candidates(command: Command) -> list[bytes]:
@@ -318,6 +426,8 @@ def _check_report(report: int, pid: int, command: Command) -> None:
     code = int(number or "0", 16)
     if phase.startswith("noexec"):
         raise SpawnError(f"it cannot become user {command.user[:80]}: {os.strerror(code)}", pid=pid)
+    if phase:
+        raise SpawnError(f"it cannot get its {phase}: {os.strerror(code)}", pid=pid)
     raise SpawnError(_exec_refusal(command, code), 127 if code == errno.ENOENT else 126, pid)
 
 
@@ -330,12 +440,15 @@ def _exec_refusal(command: Command, code: int) -> str:
     return f"{program!a} is in no folder of PATH ({command.env.get('PATH', DEFAULT_PATH)[:300]})"
 
 
-def _account(user: str) -> Account | None:
+def _account(command: Command) -> Account | None:
     """The ids to change to, None if they are ours already."""
-    if user in {"0", "0:0", "root"} and os.geteuid() == 0:
+    user, groups = command.user, command.groups
+    if groups is None and user in {"0", "0:0", "root"} and os.geteuid() == 0:
         return None
     try:
         found = accounts.resolve(user, _read_file("/etc/passwd"), _read_file("/etc/group"))
+        if groups is not None:
+            found = accounts.with_groups(found, groups, _read_file("/etc/group"))
     except LookupError as error:
         raise SpawnError(str(error)) from None
     unchanged = (found.uid, found.gid) == (os.geteuid(), os.getegid()) and os.geteuid() != 0

@@ -14,7 +14,7 @@ from corex.wire.identities import (
 )
 
 
-def identity_routes() -> list[Route]:
+def routes() -> list[Route]:
     """Rows of the table."""
     one = "/v1/identities/{name}"
     return [

@@ -17,7 +17,7 @@ from corex.wire.sessions import KUBERNETES_PROTOCOL, SESSION_PROTOCOL, SessionSp
 _COMING = 10.0
 
 
-def session_routes() -> list[Route]:
+def routes() -> list[Route]:
     """Rows of the table."""
     one = "/v1/sessions/{id}"
     gone = (problem.NOT_FOUND,)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from corex.process.life import World
+from corex.process.world import World
 from corex.sessions.session import Session, Viewer
 from corex.wire.sessions import SessionSpec
 

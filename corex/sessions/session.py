@@ -12,10 +12,10 @@ from contextlib import suppress
 
 import msgspec
 
-from corex.process.life import World
 from corex.process.logs import Bell
 from corex.process.output import Inlet, Pipe
 from corex.process.spawn import Child, Command, SpawnError
+from corex.process.world import World
 from corex.sessions.ring import CAPACITY, Ring
 from corex.wire import sessions as wire
 from corex.wire.api import Exit
@@ -78,7 +78,9 @@ class Session:
         size = (spec.window.rows, spec.window.columns) if spec.window else None
         world.reaper.spawning()
         try:
-            child = await world.spawner.spawn(Command(spec.argv, spec.env, spec.cwd, spec.user, size))
+            child = await world.spawner.spawn(
+                Command(spec.argv, spec.env, spec.cwd, spec.user, terminal=size)
+            )
         except SpawnError as error:
             world.reaper.spawned(error.pid, lambda _: None)
             raise

@@ -4,9 +4,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from corex.wire.process import HealthReport, ProcessName, ProcessSpec
+from corex.wire.health import HealthReport, HealthState
+from corex.wire.process import CheckSpec, ProcessName, ProcessSpec
 
-State = Literal["stopped", "starting", "running", "stopping", "backoff", "exited", "failed"]
+State = Literal[
+    "stopped", "scheduled", "waiting", "starting", "running", "ready", "stopping", "backoff", "exited", "failed"
+]  # fmt: skip
 Stream = Literal["stdout", "stderr"]
 Wait = Annotated[float, msgspec.Meta(ge=0, le=300)]
 Cursor = Annotated[int, msgspec.Meta(ge=0)]
@@ -25,16 +28,22 @@ class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
     signal: str | None = None
 
 
-class Usage(msgspec.Struct, frozen=True):
-    """What one process uses itself, its children not included.
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a process uses: all of its tree together if it has a cgroup (scope tree), else itself alone.
 
     Attributes:
-        cpu_seconds: processor time since its start, user and system.
-        memory_bytes: resident memory.
+        cpu_seconds: processor time, user and system, of a cgroup since it was made, else since it began.
+        memory_bytes: of a cgroup all that it is charged with, else resident memory; None if that is not counted.
+        tasks: threads of all processes of a cgroup.
+        read_bytes: of a cgroup, from disks.
+        written_bytes: the same, to disks.
     """
 
     cpu_seconds: float
-    memory_bytes: int
+    memory_bytes: int | None
+    tasks: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
 
 
 class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,7 +61,10 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         exit: how the last run ended.
         next_start: when the next attempt follows, seconds since 1970 UTC; in state backoff only.
         usage: figures of the running process, where readable.
-        outdated: the running process was started from an older `spec`.
+        outdated: the running process was started from an older `spec`, in what cannot be changed while it runs.
+        status: what it last told of itself, by sd_notify(3).
+        health: what its checks say together, if it has any.
+        last_start: when it was last started, seconds since 1970 UTC.
     """
 
     name: str
@@ -67,12 +79,41 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     next_start: float | None = None
     usage: Usage | None = None
     outdated: bool = False
+    status: str = ""
+    health: HealthState | None = None
+    last_start: float | None = None
 
 
 class ProcessList(msgspec.Struct, frozen=True):
     """All processes, in the order of their declaration."""
 
     processes: list[ProcessInfo]
+
+
+class CheckInfo(msgspec.Struct, frozen=True):
+    """One check: how it looks, and what it found.
+
+    Attributes:
+        name: the check's name.
+        spec: how it looks, and at whom.
+        state: what it says of the process.
+        why: one sentence.
+        since: when it began to say so, seconds since 1970 UTC.
+        failures: looks in a row that failed.
+    """
+
+    name: str
+    spec: CheckSpec
+    state: HealthState
+    why: str
+    since: float
+    failures: int
+
+
+class CheckList(msgspec.Struct, frozen=True):
+    """All checks of the plan."""
+
+    checks: list[CheckInfo]
 
 
 class SignalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

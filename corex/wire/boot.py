@@ -2,7 +2,8 @@
 
 import msgspec
 
-from corex.wire.process import HealthCheck, ProcessSpec
+from corex.wire.health import HealthCheck
+from corex.wire.process import CheckSpec, ProcessSpec
 
 
 class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -15,6 +16,7 @@ class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         token_sha256: SHA-256 of the operator's bearer token, 64 hexadecimal digits.
         processes: what to start at once, by name.
         health: how to see whether the first of them is well.
+        checks: how to see whether they are well, by name.
     """
 
     name: str
@@ -23,3 +25,4 @@ class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token_sha256: str
     processes: dict[str, ProcessSpec] = {}
     health: HealthCheck | None = None
+    checks: dict[str, CheckSpec] = {}

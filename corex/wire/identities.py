@@ -6,7 +6,7 @@ import msgspec
 
 from corex.wire.process import ProcessName
 
-# viewer: sees everything; operator: starts, stops, types; admin: declares and decides who may what; metrics: figures.
+# metrics: figures; viewer: also all else; operator: also declares, starts, stops, types; admin: also lets others in.
 Role = Literal["viewer", "operator", "admin", "metrics"]
 # What each role is allowed.
 ALLOWED: dict[Role, frozenset[Role]] = {

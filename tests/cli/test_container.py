@@ -11,7 +11,7 @@ import pytest
 from cli import context as contexts
 from core0.containers.observe import is_alive, observe_record
 from core0.wire.types import Container, Limits, TmpfsMount
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 from tests.cli.conftest import SPEC, TOKEN, Said, Zn, write_context
 from tests.host_node import HostNode
 

@@ -7,7 +7,8 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from core0.linux import cgroups
 from corex.client.client import Client, Endpoint
 from corex.http.server import listen
 from corex.wire.api import LogLine, ProcessInfo, State
 from corex.wire.boot import Boot
-from corex.wire.process import HealthCheck, HealthReport, ProcessSpec
+from corex.wire.health import HealthCheck, HealthReport
+from corex.wire.process import CheckSpec, ProcessSpec
 
 TOKEN = "t" * 43
 BUSYBOX = Path("/bin/busybox")
@@ -109,6 +112,13 @@ def children(pid: int) -> list[int]:
     return [int(child) for listed in lists for child in listed.read_text().split()]
 
 
+async def eventually(is_so: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait, by polling, until something that the kernel does not tell of is so."""
+    async with asyncio.timeout(seconds):
+        while not is_so():  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
+
+
 def state_of(pid: int) -> str:
     """The letter of proc(5), or nothing for a process that is gone."""
     try:
@@ -177,6 +187,8 @@ async def _run(
     processes: dict[str, ProcessSpec],
     root: Path | None,
     check: HealthCheck | None,
+    checks: dict[str, CheckSpec],
+    group: Path | None,
     stack: AsyncExitStack,
 ) -> Container:
     identity = surroundings.identity
@@ -191,6 +203,7 @@ async def _run(
         hashlib.sha256(TOKEN.encode()).hexdigest(),
         processes,
         check,
+        checks,
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -201,6 +214,7 @@ async def _run(
         str(late_imports),
         str(root or "-"),
         str(surroundings.seccomp),
+        str(group or "-"),
         stdin=asyncio.subprocess.PIPE,
         pass_fds=(listener.fileno(), late_imports),
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -233,11 +247,28 @@ async def start(surroundings: Surroundings) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def container(
-            root: Path | None = None, check: HealthCheck | None = None, **processes: ProcessSpec
+            root: Path | None = None,
+            check: HealthCheck | None = None,
+            checks: dict[str, CheckSpec] | None = None,
+            group: Path | None = None,
+            **processes: ProcessSpec,
         ) -> Container:
-            return await _run(surroundings, processes, root, check, stack)
+            return await _run(surroundings, processes, root, check, checks or {}, group, stack)
 
         yield container
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """An empty cgroup of version 2, removed with all that is in it."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    places = [Path(fields[1]) for fields in mounts if fields[2] == "cgroup2" and "rw" in fields[3].split(",")]
+    if os.geteuid() != 0 or not places:
+        pytest.skip("needs root and a cgroup file system of version 2")
+    made = Path(tempfile.mkdtemp(prefix="corex-test-", dir=places[0]))
+    yield made
+    (made / "cgroup.kill").write_text("1")
+    cgroups.remove(made)
 
 
 @pytest.fixture

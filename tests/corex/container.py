@@ -1,6 +1,7 @@
 """Stands in for the node's template process: preload, fork into new namespaces, give up privileges, be Core-X.
 
-Arguments: descriptor of the listener, descriptor to write late imports to, root folder or '-', seccomp program.
+Arguments: descriptor of the listener, descriptor to write late imports to, root folder or '-', seccomp program,
+folder of a cgroup or '-'.
 The start message comes on standard input.
 """
 
@@ -42,7 +43,18 @@ def check(result: int) -> None:
         raise OSError(ctypes.get_errno(), "cannot make the namespaces")
 
 
-def become_container(boot: Boot, listener: int, late_imports: int, root: str, seccomp: bytes) -> None:
+def enter(group: str) -> int | None:
+    """Move to a cgroup; returns its folder."""
+    if group == "-":
+        return None
+    Path(group, "cgroup.procs").write_text("0")
+    return os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def become_container(
+    boot: Boot, listener: int, late_imports: int, root: str, seccomp: bytes, group: str
+) -> None:
+    cgroup_fd = enter(group)
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     check(libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None))
     check(libc.mount(b"proc", b"/proc", b"proc", 0, None))
@@ -57,7 +69,7 @@ def become_container(boot: Boot, listener: int, late_imports: int, root: str, se
     privileges.forbid_new_privileges()
     privileges.install_seccomp(seccomp)
     sys.meta_path.insert(0, LateImports(late_imports))
-    run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root_fd)
+    run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root_fd, cgroup_fd=cgroup_fd)
 
 
 def main() -> None:
@@ -68,9 +80,10 @@ def main() -> None:
     check(libc.unshare(CLONE_NEWPID | CLONE_NEWNS))
     pid = os.fork()
     if pid == 0:
-        become_container(boot, listener, late_imports, root, Path(sys.argv[4]).read_bytes())
+        become_container(boot, listener, late_imports, root, Path(sys.argv[4]).read_bytes(), sys.argv[5])
     os.close(listener)
-    signal.signal(signal.SIGTERM, lambda number, _frame: os.kill(pid, number))
+    for forwarded in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(forwarded, lambda number, _frame: os.kill(pid, number))
     _, status = os.waitpid(pid, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 

@@ -170,13 +170,17 @@ async def test_sigterm_stops_in_reverse_order_and_keeps_the_main_exit_code(
     order = busybox_root / "tmp/order"
     order.unlink(missing_ok=True)
 
-    def traps(name: str, code: int) -> ProcessSpec:
+    def traps(name: str, code: int, **after: str) -> ProcessSpec:
         return sh(
-            f"trap 'echo {name} >> /tmp/order; exit {code}' TERM; echo up; while :; do sleep 0.05; done"
+            f"trap 'echo {name} >> /tmp/order; exit {code}' TERM; echo up; while :; do sleep 0.05; done",
+            after=after,
         )
 
     container = await start(
-        busybox_root, first=traps("first", 9), second=traps("second", 0), third=traps("third", 0)
+        busybox_root,
+        first=traps("first", 9),
+        second=traps("second", 0, first="started"),
+        third=traps("third", 0, first="ready", second="ready"),
     )
     for name in ("first", "second", "third"):
         assert await container.output(name, 1) == ["up"]

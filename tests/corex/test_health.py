@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from corex.process.health import UNHEALTHY
-from corex.wire.process import HealthCheck, ProcessSpec
+from corex.wire.health import HealthCheck
+from corex.wire.process import ProcessSpec
 
 pytestmark = pytest.mark.root
 

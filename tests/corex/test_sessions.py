@@ -242,6 +242,10 @@ WRONG = {
     ),
     "no head": (b"\0", "a binary message is no input"),
     "output": (HEAD.pack(wire.OUTPUT, 0) + b"x", "a binary message is no input"),
+    "too much at once": (
+        HEAD.pack(wire.INPUT, 0) + bytes(wire.INPUT_AHEAD + 1),
+        "more than 262144 bytes of input",
+    ),
     "input behind a hole": (HEAD.pack(wire.INPUT, 100) + b"x", "cannot take input from byte 100 on"),
 }
 

@@ -24,7 +24,7 @@ from core0.client.client import NodeClient
 from core0.wire.secrets import SecretValue
 from core0.wire.types import ContainerSpec, Exit, Limits, PublishedPort, SecretFile, TmpfsMount, VolumeMount
 from core0.wire.volumes import VolumeSpec
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 from image.tree import Entry
 from tests.vm.inside import gone, insist, running, runs, settled, until
 from tests.vm.sabotage import brought, order, sabotage

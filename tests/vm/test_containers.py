@@ -21,7 +21,7 @@ from core0.wire.config import ContainersConfig, NodeConfig
 from core0.wire.secrets import SecretValue
 from core0.wire.types import ContainerSpec, Exit, Limits, PublishedPort, SecretFile, TmpfsMount
 from corex.wire.api import ExecRequest
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 from corex.wire.sessions import SessionSpec, Window
 from tests.vm.inside import gone, inside, running, runs, settled, until
 from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout

@@ -21,7 +21,7 @@ from core0.client.client import NodeClient
 from core0.wire.secrets import SecretValue
 from core0.wire.types import Container, ContainerSpec, Limits, Node, PublishedPort, SecretFile
 from corex.wire.api import ExecRequest
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 from tests.vm.inside import answers, gone, inside, running, runs, until
 from tests.vm.sabotage import sabotage
 

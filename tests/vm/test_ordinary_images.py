@@ -20,7 +20,7 @@ from core0.wire.types import Container, ContainerSpec, Exit, Limits, PublishedPo
 from core0.wire.volumes import VolumeSpec
 from corex.client.client import Client
 from corex.wire.api import ExecRequest, LogLine
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 from image.server import Running
 from tests.disk_images import blank
 from tests.vm import ordinary

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from core0.containers.checks import check_targets, check_texts
 from core0.wire.control import RefusedError
 from core0.wire.types import ContainerSpec, SecretFile, TmpfsMount, VolumeMount
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 
 SPEC = ContainerSpec("http://host/demo/", "0" * 64)
 

@@ -10,7 +10,7 @@ import pytest
 from core0.containers.health import Reports, create_report, observe_health
 from core0.containers.model import Wanted
 from core0.wire.types import ContainerSpec
-from corex.wire.process import REPORT_BYTES, HealthCheck, HealthReport
+from corex.wire.health import REPORT_BYTES, HealthCheck, HealthReport
 from tests.host_node import HostNode
 
 SPEC = ContainerSpec("http://127.0.0.1:9/demo/", "ab" * 32)

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from core0.containers.model import Wanted, encode_wish
 from core0.wire.types import ContainerSpec, Limits, PublishedPort, SecretFile, TmpfsMount, VolumeMount
-from corex.wire.process import HealthCheck
+from corex.wire.health import HealthCheck
 
 SPEC = ContainerSpec("http://host/demo/", "0" * 64)
 FULL = replace(

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from core0.containers.order import check_order, lacks_before
 from core0.wire.control import RefusedError
 from core0.wire.types import Container, ContainerSpec, ContainerState
-from corex.wire.process import HealthCheck, HealthReport, HealthState
+from corex.wire.health import HealthCheck, HealthReport, HealthState
 
 SPEC = ContainerSpec("http://host/demo/", "0" * 64)
 CHECKED = replace(SPEC, health=HealthCheck(port=80))
