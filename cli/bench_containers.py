@@ -171,11 +171,14 @@ async def beside_node(
 def _added(key: Ed25519PrivateKey, tree: Iterable[Entry]) -> list[Entry]:
     """The guest's programs, a certificate of the operator's, and the other runtimes in a folder."""
     certificate = issue_certificate(key, "bench", now=datetime.datetime.now(datetime.UTC))
-    programs = {name: (_HERE / f"bench_containers_{name}.py").read_bytes() for name in ("guest", "alone")}
+    programs = {
+        name: (_HERE / f"bench_containers_{name}.py").read_bytes() for name in ("guest", "alone", "node")
+    }
     return [
         file("bench", _SHEBANG + programs["guest"], "bench", 0o755),
         folder("bench.d", "bench"),
         file("bench.d/alone", programs["alone"], "bench"),
+        file("bench.d/node", programs["node"], "bench"),
         file("bench.d/client.pem", certificate, "bench", 0o600),
         folder("bench.d/peers", "bench"),
         *(replace(entry, path=f"bench.d/peers/{entry.path}") for entry in tree),

@@ -11,21 +11,20 @@ import hashlib
 import http.client
 import json
 import os
-import resource
 import shutil
 import signal
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 sys.path += ["/usr/lib/zeronode/site", "/usr/lib/zeronode"]
 
 from core0.init import phases
-from core0.linux import cgroups, files, mounts, namespaces, tools
+from core0.linux import mounts, namespaces, tools
 from core0.linux.modules import Modules
 from core0.node.identity import make_certificate
 from core0.wire import paths, ports
@@ -44,8 +43,8 @@ _ANSWERS_AT_ONCE = 10
 _REST = 0.5
 _BELIEVING = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _BELIEVING.check_hostname, _BELIEVING.verify_mode = False, ssl.CERT_NONE  # only we are here
-# What a node's PID 1 does to the whole machine.
-_OF_MACHINE = ("root", "clock", "drivers", "kernel")
+# Become a node's PID 1 on a machine of the operator's.
+_NODE = ("/usr/bin/python3.13", "-ISB", f"{_FILES}/node")
 _SLEEP = ("/usr/bin/busybox", "sleep", "1000000")
 
 
@@ -83,64 +82,10 @@ def _begin_here(bench: "Bench", command_line: str) -> None:
     node = os.fork()
     if node == 0:
         os.close(answers)  # else who reads them would not notice that this program has failed
-        _be_node(command_line)
+        os.execv(_NODE[0], [*_NODE, command_line])  # noqa: S606 — with nothing loaded but what a node has
     _obey(bench, sys.stdin.buffer, lambda said: os.write(answers, said))
     os.kill(node, signal.SIGKILL)
     os.waitpid(node, 0)
-
-
-def _be_node(command_line: str) -> None:
-    """A node's PID 1, as far as this machine allows it."""
-    from core0.__main__ import main as programs
-    from core0.disks import sysfs
-    from core0.init import main as init
-    from core0.node import main as node
-
-    namespaces.leave(namespaces.NEWCGROUP)
-    _spare_machine()
-
-    def mount(boot: phases.Boot) -> str:
-        said = phases.mount_kernel_files(boot)
-        Path("/run/cmdline").write_text(command_line)
-        phases._set_loopback_up()
-        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-            files.write(f"/proc/sys/net/{name}", "1")
-        return said
-
-    replaced: Any = (init, "_COMMAND_LINE", "/run/cmdline")
-    setattr(*replaced)
-    node._command_line = lambda: phases.cmdline.parse(command_line)  # type: ignore[attr-defined]
-    sysfs.observe = lambda *_: ()  # its disks are not this node's
-    kept = (step for step in phases.STEPS if step.name not in _OF_MACHINE)
-    steps: Any = tuple(step._replace(run=mount) if step.name == "mounts" else step for step in kept)
-    replaced = (init, "STEPS", steps)
-    setattr(*replaced)
-    programs([])
-
-
-def _spare_machine() -> None:
-    """What is not to be had, or not to be done, on a machine that is somebody else's is left out."""
-    create, write, setrlimit = cgroups.create, files.write, resource.setrlimit
-
-    def create_without_controllers(path: Any, limits: Mapping[str, str] | None = None) -> None:
-        create(path)
-        create(path, {name: value for name, value in (limits or {}).items() if Path(path, name).exists()})
-
-    def write_what_may_be(path: files.StrPath, text: str) -> None:
-        try:
-            write(path, text)
-        except PermissionError:
-            if not str(path).endswith("oom_score_adj"):
-                raise
-
-    def limit_within(kind: int, wanted: tuple[int, int]) -> None:
-        most = resource.getrlimit(kind)[1]
-        setrlimit(kind, wanted if most < 0 else (min(wanted[0], most), min(wanted[1], most)))
-
-    cgroups.create, files.write = create_without_controllers, write_what_may_be
-    cgroups.set_idle = lambda *_: None
-    resource.setrlimit = limit_within
-    phases.forbid_sysrq = list
 
 
 def _obey(bench: "Bench", lines: Iterable[bytes], say: Callable[[bytes], object]) -> None:

@@ -27,8 +27,6 @@ from core0.mesh.model import Span
 from core0.mesh.resolve import Found
 from core0.names.manager import Names
 from core0.networks.manager import Networks
-from core0.template.link import configure_link
-from core0.template.messages import Go
 from core0.wire.mesh import MeshPeer, MeshSpec
 from core0.wire.networks import NetworkSpec
 
@@ -189,9 +187,7 @@ async def _span(spaces: Mapping[str, int]) -> None:
 
 def _attach(networks: Networks, network: str, number: int, node: int, container: int) -> None:
     with _inside(node):
-        addresses = networks.attach(number, f"bench{number}", network, number + 1, container)
-    with _inside(container):
-        configure_link(Go("bench", *addresses, "", ""))
+        networks.attach(number, f"bench{number}", network, number + 1, container)
 
 
 def _key_of(meshes: Meshes) -> str:

@@ -1,6 +1,7 @@
 """What attaching a container costs: Core-0's way against `ip` and `nft` commands, in namespaces of this machine.
 
-Both make the same of it: a pair of links, addresses and routes on the node's side, and elements of the packet filter.
+Both make the same of it: a pair of links, addresses, routes and neighbours at both ends, and elements of the packet
+filter.
 The thousandth container is measured beside the first, because it must not cost more. Then bytes between two
 containers, against a bare pair of links.
 """
@@ -159,6 +160,16 @@ route add fd00::2/128 dev zc1
 neighbour add 10.88.0.2 lladdr 02:5a:4e:01:00:01 dev zc1
 neighbour add fd00::2 lladdr 02:5a:4e:01:00:01 dev zc1
 """
+_INSIDE = """link set lo up
+link set eth0 up
+address add 10.88.0.2/32 dev eth0
+address add fd00::2/128 dev eth0 nodad
+neighbour add 169.254.1.1 lladdr 02:5a:4e:00:00:01 dev eth0
+neighbour add fe80::1 lladdr 02:5a:4e:00:00:01 dev eth0
+route add 169.254.1.1/32 dev eth0
+route add default via 169.254.1.1 dev eth0
+route add default via fe80::1 dev eth0
+"""
 _ELEMENTS = """{verb} element inet zeronode origins4 {{ "zc1" . 02:5a:4e:01:00:01 . 10.88.0.2 }}
 {verb} element inet zeronode origins6 {{ "zc1" . 02:5a:4e:01:00:01 . fd00::2 }}
 """
@@ -168,6 +179,7 @@ def _by_commands(namespace: int) -> None:
     """The same as a tool would do it: `ip` takes a namespace by a path, and one of our descriptors is one."""
     path = f"/proc/{os.getpid()}/fd/{namespace}"
     _run("ip", "-batch", "-", text=_LINKS.format(pid=path))
+    _run("nsenter", f"--net={path}", "ip", "-batch", "-", text=_INSIDE)
     _run("nft", "-f", "-", text=_ELEMENTS.format(verb="add"))
 
 

@@ -107,6 +107,7 @@ def _boot(image: Path, scratch: Path, places: Places) -> DirectBoot:
         folder("bench.d", "bench"),
         folder("bench.d/cli", "bench"),
         file("bench.d/cli/bench_containers_guest.py", _program("containers"), "bench"),
+        file("bench.d/node", (_HERE / "bench_containers_node.py").read_bytes(), "bench"),
         file("bench.d/client.pem", certificate, "bench", 0o600),
         folder("plain", "bench"),
         *(replace(entry, path=f"plain/{entry.path}") for entry in tree.values()),

@@ -14,10 +14,6 @@ from cli.measure import Measure, ratios
 from core0.linux import namespaces, netlink
 from core0.linux.netlink import End, Netlink
 from core0.networks.manager import Networks
-from core0.template.link import configure_link
-from core0.template.messages import Go
-from core0.wire.names import DOMAIN
-from core0.wire.network import GATEWAY
 from core0.wire.networks import DEFAULT
 
 _SIZE, _PIECE = 512 << 20, 1 << 20
@@ -55,10 +51,9 @@ def _containers(networks: Networks, container: Callable[[], int]) -> tuple[socke
     spaces, addresses = [], []
     for number, name in ((1, "one"), (2, "two")):
         space = container()
-        both = networks.attach(number, name, DEFAULT, number + 1, space)
-        _inside(space, configure_link, Go(socket.gethostname(), *both, GATEWAY, f"{DEFAULT}.{DOMAIN}"))
+        networks.attach(number, name, DEFAULT, number + 1, space)
         spaces.append(space)
-        addresses.append(both[0])
+        addresses.append(networks.addresses(DEFAULT, number + 1)[0])
     return _connect(spaces, addresses[1])
 
 

@@ -28,6 +28,7 @@ from corex.process.figures import Figures
 from corex.process.groups import Groups
 from corex.process.logs import Logs
 from corex.process.manager import Processes
+from corex.process.memory import share_heap
 from corex.process.reap import Reaper
 from corex.process.signals import stop_ignoring
 from corex.process.spawn import Spawner
@@ -57,6 +58,7 @@ def preload(certificate: str, key: str) -> None:
             first meets them, which takes it some milliseconds.
         key: its key, PEM. The conversation never leaves the process, and the pair is of no use after it.
     """
+    share_heap()
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(_converse(server_context(certificate, key)))

@@ -25,7 +25,7 @@ from core0.linux import cgroups, files, mounts, namespaces
 from core0.linux.libc import in_words
 from core0.linux.netlink_traffic import limit_within
 from core0.linux.worker import Worker
-from core0.template.messages import FORK, Go, Ready
+from core0.template.messages import FORK, LINKED, Go, Ready
 from core0.template.request import ask
 from core0.wire import paths
 from core0.wire.control import RefusedError
@@ -69,10 +69,11 @@ class Network(Protocol):
     def fixed_host(self, name: str, ipv4: str | None, ipv6: str | None) -> int | None:
         """The number that addresses of a network mean, None without any. Raises RefusedError: it has them not."""
 
-    def attach(
-        self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits
-    ) -> tuple[str, str]:
-        """Link a container's network namespace to a network; returns its IPv4 and IPv6 address."""
+    def addresses(self, network: str, host: int) -> tuple[str, str]:
+        """IPv4 and IPv6 address of a number in a network. Raises OSError: there is no such network."""
+
+    def attach(self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits) -> None:
+        """Link a container's network namespace to a network. Raises OSError."""
 
     def traffic(self, number: int) -> Traffic | None:
         """What went over a container's link; None if it has none."""
@@ -273,25 +274,28 @@ async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, m
     namespaces.write_id_maps(pid, first, IDS)
     files.write(f"/proc/{pid}/oom_score_adj", str(oom_score_of(spec.priority)))
     users = own(namespaces.open_namespace(pid, "user"))
-    making.at("image")
-    root, work = map(own, rootfs.build(folder, layers, users, first, spec.limits.storage_mib))
-    making.at("link")
-    undo.callback(world.network.detach, slot.number)
     namespace = own(namespaces.open_namespace(pid, "net"))
-    addresses = world.network.attach(slot.number, slot.name, spec.network, slot.host, namespace, spec.limits)
-    making.at("volumes")
-    for volume in volumes:
-        mounts.set_attributes(volume, mounts.ATTR_IDMAP, user_namespace=users)
+    making.at("link")
+    addresses = world.network.addresses(spec.network, slot.host)
+    making.at("image")
+    with rootfs.build(folder, layers, users, first, spec.limits.storage_mib) as built:
+        place = storage.place_of(built.work)
+        making.at("volumes")
+        for volume in volumes:
+            mounts.set_attributes(volume, mounts.ATTR_IDMAP, user_namespace=users)
+        go = msgspec.json.encode(_go(slot.name, spec, addresses))
+        _tell(ours, go, [*built, *volumes, *secrets, *health])  # it builds its root while its link is made
+        making.at("link")
+        undo.callback(world.network.detach, slot.number)
+        world.network.attach(slot.number, slot.name, spec.network, slot.host, namespace, spec.limits)
+        _tell(ours, LINKED)
+        making.at("image")
     making.at("")
-    go = _go(slot.name, spec, addresses)
-    with contextlib.suppress(BrokenPipeError):  # it ended already, and has said why
-        socket.send_fds(ours, [msgspec.json.encode(go)], [root, work, *volumes, *secrets, *health])
     await _ready(ours)
     making.at("ports")
     world.network.publish(slot.number, spec.ports)
     making.at("record")
     corex = CoreX(port=slot.port, fingerprint=fingerprint)
-    place = storage.place_of(work)
     record = Record(slot.number, spec, image.digest, *addresses, slot.host, corex, pid, started, place)
     write_whole(folder / "record.json", record)
     return record
@@ -321,7 +325,6 @@ def _go(name: str, spec: ContainerSpec, addresses: tuple[str, str]) -> Go:
         read_only=spec.read_only,
         dropped=spec.drop_capabilities,
         health=spec.health is not None,
-        send_bps=spec.limits.send_bps or 0,
     )
 
 
@@ -353,6 +356,12 @@ def _memory_file(data: bytes) -> int:
     descriptor = os.memfd_create("boot", os.MFD_CLOEXEC)
     os.write(descriptor, data)
     return descriptor
+
+
+def _tell(ours: socket.socket, what: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Tell the first process; one that has ended already has said why."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        socket.send_fds(ours, [what], list(descriptors))
 
 
 async def _ready(ours: socket.socket) -> None:

@@ -784,6 +784,7 @@ class Containers:
             if life.wanted is None and seen.record is None:
                 break
             settled = await self._reconcile(name, life, seen)
+            await asyncio.sleep(0)  # who waits for it is told first
             await self._wait_for_reason(name, life, settled)
         apply.forget(self._world, name)
         self._report("container", name, "Removed")

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,13 +27,15 @@ class Root(NamedTuple):
     work: int
 
 
-def build(folder: Path, layers: Sequence[int], users: int, first: int, size_mib: int) -> Root:
-    """An overlay of the layers with a writable layer of limited size; returns descriptors, the caller's to close.
+@contextlib.contextmanager
+def build(folder: Path, layers: Sequence[int], users: int, first: int, size_mib: int) -> Iterator[Root]:
+    """An overlay of the layers with a writable layer of limited size; its descriptors are closed in the end.
 
-    The overlay keeps its own references: the places it was put together at are empty again afterwards.
+    The overlay keeps its own references: the places it was put together at are empty again in the end. Nobody has to
+    wait for that who has the overlay.
 
     Args:
-        folder: the container's own folder, for the time of the call.
+        folder: the container's own folder, for the time of the block.
         layers: detached mounts, lowest first; the caller's.
         users: the container's user namespace, by which the layers' owners are mapped.
         first: the node's id of the container's root, who owns the writable layer.
@@ -50,6 +52,7 @@ def build(folder: Path, layers: Sequence[int], users: int, first: int, size_mib:
         work.mkdir(mode=0o700)
         os.chown(upper, first, first)
         held = os.open(work, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        undo.callback(os.close, held)
         options: dict[str, str | None] = {
             "lowerdir": ":".join(reversed(lower)),
             "upperdir": str(upper),
@@ -60,11 +63,9 @@ def build(folder: Path, layers: Sequence[int], users: int, first: int, size_mib:
             "xino": "off",
             "volatile": None,
         }
-        try:
-            return Root(mounts.create("overlay", options, _FLAGS), held)
-        except OSError:
-            os.close(held)
-            raise
+        mount = mounts.create("overlay", options, _FLAGS)
+        undo.callback(os.close, mount)
+        yield Root(mount, held)
 
 
 def build_lower(folder: Path, layers: Sequence[int], users: int) -> int:

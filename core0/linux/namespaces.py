@@ -1,8 +1,10 @@
 """Namespaces and processes in them: clone3(2), setns(2), unshare(2), user id maps (user_namespaces(7))."""
 
+import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
 
 from core0.linux import files
 from core0.linux.libc import syscall
@@ -90,3 +92,28 @@ def leave(kinds: int) -> None:
 def enter(namespace: int, kind: int) -> None:
     """Move the calling thread into a namespace (setns(2)); kind is its NEW* flag."""
     syscall("setns", namespace, kind, doing="cannot enter the namespace")
+
+
+@contextlib.contextmanager
+def inside_network(namespace: int) -> Iterator[None]:
+    """The calling thread in another network namespace for a moment: what it opens there stays there.
+
+    A process that could not come back would go on in somebody else's network: it ends instead.
+    """
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(namespace, NEWNET)
+        try:
+            yield
+        finally:
+            _return(own)
+    finally:
+        os.close(own)
+
+
+def _return(own: int) -> None:
+    try:
+        enter(own, NEWNET)
+    except OSError as error:
+        os.write(2, f"cannot go on in another network namespace: {error.strerror}\n".encode())
+        os._exit(1)

@@ -25,6 +25,7 @@ from core0.networks.checks import (
     check_unused,
     overlap,
 )
+from core0.networks.inside import configure
 from core0.networks.model import (
     Attachment,
     Kept,
@@ -355,9 +356,20 @@ class Networks:
         kept = self._network(name)
         return check_fixed(name, kept, ipv4, ipv6)
 
+    def addresses(self, network: str, host: int) -> tuple[str, str]:
+        """IPv4 and IPv6 address of a number in a network. Raises OSError: there is no such network."""
+        ipv4, ipv6 = self._linked(network).subnets
+        return ipv4.address(host), ipv6.address(host)
+
+    def _linked(self, network: str) -> Kept:
+        kept = self._networks.get(network)
+        if kept is None:
+            raise FileNotFoundError(errno.ENOENT, f"cannot link it: {self.trouble(network)}")
+        return kept
+
     def attach(
         self, number: int, name: str, network: str, host: int, namespace: int, limits: Limits = _NO_LIMITS
-    ) -> tuple[str, str]:
+    ) -> None:
         """Make the link of a container: `eth0` in its network namespace, routed.
 
         Args:
@@ -366,28 +378,23 @@ class Networks:
             network: its network.
             host: its number there.
             namespace: a descriptor of its network namespace.
-            limits: how much it may receive; how much it sends is limited in there (core0/template/link.py).
-
-        Returns:
-            Its addresses.
+            limits: how much it may receive and send.
 
         Raises:
             OSError: with what could not be done; nothing is left then.
         """
-        kept = self._networks.get(network)
-        if kept is None:
-            raise FileNotFoundError(errno.ENOENT, f"cannot link it: {self.trouble(network)}")
-        attachment = _attachment(number, network, kept, host)
+        kept = self._linked(network)
+        attachment = Attachment(number, network, *self.addresses(network, host), kept.link_mtu)
         rules = self._need_filter()
         requests = _link_requests(attachment, kept.link_segment, namespace)
         try:
             self._rtnetlink.apply([*requests, *_limit_requests(attachment, limits)])
             rules.attach(attachment)
+            configure(namespace, attachment, limits.send_bps)
         except OSError:
             self.detach(number)
             raise
         self._name(number, Host(network, name, attachment.ipv4, attachment.ipv6))
-        return attachment.ipv4, attachment.ipv6
 
     def limit(self, number: int, limits: Limits) -> None:
         """Limit what a container that is linked receives, or free it. Raises OSError."""
@@ -580,11 +587,6 @@ def _delete_link(number: int) -> None:
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
-
-
-def _attachment(number: int, network: str, kept: Kept, host: int) -> Attachment:
-    ipv4, ipv6 = kept.subnets
-    return Attachment(number, network, ipv4.address(host), ipv6.address(host), kept.link_mtu)
 
 
 def _link_requests(attachment: Attachment, segment: int, namespace: int) -> list[netlink.Request]:

@@ -1,8 +1,8 @@
 """What a fork of the template does to become a container's Core-X: in order, each step named.
 
-The fork starts in new namespaces as nobody, waits until the node has written its id maps, mounted its root and
-made its network link, then builds its own world with no more rights than its namespaces give, drops even those,
-and calls Core-X. A step that fails is told to the node by name, and the process ends.
+The fork starts in new namespaces as nobody, waits until the node has written its id maps and mounted its root,
+builds its own world with no more rights than its namespaces give while the node makes its network link, drops even
+those, and calls Core-X. A step that fails is told to the node by name, and the process ends.
 """
 
 import os
@@ -17,8 +17,7 @@ import msgspec
 
 from core0.linux import files, privileges
 from core0.linux.libc import in_words
-from core0.template.link import configure_link
-from core0.template.messages import Go, Ready
+from core0.template.messages import LINKED, Go, Ready
 from core0.template.root import build_root, open_cgroup
 from core0.wire import paths
 from core0.wire.types import CAPABILITIES, Capability
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
 
 # What Core-X needs to start processes as others, in the container's root, and to end them.
 _OF_COREX = ("KILL", "SETGID", "SETUID", "SYS_CHROOT")
+# Groups that may ping without the right to make any packet (icmp(7)): all that a container has.
+_PING = "/proc/sys/net/ipv4/ping_group_range"
+_EVERY_GROUP = "0 65535"
 _LARGEST_BOOT, _LARGEST_GO = 1 << 24, 1 << 16
 _MOST_VOLUMES, _MOST_SECRETS = 16, 16
 
@@ -63,13 +65,15 @@ def be_container(given: Descriptors) -> NoReturn:
         step = "user"
         privileges.become_user(0, 0)
         step = "network"
-        configure_link(go)
+        _configure_namespaces(go)
         step = "root"
         cgroup = open_cgroup()
         build_root(root, go, rest[: len(go.targets)], rest[len(go.targets) :])
         step = "privileges"
         root_of_children = _enter_runtime(given.runtime)
         _drop(go, seccomp)
+        step = "link"
+        _wait_for_link(talk)
         talk.send(msgspec.json.encode(Ready()))
         talk.close()
         step = "core-x"
@@ -120,6 +124,18 @@ def _wait_for_go(talk: socket.socket) -> tuple[Go, list[int]]:
     if len(descriptors) != wanted:
         raise OSError(f"{len(descriptors)} descriptors came, not {wanted}")
     return go, descriptors
+
+
+def _configure_namespaces(go: Go) -> None:
+    """Name the host, and let everybody ping; by paths of the node's, so before the root is the container's."""
+    files.write(_PING, _EVERY_GROUP)
+    socket.sethostname(go.hostname)
+
+
+def _wait_for_link(talk: socket.socket) -> None:
+    """Wait for the node: it makes the link while this process builds its world; none of its own runs without."""
+    if talk.recv(_LARGEST_GO) != LINKED:
+        raise OSError("the node is gone")
 
 
 def _load_boot(descriptor: int) -> "tuple[Boot, ssl.SSLContext]":

@@ -6,6 +6,8 @@ from core0.wire.types import Capability, SecretFile, TmpfsMount
 
 # What the template may be asked for, with descriptors.
 FORK, NAMES = b"fork", b"names"
+# What the node tells a fork after `Go`, once its link is made.
+LINKED = b"linked"
 
 
 class Forked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -16,7 +18,9 @@ class Forked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The node has done its part; the container's root comes along as a descriptor, and what reaches its files.
+    """What the container builds itself by; its root comes along as a descriptor, and what reaches its files.
+
+    The node makes its link meanwhile, and says so by `LINKED`.
 
     Attributes:
         hostname: the container's host name.
@@ -30,7 +34,6 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         read_only: whether the root cannot be written to once it is built.
         dropped: capabilities that the container's processes go without.
         health: whether the file for reports on its health comes last.
-        send_bps: bytes per second that it may send; 0 for as many as it likes.
         open_files: RLIMIT_NOFILE.
     """
 
@@ -45,7 +48,6 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read_only: bool = False
     dropped: tuple[Capability, ...] = ()
     health: bool = False
-    send_bps: int = 0
     open_files: int = 65536
 
 

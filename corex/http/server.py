@@ -7,6 +7,7 @@ confined process cannot and a forked one must not.
 import asyncio
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -18,6 +19,9 @@ from corex.http.routes import encode_problem
 HANDSHAKE_TIMEOUT = 10.0
 MAX_CONNECTIONS = 256
 BACKLOG = 128
+# Bytes that a connection over TLS reads at once, some records. asyncio's own 256 KiB are written to when a connection
+# begins: 64 pages in a Core-X that had none of its own there.
+sslproto.SSLProtocol.max_size = 64 << 10
 
 
 class Serving(msgspec.Struct, frozen=True):

@@ -148,11 +148,11 @@ class _Own:
             raise WrongMessageError(
                 "a binary message is no input: its head is byte 0 and an offset of 8 bytes"
             )
-        if self._session.unread > INPUT_AHEAD + len(message):
+        _, offset = _HEAD.unpack_from(message)
+        if offset + len(message) - _HEAD.size - self._told_accepted > INPUT_AHEAD:
             raise WrongMessageError(
                 f"more than {INPUT_AHEAD} bytes of input came without waiting for 'accepted'"
             )
-        _, offset = _HEAD.unpack_from(message)
         try:
             self._session.write(self._client, offset, message[_HEAD.size :])
         except ValueError as error:

@@ -167,6 +167,7 @@ FAULTS = [
     fault("node", "recvfrom", "error=ENOBUFS:when=1", "step link: No buffer space available", ROUTES),
     fault("node", "sendto", "error=ENOBUFS:when=1", "step link: No buffer space available", FILTER),
     fault("node", "recvfrom", "error=ENOBUFS:when=1", "step link: No buffer space available", FILTER),
+    fault("node", "setns", "error=EPERM:when=1", f"step link: cannot enter the namespace: {NOT_PERMITTED}"),
     fault("template", "memfd_create", "error=ENOMEM", f"step certificate: {NO_MEMORY}"),
     fault("template", "setresuid", "error=EAGAIN", "step user: Resource temporarily unavailable"),
     fault("template", "sethostname", "error=EPERM", f"step network: {NOT_PERMITTED}"),

@@ -115,7 +115,9 @@ with netlink.Netlink() as rt:
     ])
     seen = {link.name: link for link in rt.links()}
     assert seen['a0'].master == bridge and seen['br0'].kind == 'bridge' and seen['br0'].alias == 'zeronode'
-    assert [rt.link(card), rt.link(bridge), rt.link(1 << 20)] == [seen['a0'], seen['br0'], None]
+    one, other = rt.link(card), rt.link(bridge)  # whether they carry anything changes by itself
+    assert (one.name, one.master, other.name, other.kind) == ('a0', bridge, 'br0', 'bridge')
+    assert rt.link(1 << 20) is None
     made = {route.destination: route for route in rt.routes() if route.index == bridge}
     assert made == {
         '10.9.0.0/16': netlink.Route(bridge, '10.9.0.0/16', '10.1.0.1', 3),
@@ -348,7 +350,7 @@ with netlink.Netlink() as rt:
                 pass
     of_all = {one.index: one.sent_dropped for one in all_counters(rt)}
     netlink.Netlink.dump = None
-    assert counters_of(rt, 4000).sent_dropped == of_all[4000] > 0, of_all
+    assert counters_of(rt, 4000).sent_dropped >= of_all[4000] > 0, of_all  # neighbour discovery goes on
     assert counters_of(rt, 4001).sent_dropped == of_all[4001] == 0, of_all
 """
     )

@@ -22,9 +22,6 @@ from core0.linux import namespaces, netlink, netlink_links
 from core0.linux.netlink import End, Netlink
 from core0.names.manager import Names
 from core0.networks.manager import Networks
-from core0.template.link import configure_link
-from core0.template.messages import Go
-from core0.wire.names import DOMAIN
 from core0.wire.network import GATEWAY, GATEWAY6
 from core0.wire.networks import NetworkSpec
 from core0.wire.types import PublishedPort
@@ -241,12 +238,10 @@ class Site:
         host = self.networks.choose_host(network, used)
         self.hosts.setdefault(network, {})[name] = host
         with self.inside("node"):
-            self.addresses[name] = self.networks.attach(number, name, network, host, self._spaces[name])
+            self.networks.attach(number, name, network, host, self._spaces[name])
+            self.addresses[name] = self.networks.addresses(network, host)
             self.networks.publish(number, ports)
         self._linked[number] = (self.addresses[name], ports)
-        before = socket.gethostname()
-        with self.inside(name):
-            configure_link(Go(before, *self.addresses[name], GATEWAY, f"{network}.{DOMAIN}"))
 
     @contextlib.contextmanager
     def come_and_go(self, network: str, ports: Sequence[PublishedPort]) -> Iterator[None]:
