@@ -22,6 +22,7 @@ from cli.container_spec import (
     health_of,
     mount_of,
     pair_of,
+    plan_of,
     port_of,
     secret_of,
     spec_of,
@@ -116,6 +117,12 @@ def create(
     ] = None,
     cap_drop: Annotated[
         list[str] | None, typer.Option(help="Let its processes go without a capability, or without all.")
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Have Core-X run the processes and checks of this JSON file, instead of one program."
+        ),
     ] = None,
     secret: Annotated[
         list[str] | None,
@@ -212,6 +219,7 @@ def create(
         secrets=[secret_of(text) for text in secret or ()],
         labels=dict(pair_of(text) for text in label or ()),
         priority=priority,
+        plan=plan_of(plan) if plan else None,
     )
     made = call(ctx.obj, lambda client: client.put_container(name, spec, wait, new=not update))
     _remember(ctx.obj, made, token)

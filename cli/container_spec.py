@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -116,6 +118,14 @@ def after_of(text: str) -> tuple[str, str]:
     """What it begins after, as CONTAINER[:healthy]."""
     name, _, condition = text.partition(":")
     return name, condition or "running"
+
+
+def plan_of(file: Path) -> dict[str, Any]:
+    """A plan: processes and checks in a JSON file, as Core-X's layers have them. Raises Failure (usage)."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise Failure(f"cannot read the plan in {file}: {error}", ExitCode.USAGE) from None
 
 
 def health_of(

@@ -29,7 +29,7 @@ class Figures:
 
     def of_group(self, group: Group) -> Usage:
         """The figures of all processes of a cgroup together; None for what the kernel does not count."""
-        cpu = _keyed(group.read("cpu.stat")).get("usage_usec", 0)
+        cpu = _keyed(group.read("cpu.stat") or b"").get("usage_usec", 0)
         read, written = _bytes_moved(group.read("io.stat"))
         return Usage(
             cpu / 1e6,
@@ -119,13 +119,13 @@ def _keyed(data: bytes) -> dict[str, int]:
     }
 
 
-def _number(data: bytes) -> int | None:
-    return int(data) if data.strip().isdigit() else None
+def _number(data: bytes | None) -> int | None:
+    return int(data) if data and data.strip().isdigit() else None
 
 
-def _bytes_moved(data: bytes) -> tuple[int | None, int | None]:
+def _bytes_moved(data: bytes | None) -> tuple[int | None, int | None]:
     """Bytes read and written on all disks together, of io.stat; None if the kernel does not count them."""
-    if not data:
+    if data is None:
         return None, None
     pairs = [word.partition("=") for word in data.decode().split() if "=" in word]
     figures = [sum(int(value) for name, _, value in pairs if name == key) for key in ("rbytes", "wbytes")]

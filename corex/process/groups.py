@@ -32,15 +32,15 @@ class Group:
 
     def members(self) -> list[int]:
         """The processes in it, as far as they live."""
-        return [int(line) for line in self.read("cgroup.procs").split()]
+        return [int(line) for line in (self.read("cgroup.procs") or b"").split()]
 
     def kill(self) -> None:
         """SIGKILL all that is in it, at once."""
         with suppress(OSError):
             _write(self._folder, "cgroup.kill", "1")
 
-    def read(self, name: str) -> bytes:
-        """One of its files; nothing if it is not there."""
+    def read(self, name: str) -> bytes | None:
+        """One of its files; None if it is not there: its controller is not to be had."""
         return _read(self._folder, name)
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Groups:
         try:
             # What forks meanwhile leaves another one behind, which is moved in the next round.
             for _ in range(_TRIES):
-                pids = _read(folder, "cgroup.procs").split()
+                pids = (_read(folder, "cgroup.procs") or b"").split()
                 if not pids:
                     break
                 for pid in pids:
@@ -104,7 +104,7 @@ class Groups:
                         _write(rest, "cgroup.procs", pid.decode())
         finally:
             os.close(rest)
-        available = _read(folder, "cgroup.controllers").decode().split()
+        available = (_read(folder, "cgroup.controllers") or b"").decode().split()
         for name in _CONTROLLERS:
             if name in available:
                 with suppress(OSError):
@@ -120,11 +120,11 @@ def _write(folder: int, name: str, text: str) -> None:
         os.close(descriptor)
 
 
-def _read(folder: int, name: str) -> bytes:
+def _read(folder: int, name: str) -> bytes | None:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
-        return b""
+        return None
     data = b""
     try:
         while piece := os.read(descriptor, 65536):

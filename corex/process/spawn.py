@@ -11,8 +11,8 @@ links that lead there all the same, past any root (proc_pid_root(5); CVE-2024-21
 descriptors and signals in one call. `subprocess.Popen` around it waits for children that cannot be exec'd,
 which in PID 1 is the reaper's job alone; os.posix_spawn has no user, group and error report.
 
-What it cannot do between fork and exec (limits, nice, a cgroup) is done by Python in an ordinary fork, which costs a
-copy of the page tables: only children that ask for such a thing are made so.
+What it cannot do between fork and exec (a terminal, limits, nice, a cgroup) is done by Python in an ordinary fork,
+which costs a copy of the page tables: only children that ask for such a thing are made so.
 
 The filter of system calls, no_new_privs and the bounding set are inherited from Core-X and not touched.
 """
@@ -80,6 +80,11 @@ class Command(msgspec.Struct, frozen=True):
     nice: int = 0
     door: int = -1
     terminal: tuple[int, int] | None = None
+
+    @property
+    def is_special(self) -> bool:
+        """Whether it asks for what only an ordinary fork can do."""
+        return bool(self.terminal or self.limits or self.nice or self.door >= 0)
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -241,7 +246,7 @@ def spawn_now(command: Command) -> Child:
             stdout, child_out = _pipe(ours, childs)
             stderr, child_err = _pipe(ours, childs)
         report, child_report = _pipe(ours, childs)
-        make = _fork_set_exec if command.limits or command.nice or command.door >= 0 else _fork_exec
+        make = _fork_set_exec if command.is_special else _fork_exec
         pid = make(command, env, account, (child_in, child_out, child_err, child_report), report)
         childs.close()
         _check_report(report, pid, command)
@@ -288,11 +293,6 @@ def _terminal(
     return second, end, child_end
 
 
-def _take_terminal() -> None:
-    """In the child: make standard input its session's terminal (ioctl_tty(2))."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 def _fork_exec(
     command: Command,
     env: Mapping[str, str],
@@ -326,8 +326,8 @@ def _fork_exec(
             -1,  # setsid made the group
             *ids,
             command.umask,
-            _take_terminal if command.terminal else nothing,
-            True,  # vfork where no user is changed, and no terminal taken
+            nothing,
+            True,  # vfork where no user is changed
         )
     except (OSError, ValueError, OverflowError) as error:
         raise SpawnError(str(error)) from None
@@ -363,7 +363,8 @@ def _become(
         for ours, number in zip(ends, (0, 1, 2), strict=False):
             os.dup2(ours, number)
         if command.terminal:
-            _take_terminal()
+            phase = "terminal"
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # ioctl_tty(2): its session's own
         if command.door >= 0:
             phase = "cgroup"
             os.write(command.door, b"0")

@@ -1,6 +1,7 @@
 """`zn container` against a node's real API: verbs, tokens, exit codes and JSON."""
 
 import hashlib
+import json
 import re
 import stat
 from pathlib import Path
@@ -270,6 +271,22 @@ def test_create_takes_every_part_of_a_spec(served: HostNode, zn: Zn) -> None:
     assert listed(zn, "app=other") == []
     for wrong in (["--tmpfs", "run"], ["--tmpfs", "/run:size"], ["--cap-drop", "SYS_ADMIN"], ["-l", "app"]):
         assert zn("container", "create", "x", "--image", SPEC.image, *wrong).code == 2
+
+
+def test_create_takes_a_plan(served: HostNode, zn: Zn, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    plan = {"processes": {"db": {"argv": ["db"]}, "web": {"after": {"db": "ready"}}}}
+    file.write_text(json.dumps(plan))
+    words = ["container", "create", "shop", "--image", SPEC.image, "--wait", "0"]
+    assert container(zn(*words, "--plan", str(file), "--json")).spec.plan == plan
+    file.write_text(json.dumps({"processes": {"db": {"after": {"db": "ready"}}}}))
+    said = zn(*words, "--update", "--plan", str(file))
+    assert said.code == 3
+    assert "db would start after itself: db after db" in said.err
+    for wrong in ("", "[]", "{"):
+        file.write_text(wrong)
+        assert zn(*words, "--update", "--plan", str(file)).code == 2
+    assert zn(*words, "--plan", str(tmp_path / "absent")).code == 2
 
 
 def listed(zn: Zn, label: str) -> list[dict[str, object]]:

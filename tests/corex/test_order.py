@@ -38,7 +38,7 @@ MET: dict[tuple[str, str, bool | None], set[str]] = {
 SPECS = {"service": SERVICE, "showing": SHOWING, "one-shot": ONCE, "scheduled": TIMED}
 
 
-@pytest.mark.parametrize(("seen", "met"), MET.items(), ids=str)
+@pytest.mark.parametrize(("seen", "met"), MET.items(), ids=[" ".join(map(str, one)) for one in MET])
 def test_what_is_true_of_a_process(seen: tuple[str, Any, bool | None], met: set[str]) -> None:
     kind, state, succeeded = seen
     one = Seen(SPECS[kind], state, "why", succeeded, healthy=False)

@@ -58,6 +58,71 @@ async def test_a_service_answers_through_its_published_port_and_its_process_obey
         assert (await corex.process("main")).state in ("stopped", "exited", "stopping")
 
 
+async def test_a_plan_runs_in_its_order_and_a_tree_has_its_own_cgroup(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    brood = "setsid /bin/sh -c 'setsid sleep 1000 & echo up; exec sleep 1000' & exec sleep 1000"
+    plan = {
+        "processes": {
+            "init": {"argv": ["/bin/sh", "-c", "sleep 1; echo done > /tmp/done"], "kind": "one-shot"},
+            "work": {
+                "argv": ["/bin/sh", "-c", f"cat /tmp/done; {brood}"],
+                "after": {"init": "succeeded"},
+                "scope": "tree",
+                "limits": {"nofile": [64, 128]},
+                "nice": 5,
+            },
+            "noon": {
+                "argv": ["/bin/true"],
+                "kind": "scheduled",
+                "schedule": {"cron": "0 12 * * *"},
+                "enabled": False,
+            },
+        },
+        "checks": {
+            "work": {"process": "work", "argv": ["/bin/sh", "-c", "test -e /tmp/done"], "interval": 0.5}
+        },
+    }
+    with pytest.raises(RefusedError, match="which of them would be the main process"):
+        await node.put_container("plan", spec(argv=SHELL, plan=plan))
+    container = await running(node, "plan", spec(plan=plan, restart="never"))
+    async with inside(machine, container) as corex:
+
+        async def shell(script: str) -> str:
+            done = await corex.execute(ExecRequest(("/bin/sh", "-c", script), env={"PATH": "/bin"}))
+            return done.stdout.data + done.stderr.data
+
+        async def is_up() -> bool:
+            texts = [getattr(one, "text", "") for one in (await corex.logs("work")).records]
+            return texts == ["done", "up"] and (await corex.process("work")).health == "healthy"
+
+        await until(is_up)
+        assert (await corex.process("init")).state == "exited"
+        work = await corex.process("work")
+        assert work.usage
+        assert work.usage.memory_bytes
+        assert work.usage.tasks == 3
+        group = "/sys/fs/cgroup/process-work"
+        assert len((await shell(f"cat {group}/cgroup.procs")).split()) == 3
+        assert "Read-only" in await shell(f"echo 1 > {group}/cgroup.kill")
+        assert "Read-only" in await shell(f"mkdir {group}/own")
+        limits = await shell(f"cat /proc/$(head -n 1 {group}/cgroup.procs)/limits")
+        assert limits.partition("Max open files")[2].split()[:3] == ["64", "128", "files"]
+        assert (await shell(f"cat {group}/pids.current")).strip() == "3"
+        await corex.stop("work", 30)
+        assert await shell(f"cat {group}/cgroup.procs") == "", "nothing is left of it"
+        await corex.start("noon", 10)
+        noon = await corex.process("noon")
+        assert noon.next_start is not None
+        assert noon.next_start % 86400 == 12 * 3600
+    used = (await node.container_stats("plan")).memory_bytes
+    assert used > 1 << 20, "what is in the cgroups below counts"
+    await node.stop_container("plan", wait=60)
+    assert (await settled(node, "plan")).state == "stopped"
+    await node.delete_container("plan")
+    await until(gone(node, "plan"))
+
+
 async def test_the_registry_way_leads_to_the_same_image(node: NodeClient, spec: Spec) -> None:
     by_layout = await running(node, "one", spec(argv=SHELL))
     by_registry = await running(node, "two", spec("busybox:latest", argv=SHELL))
