@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import stat
 import sys
@@ -84,8 +83,12 @@ def sessions(ctx: typer.Context, container: Container, as_json: Json = False) ->
 
 def window() -> Window:
     """The size of this terminal, or what is usual where there is none."""
-    columns, rows = shutil.get_terminal_size()
-    return Window(rows, columns)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            columns, rows = os.get_terminal_size(stream.fileno())
+            if columns and rows:
+                return Window(rows, columns)
+    return Window()
 
 
 async def _attached(client: Client, container: str, session: str, *, has_terminal: bool) -> int:

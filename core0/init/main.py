@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from core0.init import phases
+from core0.init import immortal, phases
 from core0.init.phases import LATE, STEPS, Boot, BootError, Step
 from core0.init.supervise import Service, Supervisor, ended_children, log, watch_children
 from core0.linux import files, mounts, power
@@ -115,6 +115,7 @@ def _serve(boot: Boot, services: Sequence[Service]) -> NoReturn:
     selector.register(control, selectors.EVENT_READ)
     if boot.hotplug:
         selector.register(boot.hotplug, selectors.EVENT_READ)
+    immortal.freeze()
     log(supervisor.start_due(time.monotonic()))
     announce("supervise")
     log(phases.forbid_sysrq())

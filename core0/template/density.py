@@ -41,6 +41,7 @@ def gather(written: Mapping[str, str]) -> int:
     names = {module: listed.split() for module, listed in written.items()}
     functions = (one for one in gc.get_objects() if type(one) is types.FunctionType)
     found = [one for one in functions if _is_named(one, names.get(one.__module__, ()))]
+    gc.freeze()  # a collection would write into all that is shared with the node daemon and the API
     for function in found:
         _look_at(function.__code__)
     fill_holes()

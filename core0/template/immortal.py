@@ -1,111 +1,87 @@
-"""Makes what the template has immortal, so that its forks share it: no reference to it is counted any more.
+"""Makes what the template has immortal, so that its forks share it (`core0.init.immortal`).
 
-A fork writes into every object that it only looks at, because CPython counts references in the object, and the
-kernel copies the page for it. Objects that are never freed need no count, and CPython has had such since PEP 683:
-their count is one value which nothing changes. There is no call to make an object immortal, so the value is written
-here, in versions in which it is known, and only after a fork of this process has tried it.
-
-Sources: PEP 683; CPython's Include/object.h and Include/refcount.h of these versions.
+What it had before the node daemon and the API were forked is so already, as far as the collector knows it. To look
+for the rest takes too long for a boot, and writes into whatever is looked at: a fork does it after the warm-up, and
+says where it found objects. Those on pages that the template shares with the other two stay counted: a page of its
+own for each would cost more than containers write, which mostly run what the warm-up ran.
 """
 
-import ctypes
 import gc
 import os
-import sys
 import types
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Set
 
-# The lower half of ob_refcnt of an immortal object (_Py_IMMORTAL_REFCNT), on machines of 64 bits.
-_IMMORTAL = 0xFFFFFFFF
-_VERSIONS = ((3, 12), (3, 13))
-_WORD = ctypes.c_uint32
-# All addresses that a process can have, as an array of words that begins at 0: only those of objects are touched.
-_WORDS = 1 << 45
-# Parts of objects that the garbage collector does not lead to.
-_OF_CODE = (
-    "co_consts",
-    "co_names",
-    "co_varnames",
-    "co_cellvars",
-    "co_freevars",
-    "co_name",
-    "co_qualname",
-    "co_filename",
-    "co_linetable",
-    "co_exceptiontable",
-)
-_OF_TYPES = ("__name__", "__qualname__")
+from core0.init import immortal
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+# Of an entry of /proc/PID/pagemap: nobody else has the page (admin-guide/mm/pagemap.rst).
+_EXCLUSIVE = 1 << 56
 
 
-def make_immortal() -> int:
-    """Make everything immortal that this process has now, if its interpreter is one of those that are known.
-
-    What is frozen (gc.freeze) is so again.
+def make_immortal() -> bool:
+    """Make immortal what this process has on pages of its own, and freeze all that it has (gc.freeze).
 
     Returns:
-        How many objects it is; 0 if the interpreter is another, or did not stand the trial.
+        False if this interpreter is none that is known, or the fork failed.
     """
-    gc.unfreeze()  # the collector does not tell what is frozen
+    gc.freeze()
+    if not immortal.is_known():
+        return False
+    # until it is written, nothing may be freed that was there when everything was frozen: what is told are addresses
+    own = _own_pages()
+    found = os.memfd_create("objects", os.MFD_CLOEXEC)
     try:
-        return _make_immortal(_reachable()) if _is_known() and _stands_trial() else 0
+        pid = os.fork()
+        if pid == 0:
+            _tell(found, own)
+        _, status = os.waitpid(pid, 0)
+        with open(found, "rb", closefd=False) as file:
+            file.seek(0)
+            immortal.write(memoryview(file.read()).cast("Q"))
     finally:
-        gc.collect()
-        gc.freeze()
-
-
-def _is_known() -> bool:
-    return (
-        sys.implementation.name == "cpython"
-        and sys.version_info[:2] in _VERSIONS
-        and sys.maxsize == (1 << 63) - 1
-        and sys.byteorder == "little"
-        and getattr(sys, "_is_gil_enabled", lambda: True)()
-    )
-
-
-def _stands_trial() -> bool:
-    """Whether a fork does it and works on: what it breaks is its own."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            probe = [object() for _ in range(8)]
-            _make_immortal([*_reachable(), *probe])
-            copies = [list(probe) for _ in range(64)]
-            counts = {sys.getrefcount(one) for one in probe}
-            del copies
-            gc.collect()
-            code = int(counts != {_IMMORTAL} or {sys.getrefcount(one) for one in probe} != {_IMMORTAL})
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
+        os.close(found)
     return status == 0
 
 
-def _reachable() -> list[object]:
-    """Every object that the garbage collector knows, and what they refer to."""
-    found: dict[int, object] = {}
+def _own_pages() -> Set[int]:
+    """Numbers of the pages that no other process has."""
+    own: set[int] = set()
+    with open("/proc/self/maps") as maps, open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+        for line in maps.readlines():
+            first, end = (int(part, 16) // _PAGE for part in line.split(maxsplit=1)[0].split("-"))
+            pagemap.seek(first * 8)
+            entries = array("Q", pagemap.read((end - first) * 8))
+            own.update(first + number for number, entry in enumerate(entries) if entry & _EXCLUSIVE)
+    return own
+
+
+def _tell(found: int, own: Set[int]) -> None:
+    """The fork's part. Never returns."""
+    code = 1
+    try:
+        objects = (one for one in _reachable() if not immortal.is_immortal(one))
+        with open(found, "wb") as file:
+            array("Q", (id(one) for one in objects if id(one) // _PAGE in own)).tofile(file)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _reachable() -> Iterable[object]:
+    """Every object that is frozen, and what they refer to: what is not is this fork's, or will be freed."""
+    late = gc.get_objects()
+    gc.unfreeze()  # the collector does not tell what is frozen
     coming: Iterable[object] = gc.get_objects()
+    passing = {id(one) for one in (late, *late)}
+    coming = [one for one in coming if id(one) not in passing]
+    found: dict[int, object] = {}
     while fresh := {id(one): one for one in coming if id(one) not in found}:
         found |= fresh
-        coming = [*gc.get_referents(*fresh.values()), *_hidden(fresh.values())]
-    return list(found.values())
+        coming = [*gc.get_referents(*fresh.values()), *_constants(fresh.values())]
+    return found.values()
 
 
-def _hidden(objects: Iterable[object]) -> Iterable[object]:
-    for one in objects:
-        if isinstance(one, types.CodeType):
-            yield from (getattr(one, name) for name in _OF_CODE)
-        elif isinstance(one, type):
-            yield from (getattr(one, name) for name in _OF_TYPES)
-
-
-def _make_immortal(objects: Iterable[object]) -> int:
-    words = (_WORD * _WORDS).from_address(0)
-    count = 0
-    for one in objects:
-        at = id(one) >> 2
-        if words[at] != _IMMORTAL:
-            words[at] = _IMMORTAL
-            count += 1
-    return count
+def _constants(objects: Iterable[object]) -> Iterable[object]:
+    """What the collector does not lead to: it does not know code."""
+    return (one.co_consts for one in objects if isinstance(one, types.CodeType))

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from core0.init import immortal
 from core0.init.supervise import (
     Service,
     Supervisor,
@@ -55,6 +56,7 @@ def main(node: Service, api: Service, names: Service) -> None:
     for module in _SHARED:
         importlib.import_module(module)
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # OpenSSL looks its algorithms up once, for all forks
+    immortal.freeze()
     children, supervisor = watch_children(), Supervisor((node, api), time.monotonic())
     log(supervisor.start_due(time.monotonic()))
     _preload()

@@ -274,15 +274,39 @@ class ByNameWait(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait: Wait = 0.0
 
 
-class LogsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which lines of the container: those after number `after`; `follow` streams them as NDJSON."""
+class LogSieve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which lines are wanted.
 
+    Attributes:
+        stream: of this stream only.
+        since: from this moment on, seconds since 1970 UTC.
+        until: before this moment.
+        match: a regular expression of Python's that is found in the line.
+    """
+
+    stream: Stream | None = None
+    since: float | None = None
+    until: float | None = None
+    match: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+
+
+class LogsQuery(LogSieve, frozen=True, forbid_unknown_fields=True):
+    """Which lines of the container: those after number `after`; `follow` streams them as they come.
+
+    Attributes:
+        process: of these processes only, each in a parameter of its own.
+        after: the cursor: the container's number of the last line that is known.
+        limit: how many lines are looked at for a page.
+        follow: whether the answer goes on with new lines.
+    """
+
+    process: tuple[ProcessName, ...] = ()
     after: Cursor = 0
     limit: PageSize = 1000
     follow: bool = False
 
 
-class ProcessLogsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ProcessLogsQuery(LogSieve, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which lines of one process, as in `LogsQuery`."""
 
     name: ProcessName
