@@ -177,5 +177,7 @@ async def _verb(
 ) -> Reply[ProcessInfo]:
     life = life_of(request.context, request.parameters.name)
     verb(life)
+    if life.spec.ready is not None:
+        done -= {"running"}  # who can show that it is ready has not started before that
     is_done = await life.wait(request.parameters.wait, done)
     return Reply(request.context.processes.info(life), status=200 if is_done else 202)

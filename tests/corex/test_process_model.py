@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def python(script: str, **fields: Any) -> ProcessSpec:
     return ProcessSpec((sys.executable, "-S", "-E", "-u", "-c", script), env={"PATH": "/bin"}, **fields)
 
 
-async def started(core: Any, name: str, spec: ProcessSpec) -> Any:
+async def started(core: Any, name: str, spec: ProcessSpec, wait: float = 10) -> Any:
     await core.client.put(name, spec)
-    return await core.client.start(name, 10)
+    return await core.client.start(name, wait)
 
 
 # What a child gets.
@@ -143,8 +144,9 @@ async def test_a_line_tells_that_a_process_is_ready(core: Any, sh: Script) -> No
 
 async def test_a_line_in_many_pieces_tells_it_too(core: Any, sh: Script) -> None:
     script = "printf lis; sleep 0.1; printf 'ten\\nxlisten'; sleep 0.1; echo; sleep 100"
-    assert (await started(core, "a", sh(script, ready=Readiness(line="^xlisten$")))).state == "running"
-    assert (await core.until("a", "ready")).health is None
+    info = await started(core, "a", sh(script, ready=Readiness(line="^xlisten$")))
+    assert info.state == "ready", "a start waits for that"
+    assert info.health is None
 
 
 @pytest.mark.parametrize("path", [None, "/index.html"])
@@ -205,7 +207,9 @@ async def test_what_strangers_tell_does_not_count(start: Start) -> None:
     container = await start()
     ready = Readiness(notify=True)
     env = "print(os.environ['NOTIFY_SOCKET'])"
-    await started(container, "a", python(NOTIFY + f"{env}; sys.stdin.read(); time.sleep(100)", ready=ready))
+    await started(
+        container, "a", python(NOTIFY + f"{env}; sys.stdin.read(); time.sleep(100)", ready=ready), 0
+    )
     (address,) = await container.output("a", 1)
     stranger = (
         NOTIFY.replace('os.environ["NOTIFY_SOCKET"]', repr(address))
@@ -226,7 +230,7 @@ async def test_a_flood_of_messages_keeps_nobody_waiting(start: Start) -> None:
         NOTIFY
         + "print('up')\nwhile True: say(b'STATUS=' + b'x' * 5000 + b'\\nREADY=1'); say(b'=\\n\\0\\xff=')"
     )
-    await started(container, "a", python(script, ready=Readiness(notify=True)))
+    await started(container, "a", python(script, ready=Readiness(notify=True)), 0)
     await container.output("a", 1)
     for _ in range(10):
         assert (await container.client.process("a")).state == "running", "too long a message is none"
@@ -304,11 +308,16 @@ async def test_a_scheduled_process_runs_again_and_again(start: Start, busybox_ro
     assert container.imported_late() == []
 
 
-async def test_a_schedule_is_of_the_zone_that_the_container_knows(
-    core: Any, sh: Script, busybox_root: Path
-) -> None:
-    zones = busybox_root / "usr/share/zoneinfo/Etc"
-    zones.mkdir(parents=True, exist_ok=True)
+@pytest.fixture
+def zones(busybox_root: Path) -> Iterator[Path]:
+    """The container's time zones, of the area Etc."""
+    made = busybox_root / "usr/share/zoneinfo/Etc"
+    made.mkdir(parents=True)
+    yield made
+    shutil.rmtree(busybox_root / "usr")
+
+
+async def test_a_schedule_is_of_the_zone_that_the_container_knows(core: Any, sh: Script, zones: Path) -> None:
     # RFC 9636: a header without transitions, one type at +05:45, and the footer
     head = b"TZif2" + bytes(15) + b"".join(n.to_bytes(4, "big") for n in (0, 0, 0, 0, 1, 4))
     block = (20700).to_bytes(4, "big") + bytes(2) + b"NPT\0"
