@@ -77,14 +77,14 @@ def main(node: Service, api: Service, names: Service) -> None:
 
 
 def _preload() -> None:
-    """Warm Core-X up, when nobody else wants the processor: a boot waits for the other two."""
+    """Load Core-X and warm it up, when nobody else wants the processor: a boot waits for the other two."""
+    cgroups.set_idle(_GROUP, True)
     from core0.node.identity import make_certificate
     from core0.template.density import fill_holes, gather
     from core0.template.immortal import make_immortal
     from core0.template.written import WRITTEN
     from corex.preload import preload
 
-    cgroups.set_idle(_GROUP, True)
     certificate, key, _ = make_certificate("warm-up", for_browsers=True)
     msgspec.json.Decoder(Go)  # msgspec looks at a type when it first meets it
     gather(WRITTEN)  # all of it has been imported, and nothing has run that is warmed up
