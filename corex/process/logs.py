@@ -156,6 +156,11 @@ class Logs:
         self._wall_clock = wall_clock
         self._capacity = capacity
 
+    @property
+    def last(self) -> int:
+        """The container's number of the newest line: how many were written."""
+        return self._order
+
     def ring(self, process: str) -> Ring:
         """The log of a process, made on first use."""
         ring = self._rings.get(process)
