@@ -6,15 +6,13 @@ import os
 import signal
 import stat
 import sys
-import termios
-import tty
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from cli.connect import corex_client
 from cli.frame import Settings
+from cli.keyboard import LEAVE, raw_terminal
 from cli.outcome import Failure
 from cli.output import Json, print_json, print_line, print_table
 from corex.client.client import Client, RefusedError
@@ -22,8 +20,6 @@ from corex.client.session import Attachment
 from corex.process.model import exit_code_of
 from corex.wire.sessions import ERRORS, SessionSpec, Window
 
-# What is typed to leave a session to itself, at the beginning of a line or anywhere: Ctrl-] as telnet has it.
-DETACH = b"\x1d"
 # Seconds that a session waits for somebody who detached or whose connection broke.
 KEEP = 600.0
 _AT_ONCE = 64 * 1024
@@ -92,7 +88,7 @@ def window() -> Window:
 
 
 async def _attached(client: Client, container: str, session: str, *, has_terminal: bool) -> int:
-    with _raw() if has_terminal and sys.stdin.isatty() else contextlib.nullcontext():
+    with raw_terminal() if has_terminal and sys.stdin.isatty() else contextlib.nullcontext():
         async with client.attach(session) as attachment:
             if has_terminal:
                 await _follow_size(attachment)
@@ -117,17 +113,6 @@ async def _attached(client: Client, container: str, session: str, *, has_termina
     return exit_code_of(attachment.exit)
 
 
-@contextlib.contextmanager
-def _raw() -> Iterator[None]:
-    """This terminal hands on each key as it is; afterwards it is as it was."""
-    before = termios.tcgetattr(sys.stdin)
-    tty.setraw(sys.stdin)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
 async def _follow_size(attachment: Attachment) -> None:
     loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
@@ -150,8 +135,8 @@ async def _show(attachment: Attachment) -> None:
 async def _type(attachment: Attachment, *, detachable: bool) -> bool:
     """Hand on what is typed; true if that was the wish to leave, false at its end."""
     while data := await _typed(sys.stdin.fileno()):
-        if detachable and DETACH in data:
-            await attachment.write(data.partition(DETACH)[0])
+        if detachable and LEAVE in data:
+            await attachment.write(data.partition(LEAVE)[0])
             return True
         await attachment.write(data)
     await attachment.end_input()

@@ -2,10 +2,7 @@
 
 import asyncio
 import sys
-import termios
-import tty
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +11,7 @@ import typer
 from ci.qemu import detached
 from ci.qemu.spec import Boot
 from cli import machines, operator
+from cli.keyboard import LEAVE, raw_terminal
 from cli.output import Json, print_json, print_line, print_table
 from cli.sizes import bytes_of
 from cli.tasks import ROOT
@@ -22,8 +20,6 @@ app = typer.Typer(help="Run machines under QEMU.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The machine's name.")]
 _IMAGE = ROOT / "build" / "amd64-virt"
-# Ctrl-] ends a console session, as in telnet(1) and virsh(1).
-_LEAVE = b"\x1d"
 
 
 @app.command()
@@ -92,7 +88,7 @@ def console(name: Name) -> None:
     sys.stdout.write(machines.console_log(folder).read_text("utf-8", "replace"))
     sys.stdout.flush()
     if sys.stdin.isatty():
-        with _raw_terminal():
+        with raw_terminal():
             asyncio.run(_talk(folder))
 
 
@@ -146,7 +142,7 @@ async def _talk(folder: Path) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(keys), sys.stdin)
     reader, writer = await asyncio.open_unix_connection(detached.console_socket(folder))
     output = asyncio.create_task(_show(reader))
-    while not output.done() and (typed := await keys.read(1024)) and _LEAVE not in typed:
+    while not output.done() and (typed := await keys.read(1024)) and LEAVE not in typed:
         writer.write(typed)
         await writer.drain()
     output.cancel()
@@ -157,13 +153,3 @@ async def _show(reader: asyncio.StreamReader) -> None:
     while data := await reader.read(65536):
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-
-
-@contextmanager
-def _raw_terminal() -> Iterator[None]:
-    before = termios.tcgetattr(sys.stdin)
-    tty.setraw(sys.stdin)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

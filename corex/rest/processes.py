@@ -6,6 +6,7 @@ from corex.http import problem
 from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
 from corex.process import model
 from corex.process.life import Life
+from corex.process.manager import Processes
 from corex.process.plan import PlanError, etag_of
 from corex.rest.access import OPERATOR, VIEWER
 from corex.rest.container import Container, check_preconditions, life_of, no_plan, refuse
@@ -127,12 +128,17 @@ async def delete_process(request: Request[Container, ByName, NoBody]) -> None:
 
 async def start_process(request: Request[Container, ByNameWait, NoBody]) -> Reply[ProcessInfo]:
     """Idempotent; starts what it starts after, too."""
+    return await _verb(request, _startable(request).start, _STARTED)
+
+
+def _startable(request: Request[Container, ByNameWait, NoBody]) -> Processes:
+    """The container's processes; 409 if it is too late to start any."""
     processes = request.context.processes
     if processes.is_ending:
         raise problem.CONFLICT(
             "cannot start anything: the container is stopping", remedy="start the container"
         )
-    return await _verb(request, processes.start, _STARTED)
+    return processes
 
 
 async def stop_process(request: Request[Container, ByNameWait, NoBody]) -> Reply[ProcessInfo]:
@@ -142,12 +148,7 @@ async def stop_process(request: Request[Container, ByNameWait, NoBody]) -> Reply
 
 async def restart_process(request: Request[Container, ByNameWait, NoBody]) -> Reply[ProcessInfo]:
     """A process that does not run is started."""
-    processes = request.context.processes
-    if processes.is_ending:
-        raise problem.CONFLICT(
-            "cannot start anything: the container is stopping", remedy="start the container"
-        )
-    return await _verb(request, processes.restart, _RESTARTED)
+    return await _verb(request, _startable(request).restart, _RESTARTED)
 
 
 async def reset_process(request: Request[Container, ByNameWait, NoBody]) -> Reply[ProcessInfo]:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import pytest
 from cryptography import x509
@@ -287,3 +288,15 @@ def sh() -> Callable[..., ProcessSpec]:
         return msgspec.structs.replace(ProcessSpec(("sh", "-c", script)), **fields)
 
     return specification
+
+
+@pytest.fixture
+async def browser(core: Container) -> AsyncIterator[aiohttp.ClientSession]:
+    """Asks that Core-X as a program that knows HTTP and nothing else."""
+    pin = aiohttp.Fingerprint(bytes.fromhex(core.endpoint.fingerprint))
+    connector = aiohttp.TCPConnector(ssl=pin)
+    headers = {"Authorization": f"Bearer {core.endpoint.token}"}
+    async with aiohttp.ClientSession(
+        f"https://{core.endpoint.address}", connector=connector, headers=headers
+    ) as http:
+        yield http

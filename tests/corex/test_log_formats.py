@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -71,20 +70,15 @@ def test_somebody_elses_alarm_does_not_end_it() -> None:
 
 
 @pytest.fixture
-async def browser(core: Any, sh: Any) -> AsyncIterator[aiohttp.ClientSession]:
+async def written(core: Any, sh: Any, browser: aiohttp.ClientSession) -> aiohttp.ClientSession:
+    """Somebody who asks, when two processes have written what they have to say."""
     await core.client.put("a", sh("echo one; echo two >&2; echo three; sleep 100"))
     await core.client.put("b", sh("echo other; sleep 100"))
     await core.client.start("a")
     await core.output("a", 3)
     await core.client.start("b")
     await core.output("b", 1)
-    pin = aiohttp.Fingerprint(bytes.fromhex(core.endpoint.fingerprint))
-    connector = aiohttp.TCPConnector(ssl=pin)
-    headers = {"Authorization": f"Bearer {core.endpoint.token}"}
-    async with aiohttp.ClientSession(
-        f"https://{core.endpoint.address}", connector=connector, headers=headers
-    ) as http:
-        yield http
+    return browser
 
 
 async def ask(
@@ -96,16 +90,16 @@ async def ask(
 
 
 @pytest.mark.root
-async def test_one_address_has_a_page_and_text_by_what_is_accepted(browser: aiohttp.ClientSession) -> None:
-    status, kind, text = await ask(browser, "/v1/logs")
+async def test_one_address_has_a_page_and_text_by_what_is_accepted(written: aiohttp.ClientSession) -> None:
+    status, kind, text = await ask(written, "/v1/logs")
     assert (status, kind) == (200, "application/json")
     assert {one["text"] for one in json.loads(text)["records"]} == {"one", "two", "three", "other"}
     path = "/v1/logs?process=a&stream=stdout"
-    assert await ask(browser, path, "text/plain") == (200, "text/plain", "a: one\na: three\n")
+    assert await ask(written, path, "text/plain") == (200, "text/plain", "a: one\na: three\n")
     path = "/v1/processes/a/logs?match=^t"
-    _, _, text = await ask(browser, path, "text/plain")
+    _, _, text = await ask(written, path, "text/plain")
     assert sorted(text.split()) == ["three", "two"]
-    _, _, text = await ask(browser, "/v1/logs?process=a&process=b&since=1e12")
+    _, _, text = await ask(written, "/v1/logs?process=a&process=b&since=1e12")
     assert json.loads(text) == {"records": [], "next": 4}, "the cursor goes on"
 
 
@@ -120,24 +114,24 @@ async def pieces(http: aiohttp.ClientSession, path: str, accept: str, until: str
 
 @pytest.mark.root
 async def test_lines_come_as_events_and_go_on_where_a_browser_lost_them(
-    browser: aiohttp.ClientSession,
+    written: aiohttp.ClientSession,
 ) -> None:
     path, kind = "/v1/processes/a/logs", "text/event-stream"
-    seen = await pieces(browser, path, kind, "id: 3\n")
+    seen = await pieces(written, path, kind, "id: 3\n")
     assert seen.count("event: line\n") == 3
     first = seen.split("\n\n")[0].split("\n")
     assert first[0] == "id: 1"
     assert json.loads(first[2].removeprefix("data: "))["seq"] == 1
-    again = await pieces(browser, path, kind, "id: 3\n", **{"Last-Event-ID": "2"})
+    again = await pieces(written, path, kind, "id: 3\n", **{"Last-Event-ID": "2"})
     assert again.startswith("id: 3\n")
-    rows = await pieces(browser, path, "application/x-ndjson", "three")
+    rows = await pieces(written, path, "application/x-ndjson", "three")
     assert [json.loads(row)["seq"] for row in rows.splitlines()] == [1, 2, 3]
-    events = await pieces(browser, "/v1/events", kind, '"process":"b","state":"running"')
+    events = await pieces(written, "/v1/events", kind, '"process":"b","state":"running"')
     assert events.startswith("id: 1\nevent: event\ndata: {")
 
 
 @pytest.mark.root
-async def test_bad_wishes_are_refused_by_name(core: Any, browser: aiohttp.ClientSession) -> None:
+async def test_bad_wishes_are_refused_by_name(core: Any, written: aiohttp.ClientSession) -> None:
     for query, why in (
         ("match=(", "cannot use parameter 'match': it is no regular expression"),
         ("match=" + "a" * 300, "parameter `match`"),
@@ -145,13 +139,13 @@ async def test_bad_wishes_are_refused_by_name(core: Any, browser: aiohttp.Client
         ("process=A_B", "parameter `process[0]`"),
         ("since=now", "parameter `since`"),
     ):
-        status, _, text = await ask(browser, f"/v1/logs?{query}")
+        status, _, text = await ask(written, f"/v1/logs?{query}")
         assert status == 422, query
         assert why in json.loads(text)["detail"], text
     spec = {"role": "viewer", "token_sha256": hashlib.sha256(b"v" * 43).hexdigest()}
-    async with browser.put("/v1/identities/somebody", json=spec) as answer:
+    async with written.put("/v1/identities/somebody", json=spec) as answer:
         assert answer.status == 201
     theirs = {"Authorization": f"Bearer {'v' * 43}"}
-    assert (await ask(browser, "/v1/logs", **theirs))[0] == 200
-    status, _, text = await ask(browser, "/v1/logs?match=a", **theirs)
+    assert (await ask(written, "/v1/logs", **theirs))[0] == 200
+    status, _, text = await ask(written, "/v1/logs?match=a", **theirs)
     assert (status, "needs the role operator" in text) == (403, True)

@@ -77,17 +77,6 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture
-async def browser(core: Any) -> AsyncIterator[aiohttp.ClientSession]:
-    pin = aiohttp.Fingerprint(bytes.fromhex(core.endpoint.fingerprint))
-    connector = aiohttp.TCPConnector(ssl=pin)
-    headers = {"Authorization": f"Bearer {core.endpoint.token}"}
-    async with aiohttp.ClientSession(
-        f"https://{core.endpoint.address}", connector=connector, headers=headers
-    ) as http:
-        yield http
-
-
-@pytest.fixture
 def tab(browser: aiohttp.ClientSession) -> Open:
     """Attaches to a session."""
 
