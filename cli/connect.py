@@ -52,6 +52,16 @@ def call(settings: Settings, work: Callable[[NodeClient], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
+def call_corex(settings: Settings, container: str, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Do some work with a container's Core-X and return its result."""
+
+    async def run() -> T:
+        async with corex_client(settings, container) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
 async def reach(chosen: Context, port: int) -> str:
     """The address (`host:port`) at which a port of a context's node is reached from here."""
     if not chosen.machine:

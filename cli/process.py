@@ -5,14 +5,13 @@ import base64
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import msgspec
 import typer
 
-from cli.connect import corex_client
-from cli.frame import Settings
+from cli import plan
+from cli.connect import call_corex, corex_client
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
 from cli.terminal import KEEP, attach, run, sessions, window
@@ -44,7 +43,7 @@ def list_processes(ctx: typer.Context, container: Container, as_json: Json = Fal
 
     Example: zn process ls demo
     """
-    found = _call(ctx.obj, container, lambda client: client.processes())
+    found = call_corex(ctx.obj, container, lambda client: client.processes())
     if as_json:
         print_json(found)
         return
@@ -58,7 +57,7 @@ def show(ctx: typer.Context, container: Container, name: Name, as_json: Json = F
 
     Example: zn process show demo web
     """
-    info = _call(ctx.obj, container, lambda client: client.process(name))
+    info = call_corex(ctx.obj, container, lambda client: client.process(name))
     if as_json:
         print_json(info)
         return
@@ -73,7 +72,7 @@ def start(
 
     Example: zn process start demo web
     """
-    info = _call(ctx.obj, container, lambda client: client.start(name, wait))
+    info = call_corex(ctx.obj, container, lambda client: client.start(name, wait))
     _report(info, as_json=as_json, failed=info.state in ("failed", "backoff"))
 
 
@@ -85,7 +84,7 @@ def stop(
 
     Example: zn process stop demo web
     """
-    info = _call(ctx.obj, container, lambda client: client.stop(name, wait))
+    info = call_corex(ctx.obj, container, lambda client: client.stop(name, wait))
     _report(info, as_json=as_json, failed=info.state == "stopping")
 
 
@@ -97,8 +96,20 @@ def restart(
 
     Example: zn process restart demo web
     """
-    info = _call(ctx.obj, container, lambda client: client.restart(name, wait))
+    info = call_corex(ctx.obj, container, lambda client: client.restart(name, wait))
     _report(info, as_json=as_json, failed=info.state in ("failed", "backoff", "stopping"))
+
+
+@app.command()
+def reset(
+    ctx: typer.Context, container: Container, name: Name, wait: Wait = 30, as_json: Json = False
+) -> None:
+    """Forget the failures of a process that was mended; it starts now if it is meant to run.
+
+    Example: zn process reset demo web
+    """
+    info = call_corex(ctx.obj, container, lambda client: client.reset(name, wait))
+    _report(info, as_json=as_json, failed=info.state in ("failed", "backoff"))
 
 
 @app.command()
@@ -112,7 +123,7 @@ def signal(
 
     Example: zn process signal demo web HUP
     """
-    _call(ctx.obj, container, lambda client: client.signal(name, which))
+    call_corex(ctx.obj, container, lambda client: client.signal(name, which))
     print_line(f"Sent {which} to {name}")
 
 
@@ -166,7 +177,7 @@ def execute(
         spec = SessionSpec(tuple(argv), environment, cwd, user, size, KEEP if terminal else _COME_BACK)
         raise typer.Exit(run(ctx.obj, container, spec))
     request = ExecRequest(tuple(argv), _environment(env or []), cwd, user, "", timeout or _TIMEOUT)
-    result = _call(ctx.obj, container, lambda client: client.execute(request))
+    result = call_corex(ctx.obj, container, lambda client: client.execute(request))
     if as_json:
         print_json(result)
         return
@@ -175,19 +186,11 @@ def execute(
     raise typer.Exit(_TIMED_OUT if result.timed_out else exit_code_of(result.exit))
 
 
-app.command()(attach)
-app.command()(sessions)
+for verb in (attach, sessions, *plan.VERBS):
+    app.command()(verb)
 exec_app, logs_app = typer.Typer(), typer.Typer()
 exec_app.command()(execute)
 logs_app.command()(logs)
-
-
-def _call(settings: Settings, container: str, work: Callable[[Client], Awaitable[AnswerT]]) -> AnswerT:
-    async def run() -> AnswerT:
-        async with corex_client(settings, container) as client:
-            return await work(client)
-
-    return asyncio.run(run())
 
 
 def _report(info: ProcessInfo, *, as_json: bool, failed: bool) -> None:

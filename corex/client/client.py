@@ -28,6 +28,7 @@ from corex.wire.api import (
     SignalRequest,
     System,
 )
+from corex.wire.identities import IdentityInfo, IdentityList, IdentitySpec
 from corex.wire.plan import Difference, Layer, LayerInfo, LayerList, Plan
 from corex.wire.process import ProcessSpec
 from corex.wire.sessions import Session, SessionList, SessionSpec
@@ -206,6 +207,18 @@ class Client:
     async def execute(self, request: ExecRequest) -> ExecResult:
         """Run a command to its end."""
         return await self._ask("POST", "/v1/exec", ExecResult, body=request, extra=request.timeout)
+
+    async def identities(self) -> list[IdentityInfo]:
+        """Who may ask."""
+        return (await self._ask("GET", "/v1/identities", IdentityList)).identities
+
+    async def put_identity(self, name: str, spec: IdentitySpec) -> IdentityInfo:
+        """Let somebody ask, or change what they may."""
+        return await self._ask("PUT", f"/v1/identities/{quote(name, safe='')}", IdentityInfo, body=spec)
+
+    async def delete_identity(self, name: str) -> None:
+        """Let somebody ask no more."""
+        await self._ask("DELETE", f"/v1/identities/{quote(name, safe='')}", None)
 
     async def sessions(self) -> list[Session]:
         """All sessions."""

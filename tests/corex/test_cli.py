@@ -21,6 +21,7 @@ import pytest
 
 from cli import context
 from cli.context import Context, CoreXEndpoint
+from corex.client.client import Client, Endpoint, RefusedError
 
 pytestmark = pytest.mark.root
 
@@ -224,3 +225,60 @@ async def test_what_is_piped_in_and_out_keeps_its_bytes_and_streams(contexts: Pa
     assert (out == many, err, process.returncode) == (True, b"done\n", 0)
     refused = await zn("exec", "-i", "--timeout", "3", "demo", "--", "cat")
     assert (refused.code, "cannot use --json or --timeout" in refused.err) == (2, True)
+
+
+SHOP = {
+    "summary": "a shop",
+    "processes": {
+        "db": {"argv": ["sleep", "100"], "env": {"PATH": "/bin"}},
+        "web": {"argv": ["sleep", "100"], "env": {"PATH": "/bin"}, "after": {"db": "started"}},
+    },
+    "checks": {"alive": {"process": "web", "argv": ["/bin/sh", "-c", "exit 0"], "interval": 0.1}},
+}
+
+
+async def test_a_plan_is_tried_applied_looked_at_and_taken_away(zn: Zn, core: Any, tmp_path: Path) -> None:
+    file = tmp_path / "shop.json"
+    file.write_text(json.dumps(SHOP))
+    tried = await zn("apply", "demo", "shop", str(file), "--dry-run")
+    assert [line.split()[:3] for line in tried.out.splitlines()[1:]] == [
+        ["start", "process", "db"],
+        ["start", "process", "web"],
+        ["start", "check", "alive"],
+    ]
+    assert (await zn("layers", "demo")).out == "the plan has no layer\n"
+    assert (await zn("apply", "demo", "shop", str(file))).code == 0
+    await core.until("web", "running")
+    assert "db started" in (await zn("plan", "demo")).out
+    assert (await zn("layers", "demo")).out.splitlines()[1].split() == [
+        "shop",
+        "db,",
+        "web",
+        "alive",
+        "a",
+        "shop",
+    ]
+    (check,) = json.loads((await zn("checks", "demo", "--json")).out)
+    assert (check["name"], check["spec"]["process"]) == ("alive", "web")
+    assert (await zn("reset", "demo", "web")).code == 0
+    gone = json.loads((await zn("unapply", "demo", "shop", "--json")).out)
+    assert {change["verb"] for change in gone["changes"]} == {"stop"}
+    file.write_text('{"processes": {"db": {"argw": []}}}')
+    refused = await zn("apply", "demo", "shop", str(file))
+    assert (refused.code, "argw" in refused.err) == (2, True)
+
+
+async def test_somebody_is_let_in_with_a_token_and_out_again(zn: Zn, core: Any) -> None:
+    made = await zn("allow", "demo", "prometheus", "--role", "metrics")
+    token = made.out.strip()
+    assert len(token) == 43
+    listed = (await zn("identities", "demo")).out.split()
+    assert listed == ["name", "role", "owner", "admin", "prometheus", "metrics"]
+    theirs = Endpoint(core.endpoint.address, core.endpoint.fingerprint, token)
+    async with Client(theirs) as client:
+        with pytest.raises(RefusedError, match="needs the role viewer"):
+            await client.processes()
+        assert (await zn("deny", "demo", "prometheus")).code == 0
+        with pytest.raises(RefusedError, match="cannot tell who asks"):
+            await client.processes()
+    assert (await zn("allow", "demo", "x", "--role", "king")).code == 2

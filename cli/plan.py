@@ -1,0 +1,173 @@
+"""Plans and checks inside a container, and who may ask its Core-X: verbs of `zn process`."""
+
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Annotated, get_args
+
+import msgspec
+import typer
+
+from cli.connect import call_corex
+from cli.outcome import ExitCode, Failure
+from cli.output import Json, print_json, print_line, print_table
+from corex.client.client import Client
+from corex.wire.identities import IdentitySpec, Role
+from corex.wire.plan import Change, Difference, Layer
+
+Container = Annotated[str, typer.Argument(help="The container's name.")]
+# RFC 6750's bearer tokens are as long as one likes; guessing this one takes for ever.
+_TOKEN_BYTES = 32
+_ROLES = get_args(Role)
+
+
+def plan(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
+    """Show what all layers of a container's plan say together.
+
+    Example: zn process plan demo
+    """
+    found = call_corex(ctx.obj, container, lambda client: client.plan()).plan
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (name, spec.kind, " ".join(spec.argv), ", ".join(f"{one} {how}" for one, how in spec.after.items()))
+        for name, spec in found.processes.items()
+    ]
+    print_table(("name", "kind", "argv", "after"), rows, "the plan has no process")
+
+
+def layers(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
+    """List the layers of a container's plan, the lowest first.
+
+    Example: zn process layers demo
+    """
+    found = call_corex(ctx.obj, container, lambda client: client.layers())
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one.name, ", ".join(one.layer.processes), ", ".join(one.layer.checks), one.layer.summary)
+        for one in found
+    ]
+    print_table(("name", "processes", "checks", "summary"), rows, "the plan has no layer")
+
+
+def apply(
+    ctx: typer.Context,
+    container: Container,
+    name: Annotated[str, typer.Argument(metavar="LAYER", help="The layer's name.")],
+    file: Annotated[Path, typer.Argument(help="A JSON file with its processes and checks.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, show what would.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Add or replace a layer of a container's plan, and make all what the plan says then.
+
+    Only what differs is started, restarted or stopped.
+
+    Example: zn process apply demo shop shop.json --dry-run
+    """
+    layer = _layer(file)
+
+    async def work(client: Client) -> Difference:
+        would = await client.put_layer(name, layer, dry_run=dry_run)
+        return would if dry_run else await client.apply(etag=would.etag)
+
+    _show(call_corex(ctx.obj, container, work), as_json=as_json)
+
+
+def unapply(
+    ctx: typer.Context,
+    container: Container,
+    name: Annotated[str, typer.Argument(metavar="LAYER", help="The layer's name.")],
+    as_json: Json = False,
+) -> None:
+    """Take a layer away, and make all what the others say.
+
+    Example: zn process unapply demo shop
+    """
+
+    async def work(client: Client) -> Difference:
+        return await client.apply(etag=(await client.delete_layer(name)).etag)
+
+    _show(call_corex(ctx.obj, container, work), as_json=as_json)
+
+
+def checks(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
+    """List the checks of a container's processes, and what they say.
+
+    Example: zn process checks demo
+    """
+    found = call_corex(ctx.obj, container, lambda client: client.checks())
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one.name, one.spec.process, one.state, one.failures, one.why) for one in found]
+    print_table(("name", "process", "state", "failures", "why"), rows, "there is no check")
+
+
+def identities(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
+    """List who may ask a container's Core-X, and what for.
+
+    Example: zn process identities demo
+    """
+    found = call_corex(ctx.obj, container, lambda client: client.identities())
+    if as_json:
+        print_json(found)
+        return
+    print_table(("name", "role"), [(one.name, one.role) for one in found], "nobody may")
+
+
+def allow(
+    ctx: typer.Context,
+    container: Container,
+    name: Annotated[str, typer.Argument(help="Who: letters, digits and hyphens.")],
+    role: Annotated[str, typer.Option(help=f"{', '.join(_ROLES)}.")] = "viewer",
+) -> None:
+    """Let somebody ask a container's Core-X; prints their token, which is shown nowhere else and never again.
+
+    Example: zn process allow demo prometheus --role metrics
+    """
+    if role not in _ROLES:
+        raise Failure(f"cannot use --role {role!r}: it is none of {', '.join(_ROLES)}", ExitCode.USAGE)
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    spec = msgspec.convert(
+        {"role": role, "token_sha256": hashlib.sha256(token.encode()).hexdigest()}, IdentitySpec
+    )
+    call_corex(ctx.obj, container, lambda client: client.put_identity(name, spec))
+    print_line(token)
+
+
+def deny(
+    ctx: typer.Context,
+    container: Container,
+    name: Annotated[str, typer.Argument(help="Who may ask no more.")],
+) -> None:
+    """Let somebody ask a container's Core-X no more.
+
+    Example: zn process deny demo prometheus
+    """
+    call_corex(ctx.obj, container, lambda client: client.delete_identity(name))
+    print_line(f"{name} may ask no more")
+
+
+VERBS = (plan, layers, apply, unapply, checks, identities, allow, deny)
+
+
+def _layer(file: Path) -> Layer:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Layer)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Failure(f"cannot read the layer in {file}: {error}", ExitCode.USAGE) from None
+
+
+def _show(difference: Difference, *, as_json: bool) -> None:
+    if as_json:
+        print_json(difference)
+        return
+    rows = [(change.verb, *_whose(change), ", ".join(change.fields)) for change in difference.changes]
+    print_table(("verb", "what", "name", "fields"), rows, "nothing differs")
+
+
+def _whose(change: Change) -> tuple[str, str]:
+    return ("process", change.process) if change.process else ("check", change.check)
