@@ -8,7 +8,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -157,7 +157,8 @@ def upgrade(
         serve: gets the WebSocket and the subprotocol; when it returns the WebSocket is closed.
 
     Raises:
-        ProblemError: 426 if the request is for none, 422 for no subprotocol in common.
+        ProblemError: 426 if the request is for none, 403 if another site's page asks, 422 for no subprotocol in
+            common.
     """
     headers = raw.headers
     connection = {word.strip().lower() for word in headers.get("connection", "").split(",")}
@@ -165,6 +166,7 @@ def upgrade(
         raise _upgrade_required("the request asks for no WebSocket")
     if headers.get("sec-websocket-version", "") != VERSION:
         raise _upgrade_required(f"it asks for another version of WebSocket than {VERSION}")
+    _check_origin(headers)
     key = headers.get("sec-websocket-key", "")
     try:
         whole = len(base64.b64decode(key, validate=True)) == _KEY_BYTES
@@ -203,6 +205,13 @@ async def _serve(
         await websocket.close(GOING_AWAY, "Core-X ends")
         raise
     await websocket.close(NORMAL)
+
+
+def _check_origin(headers: Mapping[str, str]) -> None:
+    """Browsers say whose page asks, and ask for pages of others all the same (RFC 6455, section 10.2)."""
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() != f"https://{headers.get('host', '').lower()}":
+        raise problem.FORBIDDEN(f"cannot open the WebSocket for a page of {origin[:200]!a}")
 
 
 def _upgrade_required(why: str) -> problem.ProblemError:

@@ -300,7 +300,7 @@ async def test_a_ticket_opens_one_websocket_once(core: Any, run: Any, browser: a
 
 
 async def test_what_asks_for_no_websocket_or_a_strange_one_is_told(
-    run: Any, browser: aiohttp.ClientSession
+    core: Any, run: Any, browser: aiohttp.ClientSession
 ) -> None:
     path = f"/v1/sessions/{await run('cat')}/attach"
     async with browser.get(path) as answer:
@@ -316,9 +316,14 @@ async def test_what_asks_for_no_websocket_or_a_strange_one_is_told(
         ({"Sec-WebSocket-Version": "8"}, 426),
         ({"Sec-WebSocket-Key": "short"}, 422),
         ({"Sec-WebSocket-Protocol": "v4.channel.k8s.io"}, 422),
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
     ):
         async with browser.get(path, headers={**good, **change}) as answer:
             assert answer.status == status, change
+    own = {"Origin": f"https://{core.endpoint.address}"}
+    async with browser.ws_connect(path, headers=own, protocols=(SESSION_PROTOCOL,)) as socket:
+        assert not socket.closed
     with pytest.raises(aiohttp.WSServerHandshakeError, match="404"):
         await browser.ws_connect("/v1/sessions/0123456789abcdef/attach", protocols=(SESSION_PROTOCOL,))
 
