@@ -54,6 +54,7 @@ class Sessions:
         """Somebody is attached from an offset of its output on."""
         viewer = Viewer(offset)
         session.viewers.add(viewer)
+        session.pace()
         if timer := self._timers.pop(session.name, None):
             timer.cancel()
         return viewer
