@@ -1,12 +1,13 @@
 """Figures for Prometheus and its kin, as OpenMetrics' text (the OpenMetrics specification, 1.0)."""
 
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, get_args
 
 from corex.http.routes import NoBody, NoParameters, Request, Route, Stream
 from corex.rest.access import METRICS
 from corex.rest.container import Container
+from corex.rest.streams import once
 from corex.wire.api import ProcessInfo, State, Usage
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -29,11 +30,7 @@ def routes() -> list[Route]:
 
 async def get_metrics(request: Request[Container, NoParameters, NoBody]) -> Stream:
     """Of Core-X, and of each process."""
-    return Stream(OPENMETRICS, _once("".join(_lines(request.context)).encode()))
-
-
-async def _once(text: bytes) -> AsyncIterator[bytes]:
-    yield text
+    return Stream(OPENMETRICS, once("".join(_lines(request.context)).encode()))
 
 
 def _lines(container: Container) -> Iterator[str]:

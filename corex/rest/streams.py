@@ -189,10 +189,11 @@ def _page_or_stream(
     if kind in (SSE, NDJSON) or query.follow:
         kind = NDJSON if kind == JSON else kind
         return Stream(kind, _follow(read, after, show, kind, bell))
-    return Stream(kind, _once(show.lines(first, kind))) if kind == TEXT else first
+    return Stream(kind, once(show.lines(first, kind))) if kind == TEXT else first
 
 
-async def _once(piece: bytes) -> AsyncIterator[bytes]:
+async def once(piece: bytes) -> AsyncIterator[bytes]:
+    """A stream of one piece."""
     yield piece
 
 
