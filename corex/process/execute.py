@@ -25,7 +25,8 @@ async def execute(request: ExecRequest, world: World) -> ExecResult:
         SpawnError: it could not be started.
     """
     started = world.loop.time()
-    child, ended = await _start(request, world)
+    command = Command(request.argv, request.env, request.cwd, request.user)
+    child, ended = await start(command, world)
     stdout, stderr = Capture(MAX_OUTPUT), Capture(MAX_OUTPUT)
     pipes = [Pipe(world.loop, child.stdout, stdout), Pipe(world.loop, child.stderr, stderr)]
     feed = Feed(world.loop, child.stdin, request.stdin.encode())
@@ -40,17 +41,22 @@ async def execute(request: ExecRequest, world: World) -> ExecResult:
     return ExecResult(how, _output(stdout), _output(stderr), timed_out, round(seconds, 6))
 
 
-async def _start(request: ExecRequest, world: World) -> tuple[Child, asyncio.Future[Exit]]:
+async def start(command: Command, world: World) -> tuple[Child, asyncio.Future[Exit]]:
+    """Start a command; its end is told once it is there.
+
+    Raises:
+        SpawnError: it could not be started.
+    """
     ended: asyncio.Future[Exit] = world.loop.create_future()
     world.reaper.spawning()
     pid = None
     try:
-        child = await world.spawner.spawn(Command(request.argv, request.env, request.cwd, request.user))
+        child = await world.spawner.spawn(command)
         pid = child.pid
     except SpawnError as error:
         pid = error.pid
         raise
-    finally:
+    finally:  # also when nobody waits for it any more: what comes of it is an orphan then
         world.reaper.spawned(pid, lambda how: None if ended.done() else ended.set_result(how))
     return child, ended
 

@@ -12,9 +12,10 @@ from contextlib import suppress
 
 import msgspec
 
+from corex.process.execute import start
 from corex.process.logs import Bell
 from corex.process.output import Inlet, Pipe
-from corex.process.spawn import Child, Command, SpawnError
+from corex.process.spawn import Child, Command
 from corex.process.world import World
 from corex.sessions.ring import CAPACITY, Ring
 from corex.wire import sessions as wire
@@ -76,16 +77,9 @@ class Session:
         """
         world, spec = self._world, self.spec
         size = (spec.window.rows, spec.window.columns) if spec.window else None
-        world.reaper.spawning()
-        try:
-            child = await world.spawner.spawn(
-                Command(spec.argv, spec.env, spec.cwd, spec.user, terminal=size)
-            )
-        except SpawnError as error:
-            world.reaper.spawned(error.pid, lambda _: None)
-            raise
+        child, ended = await start(Command(spec.argv, spec.env, spec.cwd, spec.user, terminal=size), world)
         self._open(child)
-        world.reaper.spawned(child.pid, self._exited)
+        ended.add_done_callback(lambda ended: self._exited(ended.result()))
 
     def _open(self, child: Child) -> None:
         loop = self._world.loop
