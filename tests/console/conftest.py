@@ -6,13 +6,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from cli.image import cache_folder
 from corex.wire.process import ProcessSpec
-from image import console
+from image import console, manifest, sources
+from image.fetch import Cache
+from image.manifest import NodeManifest
+from image.report import Report
+from image.sources import Places
 from tests.corex.conftest import (  # noqa: F401  # fixtures, by name
     REPOSITORY,
     TOKEN,
@@ -25,6 +30,7 @@ from tests.corex.conftest import (  # noqa: F401  # fixtures, by name
 )
 
 CHROMIUM = "/usr/bin/chromium"
+VIRT = REPOSITORY / "initramfs/virt.toml"
 ARTIFACTS = REPOSITORY / "tests/artifacts/console"
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 800}
@@ -148,6 +154,13 @@ def watch(watched: Watched) -> None:
 @pytest.fixture(scope="session")
 def console_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The console's files as an image has them."""
+    wanted = manifest.load_kind(VIRT, NodeManifest)
+    locked = msgspec.structs.replace(
+        sources.load_lock(VIRT, wanted, "amd64", REPOSITORY), packages=(), wheels=()
+    )
+    cache = cache_folder()
+    sources.obtain(wanted, locked, Places(REPOSITORY, cache, locked=True), Report())
+    archives = sources.contents(locked.npm, Cache(cache))
     folder = tmp_path_factory.mktemp("console")
-    console.write(folder, cache_folder())
+    console.write(console.files(wanted, locked, archives, REPOSITORY), folder)
     return folder
