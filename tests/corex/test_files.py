@@ -650,3 +650,17 @@ async def test_core_x_itself_is_out_of_reach(start: Any) -> None:
     ):
         with pytest.raises(Exception, match=r"is the kernel's|Too many"):
             await core.client.read_file(path)
+
+
+@pytest.mark.root
+async def test_nothing_is_imported_for_files_after_the_fork(core: Any) -> None:
+    await core.client.make_folder("/tmp/late/\udcff", parents=True)
+    await core.client.write_file("/tmp/late/a", b"1", owner="web:29", mode="600", new=True)
+    assert await core.client.read_file("/tmp/late/a") == b"1"
+    async with core.client.open_archive("/tmp/late") as pieces:
+        data = b"".join([piece async for piece in pieces])
+    assert (await core.client.unpack("/tmp/late", data)).entries == 3
+    page = await core.client.folder(b"/tmp/late")
+    assert [one.path for one in page.entries] == ["/tmp/late/a", "/tmp/late/%FF"]
+    assert (await core.client.delete_folder("/tmp/late", recursive=True)).entries == 3
+    assert core.imported_late() == []
