@@ -42,7 +42,7 @@ async def test_a_process_is_stopped_started_restarted_and_signalled(start: Start
     row = page.get_by_role("row", name="web")
     await row.get_by_role("button", name="Stop web").click()
     await expect(row).to_contain_text("stopped")
-    await row.get_by_role("button", name="Start web").click()
+    await row.get_by_role("button", name="Start web", exact=True).click()
     await expect(row).to_contain_text("running")
     await row.get_by_role("link", name="web").click()
     await page.get_by_role("button", name="Signal…").click()
