@@ -34,20 +34,22 @@ async def test_a_wrong_token_is_said_to_be_wrong_and_a_right_one_gets_in(start: 
 
 
 async def test_a_process_is_stopped_started_restarted_and_signalled(start: Start, look: Look) -> None:
-    script = "trap 'echo got it' HUP; while :; do sleep 0.05; done"
+    script = "trap 'echo got it' HUP; echo up; while :; do sleep 0.05; done"
     core = await start(web=ProcessSpec(("sh", "-c", script), {"PATH": "/bin"}))
     at = await look(core)
     page = at.page
     await at.log_in()
     row = page.get_by_role("row", name="web")
+    await core.output("web", 1)
     await row.get_by_role("button", name="Stop web").click()
     await expect(row).to_contain_text("stopped")
     await row.get_by_role("button", name="Start web", exact=True).click()
     await expect(row).to_contain_text("running")
     await row.get_by_role("link", name="web").click()
+    assert await core.output("web", 2) == ["up", "up"]
     await page.get_by_role("button", name="Signal…").click()
     await page.get_by_role("button", name="Send").click()
-    assert await core.output("web", 1) == ["got it"]
+    assert (await core.output("web", 3))[-1] == "got it"
     first = (await core.client.process("web")).pid
     await page.get_by_role("button", name="Restart").click()
     await expect(page.get_by_role("row").filter(has_text="restart").first).to_be_visible()
