@@ -35,7 +35,7 @@ async def test_a_wrong_token_is_said_to_be_wrong_and_a_right_one_gets_in(start: 
 
 async def test_a_process_is_stopped_started_restarted_and_signalled(start: Start, look: Look) -> None:
     script = "trap 'echo got it' HUP; echo up; while :; do sleep 0.05; done"
-    core = await start(web=ProcessSpec(("sh", "-c", script), {"PATH": "/bin"}))
+    core = await start(web=ProcessSpec(("sh", "-c", script), {"PATH": "/bin"}, scope="process"))
     at = await look(core)
     page = at.page
     await at.log_in()
