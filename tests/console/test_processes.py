@@ -56,7 +56,7 @@ async def test_a_process_is_stopped_started_restarted_and_signalled(start: Start
     assert (await core.until("web", "running")).pid != first
     # somebody else's change comes by itself
     await core.client.stop("web", wait=10)
-    await expect(page.get_by_label("State")).to_contain_text("It was stopped on request.")
+    await expect(page.get_by_label("State")).to_contain_text("It was stopped on request")
 
 
 async def test_only_what_was_added_by_itself_can_be_deleted(start: Start, look: Look) -> None:
