@@ -56,8 +56,8 @@ _BELIEVING.check_hostname, _BELIEVING.verify_mode = False, ssl.CERT_NONE  # only
 
 
 # Natively the node has process ids of its own, which this program is not among.
-_PROC = "/bench.d/proc"
-_FOLLOWED = "/bench.d/followed"
+_PROC = "/run/bench-proc"
+_FOLLOWED = "/run/followed"
 
 
 class Bench(beside.Bench):
@@ -65,9 +65,10 @@ class Bench(beside.Bench):
 
     def prepare(self, image: str) -> str:
         """Have the image, once the node answers."""
+        said = super().prepare(image)
         Path(_PROC).mkdir()
         mounts.mount("proc", _PROC, "proc")
-        return super().prepare(image)
+        return said
 
     def many(self, manager: str, count: int, idle: float) -> dict[str, float]:
         """Have so many services: until all run and until none does, what each takes, what they cost at rest.
@@ -236,18 +237,22 @@ class _Runs:
     def __init__(self, container: _Container) -> None:
         self.container = container
         self._own = container.processes()
-
-    def _services(self, known: set[int]) -> set[int]:
-        """The services among a container's processes; what was known to be one is not looked at again."""
-        now = set(self.container.processes()).difference(self._own)
-        return {pid for pid in now if pid in known or _name(pid) == "busybox"}
+        self._known: set[int] = set()
 
     def _wait(self, count: int) -> None:
-        end, known = time.monotonic() + _SECONDS, set[int]()
-        while len(known := self._services(known)) != count:
+        """Wait until so many services run; to see that costs little until there are enough processes."""
+        end = time.monotonic() + _SECONDS
+        while True:
+            others = set(self.container.processes()).difference(self._own)
+            if count <= len(others):
+                self._known = {pid for pid in others if pid in self._known or _name(pid) == "busybox"}
+            if len(self._known) == count:
+                return
             if time.monotonic() > end:
                 said = self.container.ask("GET", "/v1/logs?limit=20")["records"]
-                raise OSError(f"{len(known)} services run after {_SECONDS:.0f} s, wanted {count}: {said}")
+                raise OSError(
+                    f"{len(self._known)} services run after {_SECONDS:.0f} s, wanted {count}: {said}"
+                )
             time.sleep(_LOOK_EVERY)
 
 
@@ -314,8 +319,7 @@ class _Peer(_Runs):
         self.container.ask("POST", "/v1/processes/peer/signal", {"signal": str(int(number))})
         self._wait(0)
         taken = time.perf_counter() - begun
-        while self.managers():
-            time.sleep(_LOOK_EVERY)
+        self.container.ask("POST", "/v1/processes/peer/stop?wait=60")  # until Core-X knows, too
         return taken
 
 
@@ -373,8 +377,9 @@ def _memory(pids: list[int]) -> float:
     """Bytes of processes together: of what several share each counts its part (proc_pid_smaps(5), Pss)."""
     found = 0
     for pid in pids:
-        lines = (line.split() for line in Path(f"{_PROC}/{pid}/smaps_rollup").read_text().splitlines())
-        found += next(int(fields[1]) << 10 for fields in lines if fields[0] == "Pss:")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            lines = (line.split() for line in Path(f"{_PROC}/{pid}/smaps_rollup").read_text().splitlines())
+            found += next(int(fields[1]) << 10 for fields in lines if fields[0] == "Pss:")
     return found
 
 
