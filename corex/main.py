@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import msgspec
 
+from corex.console import assets
 from corex.http.routes import App
 from corex.http.server import serve
 from corex.http.tls import server_context
@@ -101,7 +102,7 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
     monitor = _monitor(boot, processes, given.health_fd)
     access = Access(boot.token_sha256, loop.time)
     container = Container(boot.name, access, processes, Sessions(world), loop.time(), monitor)
-    app = App(api.table(), access, container)
+    app = App(api.table(), access, container, site=assets.site())
     serving = await serve(app, [listener], tls, release)
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))
     code = await processes.over

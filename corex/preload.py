@@ -19,6 +19,7 @@ import traceback
 import msgspec
 
 from corex import main  # noqa: F401  # what a fork runs
+from corex.console import assets
 from corex.http import server
 from corex.http.routes import App
 from corex.http.tls import prepare, server_context
@@ -41,6 +42,7 @@ from corex.wire.boot import Boot
 
 _TOKEN = "warm-up"  # noqa: S105  # of an application that exists during the warm-up only
 _REQUESTS = (
+    ("GET", "/", b""),
     ("GET", "/v1/openapi.json", b""),
     ("GET", "/v1/processes", b""),
     ("GET", "/v1/nothing", b""),
@@ -50,15 +52,17 @@ _REQUESTS = (
 )
 
 
-def preload(certificate: str, key: str) -> None:
+def preload(certificate: str, key: str, console: str = assets.FOLDER) -> None:
     """Import, warm up, freeze. Afterwards the process has one thread, no event loop, and ignores no signal.
 
     Args:
         certificate: PEM of a pair that nobody else ever has: OpenSSL looks up what keys and handshakes need when it
             first meets them, which takes it some milliseconds.
         key: its key, PEM. The conversation never leaves the process, and the pair is of no use after it.
+        console: the folder with the web console's files.
     """
     share_heap()
+    assets.prepare(console)
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(_converse(server_context(certificate, key)))
@@ -103,7 +107,7 @@ def _application() -> App:
     world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time, alarms, figures, groups)
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
     container = Container("warm-up", access, Processes(world), Sessions(world), loop.time())
-    return App(api.table(), access, container)
+    return App(api.table(), access, container, site=assets.site())
 
 
 def _believing() -> ssl.SSLContext:

@@ -239,8 +239,12 @@ def _date() -> str:
 
 
 def _framing(response: Response) -> list[tuple[str, str]]:
-    """h11 sends pieces in chunks by itself."""
-    return [] if response.pieces else [("Content-Length", str(len(response.body)))]
+    """h11 sends pieces in chunks by itself; 204 and 304 have no body, and say no length of none (RFC 9110, 8.6)."""
+    return (
+        []
+        if response.pieces or response.status in (204, 304)
+        else [("Content-Length", str(len(response.body)))]
+    )
 
 
 class Connections:

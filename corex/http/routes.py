@@ -151,12 +151,21 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class App(msgspec.Struct, frozen=True):
-    """A route table with all that it needs, called by the server for each request."""
+    """A route table with all that it needs, called by the server for each request.
+
+    Attributes:
+        table: the routes.
+        authenticate: says who asks.
+        context: what handlers work on.
+        max_body: bytes that a request's body may have.
+        site: answers requests for public files, and nothing to all others, if there are any.
+    """
 
     table: Table
     authenticate: Authenticate
     context: Any
     max_body: int = MAX_BODY
+    site: Callable[[RawRequest], Response | None] | None = None
 
     async def __call__(self, raw: RawRequest) -> Response:
         """Answer one request; never raises but for cancellation and lost connections."""
@@ -177,6 +186,8 @@ class App(msgspec.Struct, frozen=True):
             return encode_problem(failure)
 
     async def _answer(self, raw: RawRequest) -> Response:
+        if self.site and (file := self.site(raw)):
+            return file
         found = match(self.table, raw.method, raw.path)
         identity = NOBODY
         if not (isinstance(found, Match) and found.route.role == PUBLIC):
