@@ -2,8 +2,8 @@
 
 A log keeps chunks, not lines: what one read from a pipe brings stays the bytes that it is, with one head, and is
 split when somebody reads it; whole chunks leave at the old end. A line has two numbers, both without holes: `seq` in
-its process's log, `order` in the container. A page from a cursor to `next` covers exactly `next - after` numbers, so lines
-received plus declared gaps are always lines written.
+its process's log, `order` in the container. A page from a cursor to `next` covers exactly `next - after` numbers, so
+lines received plus declared gaps are always lines written.
 """
 
 import asyncio
