@@ -33,6 +33,7 @@ from corex.process.health import UNHEALTHY, Monitor
 from corex.process.logs import Logs
 from corex.process.manager import Processes
 from corex.process.memory import release
+from corex.process.operations import Operations
 from corex.process.reap import Reaper
 from corex.process.spawn import Spawner
 from corex.process.world import World
@@ -103,7 +104,15 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
     monitor = _monitor(boot, processes, given.health_fd)
     access = Access(boot.token_sha256, loop.time)
     container = Container(
-        boot.name, access, processes, Sessions(world), loop.time(), Root(given.root_fd), Hands(), monitor
+        boot.name,
+        access,
+        processes,
+        Sessions(world),
+        loop.time(),
+        Root(given.root_fd),
+        Hands(),
+        Operations(time),
+        monitor,
     )
     app = App(api.table(), access, container)
     serving = await serve(app, [listener], tls, release)

@@ -31,6 +31,7 @@ from corex.process.groups import Groups
 from corex.process.logs import Logs
 from corex.process.manager import Processes
 from corex.process.memory import share_heap
+from corex.process.operations import Operations
 from corex.process.reap import Reaper
 from corex.process.signals import stop_ignoring
 from corex.process.spawn import Spawner
@@ -105,7 +106,14 @@ def _application() -> App:
     world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time, alarms, figures, groups)
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
     container = Container(
-        "warm-up", access, Processes(world), Sessions(world), loop.time(), Root(None), Hands()
+        "warm-up",
+        access,
+        Processes(world),
+        Sessions(world),
+        loop.time(),
+        Root(None),
+        Hands(),
+        Operations(time.time),
     )
     return App(api.table(), access, container)
 
