@@ -21,6 +21,7 @@ import msgspec
 
 from corex.files.hands import Hands
 from corex.files.resolve import Root
+from corex.http.hosts import Hosts
 from corex.http.routes import App
 from corex.http.server import serve
 from corex.http.tls import server_context
@@ -114,7 +115,8 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
         Operations(time),
         monitor,
     )
-    app = App(api.table(), access, container)
+    hosts = Hosts((boot.name, *boot.names))
+    app = App(api.table(), access, container, is_own=hosts)
     serving = await serve(app, [listener], tls, release)
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))
     code = await processes.over

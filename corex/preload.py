@@ -22,6 +22,7 @@ from corex import main  # noqa: F401  # what a fork runs
 from corex.files.hands import Hands
 from corex.files.resolve import Root
 from corex.http import server
+from corex.http.hosts import Hosts
 from corex.http.routes import App
 from corex.http.tls import prepare, server_context
 from corex.process.clock import WallClock
@@ -115,7 +116,7 @@ def _application() -> App:
         Hands(),
         Operations(time.time),
     )
-    return App(api.table(), access, container)
+    return App(api.table(), access, container, is_own=Hosts(()))
 
 
 def _believing() -> ssl.SSLContext:
@@ -128,7 +129,7 @@ def _believing() -> ssl.SSLContext:
 async def _ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str, body: bytes
 ) -> None:
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {_TOKEN}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {_TOKEN}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     answer = await reader.readuntil(b"\r\n\r\n")

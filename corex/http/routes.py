@@ -162,12 +162,21 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class App(msgspec.Struct, frozen=True):
-    """A route table with all that it needs, called by the server for each request."""
+    """A route table with all that it needs, called by the server for each request.
+
+    Attributes:
+        table: the routes.
+        authenticate: says who asks.
+        context: what handlers work on.
+        max_body: bytes of a body at most.
+        is_own: whether a Host header names this server; None takes any.
+    """
 
     table: Table
     authenticate: Authenticate
     context: Any
     max_body: int = MAX_BODY
+    is_own: Callable[[str], bool] | None = None
 
     async def __call__(self, raw: RawRequest) -> Response:
         """Answer one request; never raises but for cancellation and lost connections."""
@@ -188,6 +197,11 @@ class App(msgspec.Struct, frozen=True):
             return encode_problem(failure)
 
     async def _answer(self, raw: RawRequest) -> Response:
+        if self.is_own and not self.is_own(raw.headers.get("host", "")):
+            raise problem.MISDIRECTED(
+                f"cannot answer for {raw.headers.get('host', '')[:200]!a}: nobody here goes by that name",
+                remedy="ask by the address, or give the container that name: zn container create --dns-name",
+            )
         found = match(self.table, raw.method, raw.path)
         identity = NOBODY
         if not (isinstance(found, Match) and found.route.role == PUBLIC):

@@ -4,6 +4,9 @@ import functools
 import os
 import sys
 
+import msgspec
+
+from corex.http import problem
 from corex.http.openapi import openapi_route
 from corex.http.routes import PUBLIC, NoBody, NoParameters, Request, Route, Table, build_table
 from corex.process import model
@@ -47,6 +50,8 @@ def routes() -> list[Route]:
             errors=(CANNOT_RUN,),
         ),
     ]
+    # every one of them wants a Host that is the container's
+    table = [msgspec.structs.replace(row, errors=(*row.errors, problem.MISDIRECTED)) for row in table]
     table.append(openapi_route(table, title="Core-X", version=VERSION, security=SCHEME))
     return table
 
