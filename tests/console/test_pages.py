@@ -8,7 +8,8 @@ from playwright.async_api import Page, expect
 from corex.wire.identities import IdentitySpec
 from corex.wire.plan import CheckLayer, Layer
 from corex.wire.process import ProcessSpec
-from tests.console.conftest import PHONE, Look, Start, Watched, digest
+from tests.console.browser import PHONE, Look, Watched
+from tests.console.conftest import Start, digest
 from tests.console.shop import PROCESSES
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]

@@ -8,7 +8,8 @@ from playwright.async_api import Locator, Page, WebSocketRoute, expect
 from corex.wire.identities import IdentitySpec
 from corex.wire.process import ProcessSpec
 from corex.wire.sessions import SessionSpec, Window
-from tests.console.conftest import Look, Start, digest
+from tests.console.browser import Look
+from tests.console.conftest import Start, digest
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 
