@@ -170,6 +170,7 @@ class App(msgspec.Struct, frozen=True):
         context: what handlers work on.
         max_body: bytes of a body at most.
         is_own: whether a Host header names this server; None takes any.
+        told: is told of each answer: the request, who asked, the route that was meant, and the status.
     """
 
     table: Table
@@ -177,11 +178,19 @@ class App(msgspec.Struct, frozen=True):
     context: Any
     max_body: int = MAX_BODY
     is_own: Callable[[str], bool] | None = None
+    told: Callable[[RawRequest, Identity, Route | None, int], None] | None = None
 
     async def __call__(self, raw: RawRequest) -> Response:
         """Answer one request; never raises but for cancellation and lost connections."""
+        seen = _Seen()
+        response = await self._answer_or_refuse(raw, seen)
+        if self.told:
+            self.told(raw, seen.identity, seen.route, response.status)
+        return response
+
+    async def _answer_or_refuse(self, raw: RawRequest, seen: "_Seen") -> Response:
         try:
-            return await self._answer(raw)
+            return await self._answer(raw, seen)
         except ProblemError as error:
             return encode_problem(error)
         except ConnectionError:
@@ -196,7 +205,7 @@ class App(msgspec.Struct, frozen=True):
             )
             return encode_problem(failure)
 
-    async def _answer(self, raw: RawRequest) -> Response:
+    async def _answer(self, raw: RawRequest, seen: "_Seen") -> Response:
         if self.is_own and not self.is_own(raw.headers.get("host", "")):
             raise problem.MISDIRECTED(
                 f"cannot answer for {raw.headers.get('host', '')[:200]!a}: nobody here goes by that name",
@@ -205,10 +214,10 @@ class App(msgspec.Struct, frozen=True):
         found = match(self.table, raw.method, raw.path)
         identity = NOBODY
         if not (isinstance(found, Match) and found.route.role == PUBLIC):
-            identity = self.authenticate(raw)
+            identity = seen.identity = self.authenticate(raw)
         if isinstance(found, ProblemError):
             raise found
-        route = found.route
+        route = seen.route = found.route
         if route.role != PUBLIC and route.role not in identity.roles:
             raise problem.FORBIDDEN(f"cannot allow this to {identity.name}: it needs the role {route.role}")
         parameters = _decode_parameters(route, found.values, raw)
@@ -232,6 +241,16 @@ class App(msgspec.Struct, frozen=True):
             raise problem.MALFORMED_JSON(
                 f"cannot read the body: {error}", remedy="send one JSON document in UTF-8"
             ) from None
+
+
+class _Seen:
+    """What is known of a request so far."""
+
+    __slots__ = ("identity", "route")
+
+    def __init__(self) -> None:
+        self.identity = NOBODY
+        self.route: Route | None = None
 
 
 def _check_media_type(raw: RawRequest, wanted: str) -> None:
