@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import msgspec
 
+from corex.console import assets
 from corex.files.hands import Hands
 from corex.files.resolve import Root
 from corex.http.hosts import Hosts
@@ -118,7 +119,7 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
         monitor,
     )
     hosts = Hosts((boot.name, *boot.names))
-    app = App(api.table(), access, container, is_own=hosts, told=audit)
+    app = App(api.table(), access, container, site=assets.site(), is_own=hosts, told=audit)
     audit.note("sys_startup")
     serving = await serve(app, [listener], tls, release)
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))

@@ -19,6 +19,7 @@ import traceback
 import msgspec
 
 from corex import main  # noqa: F401  # what a fork runs
+from corex.console import assets
 from corex.files.hands import Hands
 from corex.files.resolve import Root
 from corex.http import server
@@ -46,6 +47,7 @@ from corex.wire.boot import Boot
 
 _TOKEN = "warm-up"  # noqa: S105  # of an application that exists during the warm-up only
 _REQUESTS = (
+    ("GET", "/", b""),
     ("GET", "/v1/openapi.json", b""),
     ("GET", "/v1/processes", b""),
     ("GET", "/v1/nothing", b""),
@@ -55,15 +57,17 @@ _REQUESTS = (
 )
 
 
-def preload(certificate: str, key: str) -> None:
+def preload(certificate: str, key: str, console: str = assets.FOLDER) -> None:
     """Import, warm up, freeze. Afterwards the process has one thread, no event loop, and ignores no signal.
 
     Args:
         certificate: PEM of a pair that nobody else ever has: OpenSSL looks up what keys and handshakes need when it
             first meets them, which takes it some milliseconds.
         key: its key, PEM. The conversation never leaves the process, and the pair is of no use after it.
+        console: the folder with the web console's files.
     """
     share_heap()
+    assets.prepare(console)
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(_converse(server_context(certificate, key)))
@@ -119,7 +123,7 @@ def _application() -> App:
         Operations(time.time),
         audit,
     )
-    return App(api.table(), access, container, is_own=Hosts(()), told=audit)
+    return App(api.table(), access, container, site=assets.site(), is_own=Hosts(()), told=audit)
 
 
 def _believing() -> ssl.SSLContext:

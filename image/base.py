@@ -102,7 +102,7 @@ def make(manifest: NodeManifest, locked: Lock, cache: Path, report: Report) -> B
         shutil.rmtree(folder)
     if not folder.exists():
         with added_folder(folder) as new:
-            _build(manifest, locked, sources.contents(locked, Cache(cache)), new)
+            _build(manifest, locked, sources.contents(locked.files, Cache(cache)), new)
         _prune(folder.parent)
     return Base(folder)
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from image import base, contents, initramfs, manifest, node, outputs, sbom, sources
+from image import base, console, contents, initramfs, manifest, node, outputs, runtime, sbom, sources
 from image.base import Base
 from image.contents import Contents
+from image.fetch import Cache
 from image.files import write_folder
 from image.lock import Lock
 from image.manifest import NodeManifest
@@ -20,16 +21,17 @@ from image.sources import Request as Request
 from image.sources import Sources
 from image.tree import Entry, digest
 
-OWN_LEVEL = 9
+OWN_LEVEL = 12
 VERSION = "0.1.0"
 
 
 @dataclass(frozen=True)
 class _Own:
-    """Our part of an image and what it says about itself."""
+    """Our part of an image, what it says about itself, and the licences of what else is in it."""
 
     identity: Identity
     tree: Mapping[str, Entry]
+    licences: Mapping[str, str]
 
 
 def build(request: Request, report: Report) -> Path:
@@ -49,15 +51,22 @@ def build(request: Request, report: Report) -> Path:
 
 def _own(request: Request, wanted: NodeManifest, locked: Lock, made: Base) -> _Own:
     folder = request.manifest.parent
-    sources = [
+    own = [
         *node.static_files(folder / wanted.static),
-        *node.own_sources(request.places.root, wanted.source),
+        *node.own_sources(request.places.root, wanted.source, wanted.console.source),
         *node.system_call_filters(folder / wanted.seccomp, locked.arch),
     ]
-    entries = node.compiled(sources, made.runtime, locked.arch, wanted.python.version)
+    archives = sources.contents(locked.npm, Cache(request.places.cache))
+    pages = console.files(wanted, locked, archives, request.places.root)
+    python = runtime.command(made.runtime, locked.arch, f"python{wanted.python.version}")
+    entries = [
+        *node.compiled(own, made.runtime, locked.arch, wanted.python.version),
+        *console.packed(pages, f"{node.ZERONODE}/{wanted.console.source}", python),
+    ]
     identity = Identity(VERSION, locked.arch, wanted.name, _build_id(made, entries), locked.epoch)
     base = (there.path for there in made.listing())
-    return _Own(identity, node.own_tree(entries, base, identity, wanted.python.version))
+    tree = node.own_tree(entries, base, identity, wanted.python.version)
+    return _Own(identity, tree, console.licences(locked, archives))
 
 
 def _build_id(made: Base, entries: Iterable[Entry]) -> str:
@@ -87,7 +96,7 @@ def _outputs(wanted: NodeManifest, obtained: Sources, made: Base, own: _Own) -> 
         build_id=own.identity.build_id,
         epoch=locked.epoch,
         outputs={name: contents.output(content) for name, content in boot.items()},
-        packages=contents.packages(locked, (*files, *made.storage()), made.licences()),
+        packages=contents.packages(locked, (*files, *made.storage()), {**made.licences(), **own.licences}),
         files=files,
         storage=made.storage(),
         substituted=obtained.substituted,

@@ -9,7 +9,7 @@ import msgspec
 
 from core0.wire import paths
 from image.errors import ImageError
-from image.lock import DebFile, Lock, Wheel
+from image.lock import DebFile, Lock, NpmPackage, Wheel
 from image.tree import Entry, Kind
 
 STORAGE_FILE = paths.STORAGE_FILE.lstrip("/")
@@ -98,8 +98,14 @@ def packages(lock: Lock, files: Iterable[Listed], licences: Mapping[str, str]) -
     return tuple(_package(file, installed[file.name], licences.get(file.name, "")) for file in lock.files)
 
 
-def _package(file: DebFile | Wheel, installed: int, licence: str) -> Package:
-    kind, arch = ("deb", file.arch) if isinstance(file, DebFile) else ("wheel", "any")
+def _package(file: DebFile | Wheel | NpmPackage, installed: int, licence: str) -> Package:
+    match file:
+        case DebFile():
+            kind, arch = "deb", file.arch
+        case Wheel():
+            kind, arch = "wheel", "any"
+        case NpmPackage():
+            kind, arch = "npm", "any"
     return Package(file.name, file.version, kind, arch, file.size, file.sha256, installed, licence)
 
 

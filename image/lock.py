@@ -1,6 +1,7 @@
 """The lock: every file that an image is built from, by name, version, size and SHA-256.
 
-A lock names no host: a Debian file stands relative to its archive, a wheel by its file name. Where the
+A lock names no host: a Debian file stands relative to its archive, a wheel by its file name, an npm package relative
+to its registry. Where the
 bytes come from is decided when they are fetched, and does not matter, because the checksum is here.
 """
 
@@ -42,6 +43,16 @@ class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class NpmPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One npm package: `path` is relative to a registry."""
+
+    name: str
+    version: str
+    path: str
+    size: int
+    sha256: str
+
+
 class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The answer to one manifest on one architecture.
 
@@ -56,11 +67,12 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epoch: int
     packages: tuple[DebFile, ...]
     wheels: tuple[Wheel, ...] = ()
+    npm: tuple[NpmPackage, ...] = ()
 
     @property
-    def files(self) -> tuple[DebFile | Wheel, ...]:
+    def files(self) -> tuple[DebFile | Wheel | NpmPackage, ...]:
         """All files, Debian's first."""
-        return (*self.packages, *self.wheels)
+        return (*self.packages, *self.wheels, *self.npm)
 
 
 def path_of(manifest: Path, arch: str) -> Path:
@@ -88,7 +100,8 @@ def _check(lock: Lock, path: Path) -> None:
             raise LockError(f"cannot use lock {path}: {file.name}: sha256 is not 64 hexadecimal digits")
         if file.size <= 0:
             raise LockError(f"cannot use lock {path}: {file.name}: size {file.size} is not positive")
-    for relative in (*(deb.path for deb in lock.packages), *(wheel.filename for wheel in lock.wheels)):
+    debian, npm = (deb.path for deb in lock.packages), (one.path for one in lock.npm)
+    for relative in (*debian, *npm, *(wheel.filename for wheel in lock.wheels)):
         if relative.startswith("/") or ".." in PurePosixPath(relative).parts or "://" in relative:
             raise LockError(f"cannot use lock {path}: {relative!r} is not a relative path")
 

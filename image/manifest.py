@@ -68,6 +68,18 @@ class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     before: Mapping[str, tuple[str, ...]] = {}
 
 
+class Console(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Core-X's web console: its own files are in the folder `source` of the repository.
+
+    `packages` are npm packages (`NAME` or `NAME@RANGE`), of which `files` takes some: the path in the console by
+    `PACKAGE:PATH`.
+    """
+
+    source: str
+    packages: tuple[str, ...]
+    files: Mapping[str, str]
+
+
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Globs over paths without a leading slash: `drop` removes, `keep` protects from `drop`.
 
@@ -104,6 +116,7 @@ class NodeManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     static: str
     seccomp: str
     storage: Storage
+    console: Console
     files: Files = Files()
     folders: tuple[Folder, ...] = ()
 
@@ -218,12 +231,12 @@ def python_requirements(manifest: NodeManifest, root: Path) -> tuple[str, ...]:
 
 
 def request_checksum(manifest: Manifest, arch: str, root: Path) -> str:
-    """SHA-256 of what a lock answers: suite, packages and Python packages.
+    """SHA-256 of what a lock answers: suite, packages, Python packages and npm packages.
 
     Globs, folders and modules are not part of it: changing them needs a build, not a new resolution.
     """
-    python: object = None
+    others: object = None
     if isinstance(manifest, NodeManifest):
-        python = (manifest.python, python_requirements(manifest, root))
-    request = (manifest.suite, arch, wanted_packages(manifest, arch), manifest.packages.assume, python)
+        others = (manifest.python, python_requirements(manifest, root), manifest.console.packages)
+    request = (manifest.suite, arch, wanted_packages(manifest, arch), manifest.packages.assume, others)
     return hashlib.sha256(msgspec.json.encode(request)).hexdigest()

@@ -101,13 +101,15 @@ def is_module(entry: Entry) -> bool:
     return entry.kind is Kind.FILE and entry.path.endswith(".py") and entry.path.startswith("usr/lib/")
 
 
-def own_sources(root: Path, packages: Sequence[str]) -> list[Entry]:
-    """Our packages as they stand in the repository, data files included."""
+def own_sources(root: Path, packages: Sequence[str], apart: str) -> list[Entry]:
+    """Our packages as they stand in the repository, data files included but for those of the folder `apart`."""
     paths = sorted(path for package in packages for path in (root / package).rglob("*") if path.is_file())
     return [
         file(f"{ZERONODE}/{path.relative_to(root)}", path.read_bytes(), OWN)
         for path in paths
-        if "__pycache__" not in path.parts and not path.name.startswith(".")
+        if "__pycache__" not in path.parts
+        and not path.name.startswith(".")
+        and not path.is_relative_to(root / apart)
     ]
 
 

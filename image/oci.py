@@ -77,7 +77,7 @@ def compose_root(path: Path, arch: str, places: Places, report: Report) -> Compo
     with report.step("fetch"):
         lock = sources.obtain(wanted, lock, places, report).lock
     with report.step("tree"):
-        files = sources.contents(lock, Cache(places.cache))
+        files = sources.contents(lock.files, Cache(places.cache))
         return Composed(wanted, lock, container_tree(wanted, path.parent, lock, files))
 
 

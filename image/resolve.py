@@ -1,11 +1,12 @@
-"""Making a lock: apt and uv answer a manifest, in files with checksums."""
+"""Making a lock: apt, uv and npm answer a manifest, in files with checksums."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from image import debian, fetch, manifest, wheels
+from image import debian, fetch, manifest, npm, wheels
 from image.debian import Apt
-from image.lock import SCHEMA, Lock, Wheel
+from image.lock import SCHEMA, Lock, NpmPackage, Wheel
 from image.manifest import Manifest, NodeManifest
 
 
@@ -21,7 +22,7 @@ class Question:
 
 
 def resolve(question: Question) -> Lock:
-    """Ask apt and uv. Raises AptError, WheelError or FetchError."""
+    """Ask apt, uv and npm. Raises AptError, WheelError, NpmError or FetchError."""
     apt = private_apt(question)
     return Lock(
         schema=SCHEMA,
@@ -31,6 +32,7 @@ def resolve(question: Question) -> Lock:
         epoch=apt.epoch(),
         packages=apt.resolve(manifest.wanted_packages(question.manifest, question.arch)),
         wheels=_wheels(question),
+        npm=npm_packages(question.manifest),
     )
 
 
@@ -57,4 +59,20 @@ def _wheels(question: Question) -> tuple[Wheel, ...]:
     return tuple(
         Wheel(wheel.name, wheel.version, wheel.filename, size, wheel.sha256)
         for wheel, size in zip(found, sizes, strict=True)
+    )
+
+
+def npm_packages(wanted: Manifest) -> tuple[NpmPackage, ...]:
+    """The npm packages of a node image, which its console has files of. Raises NpmError."""
+    if not isinstance(wanted, NodeManifest):
+        return ()
+    return tuple(
+        NpmPackage(
+            one.name,
+            one.version,
+            npm.path(one.name, one.version),
+            len(one.content),
+            hashlib.sha256(one.content).hexdigest(),
+        )
+        for one in npm.resolve(wanted.console.packages)
     )

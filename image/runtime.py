@@ -14,6 +14,8 @@ from image.tree import Entry, Kind
 
 _LOADERS = {"amd64": ("usr/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu")}
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": os.defpath}
+# mkfs.erofs gives the inode of its shared blocks the mode that a temporary file has.
+_UMASK = 0o022
 
 
 class ProgramError(ImageError):
@@ -48,10 +50,15 @@ def command(folder: Path, arch: str, program: str) -> list[str]:
 def run(
     words: Sequence[str], data: bytes, environment: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a `command` with some input and nothing of this process's environment. Raises ProgramError."""
+    """Run a `command` with some input and nothing of this process's environment or umask. Raises ProgramError."""
     try:
         return subprocess.run(
-            words, input=data, capture_output=True, env={**_ENVIRONMENT, **environment}, check=False
+            words,
+            input=data,
+            capture_output=True,
+            env={**_ENVIRONMENT, **environment},
+            umask=_UMASK,
+            check=False,
         )
     except OSError as error:
         raise ProgramError(f"cannot run the image's programs on this host: {error.strerror}") from error

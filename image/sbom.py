@@ -53,7 +53,7 @@ def _image(contents: Contents) -> dict[str, object]:
 
 
 def _package(package: Package) -> dict[str, object]:
-    spdx = package.kind == "wheel" and _EXPRESSION.fullmatch(package.licence)
+    spdx = package.kind != "deb" and _EXPRESSION.fullmatch(package.licence)
     return {
         "SPDXID": "SPDXRef-" + re.sub(r"[^A-Za-z0-9.-]", "-", f"{package.kind}-{package.name}"),
         "name": package.name,
@@ -79,6 +79,8 @@ def _purl(package: Package) -> str:
     version = package.version.replace(":", "%3A").replace("+", "%2B")
     if package.kind == "deb":
         return f"pkg:deb/debian/{package.name}@{version}?arch={package.arch}"
+    if package.kind == "npm":
+        return f"pkg:npm/{package.name.replace('@', '%40')}@{version}"
     return f"pkg:pypi/{package.name.lower().replace('_', '-')}@{version}"
 
 

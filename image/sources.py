@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from image import debian, fetch, manifest, resolve, wheels
+from image import debian, fetch, manifest, npm, resolve, wheels
 from image import lock as locks
 from image.fetch import Cache, FetchError, GoneError, Wanted
 from image.files import write_atomically
-from image.lock import DebFile, Lock
+from image.lock import DebFile, Lock, NpmPackage, Wheel
 from image.manifest import Manifest, NodeManifest
 from image.report import Report
 
@@ -86,9 +86,9 @@ def obtain(wanted: Manifest, lock: Lock, places: Places, report: Report) -> Sour
     return sources
 
 
-def contents(lock: Lock, cache: Cache) -> dict[str, bytes]:
-    """The verified bytes of a lock's files by checksum."""
-    return {file.sha256: cache.read(Wanted(file.name, file.sha256, file.size, ())) for file in lock.files}
+def contents(files: Iterable[DebFile | Wheel | NpmPackage], cache: Cache) -> dict[str, bytes]:
+    """The verified bytes of files of a lock by checksum."""
+    return {file.sha256: cache.read(Wanted(file.name, file.sha256, file.size, ())) for file in files}
 
 
 def _fetch(wanted: Manifest, lock: Lock, places: Places, report: Report) -> None:
@@ -105,7 +105,7 @@ def _fetch(wanted: Manifest, lock: Lock, places: Places, report: Report) -> None
 
 
 def _located(wanted: Manifest, lock: Lock, places: Places, missing: set[str]) -> list[Wanted]:
-    """The missing files with their addresses; apt's configuration and uv are asked only if need be."""
+    """The missing files with their addresses; apt's configuration, uv and npm are asked only if need be."""
     packages = [file for file in lock.packages if file.sha256 in missing]
     found = [Wanted(file.name, file.sha256, file.size, urls) for file, urls in _addresses(packages, places)]
     if any(wheel.sha256 in missing for wheel in lock.wheels) and isinstance(wanted, NodeManifest):
@@ -115,7 +115,13 @@ def _located(wanted: Manifest, lock: Lock, places: Places, missing: set[str]) ->
             for wheel in lock.wheels
             if wheel.sha256 in missing
         ]
-    return found
+    return [*found, *_npm_packages(lock, missing)]
+
+
+def _npm_packages(lock: Lock, missing: set[str]) -> list[Wanted]:
+    wanted = [one for one in lock.npm if one.sha256 in missing]
+    registry = npm.registry() if wanted else ""
+    return [Wanted(one.name, one.sha256, one.size, (f"{registry}/{one.path}",)) for one in wanted]
 
 
 def _addresses(packages: Sequence[DebFile], places: Places) -> Iterable[tuple[DebFile, tuple[str, ...]]]:

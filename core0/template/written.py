@@ -92,6 +92,7 @@ WRITTEN: dict[str, str] = {
     "core0.linux.privileges": "*",
     "core0.template.child": "*",
     "core0.template.root": "*",
+    "corex.console.assets": "*",
     "corex.http.connection": "*",
     "corex.http.routes": "*",
     "corex.http.server": "*",

@@ -254,8 +254,12 @@ def _date() -> str:
 
 
 def _framing(response: Response) -> list[tuple[str, str]]:
-    """h11 sends pieces in chunks by itself, unless their length is known already."""
-    return [] if response.pieces else [("Content-Length", str(len(response.body)))]
+    """h11 sends pieces in chunks by itself, unless their length is known already.
+
+    204 and 304 have no body, and say no length of none (RFC 9110, 8.6).
+    """
+    has_no_length = response.pieces or response.status in (204, 304)
+    return [] if has_no_length else [("Content-Length", str(len(response.body)))]
 
 
 class Connections:

@@ -168,7 +168,8 @@ class App(msgspec.Struct, frozen=True):
         table: the routes.
         authenticate: says who asks.
         context: what handlers work on.
-        max_body: bytes of a body at most.
+        max_body: bytes that a request's body may have.
+        site: answers requests for public files, and nothing to all others, if there are any.
         is_own: whether a Host header names this server; None takes any.
         told: is told of each answer: the request, who asked, the route that was meant, and the status.
     """
@@ -177,6 +178,7 @@ class App(msgspec.Struct, frozen=True):
     authenticate: Authenticate
     context: Any
     max_body: int = MAX_BODY
+    site: Callable[[RawRequest], Response | None] | None = None
     is_own: Callable[[str], bool] | None = None
     told: Callable[[RawRequest, Identity, Route | None, int], None] | None = None
 
@@ -206,11 +208,9 @@ class App(msgspec.Struct, frozen=True):
             return encode_problem(failure)
 
     async def _answer(self, raw: RawRequest, seen: "_Seen") -> Response:
-        if self.is_own and not self.is_own(raw.headers.get("host", "")):
-            raise problem.MISDIRECTED(
-                f"cannot answer for {raw.headers.get('host', '')[:200]!a}: nobody here goes by that name",
-                remedy="ask by the address, or give the container that name: zn container create --dns-name",
-            )
+        self._check_host(raw.headers.get("host", ""))
+        if self.site and (file := self.site(raw)):
+            return file
         found = match(self.table, raw.method, raw.path)
         identity = NOBODY
         if not (isinstance(found, Match) and found.route.role == PUBLIC):
@@ -224,6 +224,13 @@ class App(msgspec.Struct, frozen=True):
         body = await self._decode_body(route, raw)
         result = await route.handler(Request(self.context, identity, parameters, body, raw))
         return _encode(route, result)
+
+    def _check_host(self, host: str) -> None:
+        if self.is_own and not self.is_own(host):
+            raise problem.MISDIRECTED(
+                f"cannot answer for {host[:200]!a}: nobody here goes by that name",
+                remedy="ask by the address, or give the container that name: zn container create --dns-name",
+            )
 
     async def _decode_body(self, route: Route, raw: RawRequest) -> object:
         if route.request is Upload:

@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from core0.linux import cgroups
 from corex.client.client import Client, Endpoint
+from corex.console.assets import FOLDER
 from corex.http.server import listen
 from corex.wire.api import LogLine, ProcessInfo, State
 from corex.wire.boot import Boot
@@ -183,7 +184,7 @@ class Container:
         return []
 
 
-async def _run(
+async def launch(
     surroundings: Surroundings,
     processes: dict[str, ProcessSpec],
     root: Path | None,
@@ -191,14 +192,17 @@ async def _run(
     checks: dict[str, CheckSpec],
     group: Path | None,
     stack: AsyncExitStack,
+    console: Path | None = None,
+    name: str = "test",
 ) -> Container:
+    """A Core-X that ends with the stack."""
     identity = surroundings.identity
     listener = listen("127.0.0.1", 0)
     report, late_imports = os.pipe()
     os.set_blocking(report, False)
     stack.callback(os.close, report)
     boot = Boot(
-        "test",
+        name,
         identity.certificate,
         identity.key,
         hashlib.sha256(TOKEN.encode()).hexdigest(),
@@ -216,6 +220,7 @@ async def _run(
         str(root or "-"),
         str(surroundings.seccomp),
         str(group or "-"),
+        str(console or FOLDER),
         stdin=asyncio.subprocess.PIPE,
         pass_fds=(listener.fileno(), late_imports),
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -254,7 +259,7 @@ async def start(surroundings: Surroundings) -> AsyncIterator[Start]:
             group: Path | None = None,
             **processes: ProcessSpec,
         ) -> Container:
-            return await _run(surroundings, processes, root, check, checks or {}, group, stack)
+            return await launch(surroundings, processes, root, check, checks or {}, group, stack)
 
         yield container
 

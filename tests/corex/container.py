@@ -1,7 +1,7 @@
 """Stands in for the node's template process: preload, fork into new namespaces, give up privileges, be Core-X.
 
 Arguments: descriptor of the listener, descriptor to write late imports to, root folder or '-', seccomp program,
-folder of a cgroup or '-'.
+folder of a cgroup or '-', folder with the web console's files.
 The start message comes on standard input.
 """
 
@@ -76,7 +76,7 @@ def main() -> None:
     listener, late_imports, root = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     boot = msgspec.json.decode(sys.stdin.buffer.read(), type=Boot)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a careless caller's
-    preload(boot.certificate, boot.key)
+    preload(boot.certificate, boot.key, sys.argv[6])
     check(libc.unshare(CLONE_NEWPID | CLONE_NEWNS))
     pid = os.fork()
     if pid == 0:

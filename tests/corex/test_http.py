@@ -155,6 +155,13 @@ async def peer() -> AsyncIterator[Peer]:
     await serving.stop(1)
 
 
+async def test_an_answer_that_has_no_body_says_no_length(peer: Peer) -> None:
+    await peer.ask("PUT", "/v1/things/a", b'{"size": 1}')
+    answer = await peer.ask("DELETE", "/v1/things/a")
+    assert (answer.status, answer.body) == (204, b"")
+    assert "content-length" not in answer.headers
+
+
 async def test_a_thing_is_made_shown_and_removed(peer: Peer) -> None:
     made = await peer.ask("PUT", "/v1/things/a", b'{"size": 3}')
     again = await peer.ask("PUT", "/v1/things/a", b'{"size": 3}')

@@ -216,7 +216,7 @@ def test_a_python_that_cannot_run_here_is_one_message(tmp_path: Path) -> None:
 def test_a_source_that_python_refuses_is_named(downloads: Path, tmp_path: Path) -> None:
     wanted = manifest.load_kind(VIRT, NodeManifest)
     locked = lock.load(lock.path_of(VIRT, "amd64"))
-    unpacked = node.unpack(locked, sources.contents(locked, Cache(downloads)))
+    unpacked = node.unpack(locked, sources.contents(locked.files, Cache(downloads)))
     runtime.write(node.base_sources(wanted, unpacked), tmp_path)
     broken = file("usr/lib/zeronode/core0/broken.py", b"def (:\n", "t")
     with pytest.raises(

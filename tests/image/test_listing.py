@@ -12,17 +12,19 @@ from hypothesis import strategies as st
 
 from image import compare, contents, licence, sbom, treemap
 from image.contents import Contents, Output
-from image.lock import DebFile, Lock, Wheel
+from image.lock import DebFile, Lock, NpmPackage, Wheel
 from image.tree import file, folder, link
 from image.treemap import Box, Item
 
 LIBC = DebFile("libc6", "2:2.41-12+deb13u4", "amd64", "debian", "pool/libc6.deb", 10, "a" * 64)
 IDNA = Wheel("idna", "3.20", "idna-3.20-py3-none-any.whl", 20, "b" * 64)
-LOCK = Lock(1, "virt", "amd64", "c" * 64, 1795054374, (LIBC,), (IDNA,))
+XTERM = NpmPackage("@xterm/xterm", "6.0.0", "@xterm/xterm/-/xterm-6.0.0.tgz", 30, "e" * 64)
+LOCK = Lock(1, "virt", "amd64", "c" * 64, 1795054374, (LIBC,), (IDNA,), (XTERM,))
 FILES = contents.listed(
     [
         file("usr/lib/libc.so.6", b"x" * 3000, "libc6", 0o755),
         file("usr/lib/zeronode/site/idna/core.pyc", b"y" * 1000, "idna"),
+        file("usr/lib/zeronode/corex/console/static/vendor/xterm.js.gz", b"x" * 700, "@xterm/xterm"),
         file("usr/lib/modules/6.12/erofs.ko", b"z" * 500, "linux-image"),
         link("lib", "usr/lib", "merged /usr"),
         folder("proc", "manifest"),
@@ -35,7 +37,9 @@ MADE = Contents(
     build_id="0123456789abcdef",
     epoch=LOCK.epoch,
     outputs={"vmlinuz": Output(1, "d" * 64)},
-    packages=contents.packages(LOCK, FILES, {"idna": "BSD-3-Clause", "libc6": "LGPL-2.1+, GPL-2"}),
+    packages=contents.packages(
+        LOCK, FILES, {"idna": "BSD-3-Clause", "@xterm/xterm": "MIT", "libc6": "LGPL-2.1+, GPL-2"}
+    ),
     files=FILES,
 )
 
@@ -44,6 +48,7 @@ def test_packages_say_how_much_of_them_is_in_the_image() -> None:
     assert [(package.name, package.kind, package.installed) for package in MADE.packages] == [
         ("libc6", "deb", 3000),
         ("idna", "wheel", 1000),
+        ("@xterm/xterm", "npm", 700),
     ]
 
 
@@ -61,6 +66,8 @@ def test_the_bill_of_materials_names_every_package_with_checksum_and_purl() -> N
     )
     assert idna["externalRefs"][0]["referenceLocator"] == "pkg:pypi/idna@3.20"
     assert (idna["licenseDeclared"], libc["licenseDeclared"]) == ("BSD-3-Clause", "NOASSERTION")
+    assert packages["@xterm/xterm"]["licenseDeclared"] == "MIT"
+    assert packages["@xterm/xterm"]["externalRefs"][0]["referenceLocator"] == "pkg:npm/%40xterm/xterm@6.0.0"
     assert "LGPL-2.1+, GPL-2" in libc["licenseComments"]
 
 
@@ -110,7 +117,10 @@ def test_changed_added_and_removed_things_are_told_with_their_growth() -> None:
     )
     found = compare.difference(MADE, newer)
     assert [(change.name, change.growth) for change in found.outputs] == [("vmlinuz", 2)]
-    assert [(change.name, change.new, change.growth) for change in found.packages] == [("idna", "", -1000)]
+    assert [(change.name, change.new, change.growth) for change in found.packages] == [
+        ("@xterm/xterm", "", -700),
+        ("idna", "", -1000),
+    ]
     assert [(change.name, change.growth) for change in found.files] == [
         ("/init", 2),
         ("/usr/lib/libc.so.6", -3000),

@@ -94,7 +94,7 @@ def test_a_build_after_a_security_update_goes_on_says_so_and_works_offline_then(
     assert heard.warnings == [
         f"Substituted {found.substituted[0]}: the archive no longer has the locked version"
     ]
-    assert sources.contents(found.lock, Cache(tmp_path))[nginx.sha256].startswith(b"!<arch>")
+    assert sources.contents(found.lock.files, Cache(tmp_path))[nginx.sha256].startswith(b"!<arch>")
     assert sources.obtain(demo, outdated, Places(ROOT, tmp_path, offline=True), Report()) == found
 
 

@@ -287,6 +287,12 @@ async def test_when_all_have_too_much_the_least_important_ends_and_the_node_does
     files, limits = (TmpfsMount("/files", 250),), Limits(memory_mib=32, storage_mib=4)
     wanted = spec(argv=fill, limits=limits, tmpfs=files, restart="never", priority=100)
     important = await running(node, "important", wanted)
+
+    # memory of files comes back only with the mount: who still asks for more meanwhile would be the next to end
+    async def full() -> bool:
+        return (await node.container_stats("important")).memory_bytes > 250 << 20
+
+    await until(full)
     await node.put_container("lesser", replace(wanted, priority=-100))
     ended = await node.container_end("lesser", wait=60)
     assert (ended.state, ended.exit) == ("failed", Exit(signal=9, out_of_memory=True)), ended

@@ -1,0 +1,149 @@
+// The console: who is asked for what is in the address behind '#', and each page is a function.
+
+import { render } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { get, token, whenRefused } from "./api.js";
+import { span, bytes, count } from "./format.js";
+import { Icon, State } from "./icons.js";
+import * as live from "./live.js";
+import { Login } from "./login.js";
+import { Logs } from "./logs.js";
+import { Process } from "./process.js";
+import { Processes } from "./processes.js";
+import { Shell, dropTabs, restoreTabs } from "./shell.js";
+import { Value, useValue } from "./store.js";
+import { chosenTheme, nextTheme } from "./themes.js";
+import { Button, Empty, Head, Messages, html, useNow } from "./ui.js";
+
+const PAGES = [
+  { name: "processes", title: "Processes", view: Processes },
+  { name: "logs", title: "Logs", view: Logs },
+  { name: "shell", title: "Shell", view: Shell },
+];
+
+/** What stands behind '#': segments and a query. */
+function where() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query) };
+}
+
+const place = new Value(where());
+addEventListener("hashchange", () => place.set(where()));
+
+/** What the page said when it asked for the token again. */
+const farewell = new Value("");
+
+function leave(why = "") {
+  token.drop();
+  dropTabs();
+  live.stop();
+  live.identity.set(null);
+  farewell.set(why);
+}
+
+whenRefused((problem) => leave(problem.status === 401 ? "The token is not accepted any more." : problem.message));
+
+/** Learn who a token is of, and begin. Throws what Core-X refuses. */
+async function enter(bearer) {
+  const known = await get("/v1/identities", { bearer });
+  token.set(bearer);
+  farewell.set("");
+  live.identity.set(known.identities.find((one) => one.name === known.own));
+  restoreTabs();
+  live.start();
+}
+
+function App() {
+  const identity = useValue(live.identity);
+  const [tried, setTried] = useState(token.get() === null);
+  useEffect(() => {
+    if (!tried) enter(token.get()).catch(() => token.drop()).finally(() => setTried(true));
+  }, []);
+  if (!tried) return html`<p class="loading">Logging in…</p>`;
+  if (!identity) return html`<${Login} enter=${enter} why=${useValue(farewell)} /><${Messages} />`;
+  return html`<${Frame} identity=${identity} />`;
+}
+
+function Frame({ identity }) {
+  const { parts, query } = useValue(place);
+  const system = useValue(live.system);
+  return html`
+    <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
+    <nav class="side" aria-label="Pages">
+      <a class="brand" href="#/processes"><img src="icon.svg" alt="" width="24" height="24" /><span>${system?.name ?? "…"}</span></a>
+      <ul>
+        ${PAGES.map(
+          (page) => html`<li key=${page.name}>
+            <a href="#/${page.name}" aria-current=${(parts[0] ?? "processes") === page.name ? "page" : undefined}>
+              <${Icon} name=${page.name} /><span>${page.title}</span></a>
+          </li>`,
+        )}
+      </ul>
+      <div class="who">
+        <p title="Whose token this is, and its role"><strong>${identity.name}</strong><span class="muted">${identity.role}</span></p>
+        <div class="row">
+          <${ThemeButton} />
+          <${Button} icon="leave" label="Log out" onClick=${() => leave()} kind="quiet" />
+        </div>
+      </div>
+    </nav>
+    <div class="page">
+      <${Facts} system=${system} />
+      <${Lost} />
+      <main id="main" tabindex="-1"><${Page} parts=${parts} query=${query} /></main>
+    </div>
+    <${Messages} />`;
+}
+
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+function ThemeButton() {
+  const theme = useValue(chosenTheme);
+  return html`<${Button} icon=${theme} label=${`Theme: ${theme}. Change it`} onClick=${nextTheme} kind="quiet" />`;
+}
+
+/** What is known of the container, on top of each page. */
+function Facts({ system }) {
+  const now = useNow();
+  const names = useValue(live.processes);
+  if (!system) return html`<div class="facts" />`;
+  const running = [...names.values()].filter((info) => ["running", "ready"].includes(info.state)).length;
+  return html`<dl class="facts">
+    <div class="phone"><dt>Container</dt><dd><strong>${system.name}</strong></dd></div>
+    <div><dt>Up</dt><dd>${span(system.uptime + now - system.read)}</dd></div>
+    <div><dt>Running</dt><dd>${running} of ${count(names.size, "process", "processes")}</dd></div>
+    ${system.health && html`<div><dt>Health</dt><dd title=${system.health.why}><${State} state=${system.health.state} /></dd></div>`}
+    <div class="wide"><dt>Core-X</dt><dd>${bytes(system.usage?.memory_bytes)}</dd></div>
+    <div class="wide"><dt>Kernel</dt><dd>${system.kernel}</dd></div>
+  </dl>`;
+}
+
+/** The banner for the time that Core-X does not answer. */
+function Lost() {
+  const { state, again } = useValue(live.connection);
+  if (state !== "lost") return html`<div role="alert" />`;
+  return html`<div role="alert" class="lost">
+    <p><strong>The connection is lost.</strong> What you see may be old. <${Again} at=${again} /></p>
+    <${Button} onClick=${live.again}>Try now<//>
+  </div>`;
+}
+
+function Again({ at }) {
+  const left = Math.ceil(at / 1000 - useNow(250));
+  return html`<span aria-hidden="true">${left > 0 ? `Trying again in ${left} s.` : "Trying again…"}</span>`;
+}
+
+function Page({ parts, query }) {
+  const [name = "processes", ...rest] = parts;
+  if (name === "processes" && rest.length) return html`<${Process} key=${rest[0]} name=${rest[0]} />`;
+  const page = PAGES.find((one) => one.name === name);
+  if (page) return html`<${page.view} rest=${rest} query=${query} />`;
+  return html`<${Head} title="Not here" /><${Empty} title="There is no such page."><a href="#/processes">See all processes</a><//>`;
+}
+
+const root = document.getElementById("app");
+root.replaceChildren();
+render(html`<${App} />`, root);
