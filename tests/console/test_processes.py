@@ -56,9 +56,28 @@ async def test_a_process_is_stopped_started_restarted_and_signalled(start: Start
     assert (await core.until("web", "running")).pid != first
     # somebody else's change comes by itself
     await core.client.stop("web", wait=10)
-    await page.get_by_role("button", name="Delete…").click()
-    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(page.get_by_label("State")).to_contain_text("It was stopped on request")
+
+
+async def test_only_what_was_added_by_itself_can_be_deleted(start: Start, look: Look) -> None:
+    core = await start(web=ProcessSpec(("true",), {"PATH": "/bin"}, enabled=False))
+    await core.client.put("more", SLEEP)
+    at = await look(core)
+    page = at.page
+    delete = page.get_by_role("button", name="Delete…")
+    sure = page.get_by_role("dialog").get_by_role("button", name="Delete")
+    await at.log_in(place="#/processes/web")
+    await delete.click()
+    await sure.click()
+    await expect(page.get_by_role("status").filter(has_text="Cannot delete web")).to_be_visible()
+    at.forgive(409)
+    await page.keyboard.press("Escape")
+    await page.get_by_role("link", name="Processes").click()
+    await page.get_by_role("link", name="more", exact=True).click()
+    await delete.click()
+    await sure.click()
     await expect(page.get_by_role("heading", name="Processes")).to_be_visible()
+    assert [info.name for info in await core.client.processes()] == ["web"]
 
 
 async def test_why_it_waits_and_what_it_uses_is_told(start: Start, look: Look) -> None:

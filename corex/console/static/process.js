@@ -5,7 +5,7 @@ import { Commands, curl, zn } from "./commands.js";
 import { EventTable } from "./events.js";
 import { bytes, line, moment, percent, span } from "./format.js";
 import { Icon, State } from "./icons.js";
-import { happened, may, processes, refresh, system } from "./live.js";
+import { forget, happened, may, processes, system } from "./live.js";
 import { Why, act, isIdle } from "./processes.js";
 import { useValue } from "./store.js";
 import { Button, Dialog, Empty, Field, Head, html, say, useNow } from "./ui.js";
@@ -123,15 +123,15 @@ function SignalDialog({ name, onClose }) {
 }
 
 function RemoveDialog({ name, onClose }) {
-  const forget = async () => {
+  const sure = async () => {
     await remove(`/v1/processes/${name}`);
-    await refresh(name);
-    say(`${name} is forgotten`);
     location.hash = "#/processes";
+    forget(name);
+    say(`${name} is forgotten`);
   };
   return html`<${Dialog} title=${`Delete ${name}?`} onClose=${onClose}>
     <p>Its specification and its logs are forgotten.</p>
-    <footer><${Button} onClick=${onClose} autofocus>Cancel<//><${Button} kind="danger" need="operator" onClick=${forget}>Delete<//></footer>
+    <footer><${Button} onClick=${onClose} autofocus>Cancel<//><${Button} kind="danger" need="operator" onClick=${sure}>Delete<//></footer>
   <//>`;
 }
 
