@@ -17,8 +17,8 @@ DESK = {"width": 1280, "height": 800}
 # What a browser says of an answer that the page expects, whatever the page does with it.
 REFUSAL = "Failed to load resource: the server responded with a status of "
 # Milliseconds; another test may have both cores.
-PATIENCE = 15_000.0
-expect.set_options(timeout=PATIENCE)
+EXPECTED = 15_000
+expect.set_options(timeout=EXPECTED)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -42,14 +42,12 @@ class Watched:
         origin: of the Core-X that it is of.
         said: errors and warnings on the browser's console, and uncaught exceptions.
         asked: all URLs that it asked for.
-        patience: milliseconds that it has for what it does.
     """
 
     page: Page
     origin: str
     said: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-    patience: float = PATIENCE
 
     async def open(self, place: str = "") -> None:
         """Go to a page of the console."""
@@ -60,7 +58,7 @@ class Watched:
         await self.open(place)
         await self.page.get_by_label("Token", exact=True).fill(token)
         await self.page.get_by_role("button", name="Log in").click()
-        await expect(self.page.get_by_role("navigation", name="Pages")).to_be_visible(timeout=self.patience)
+        await expect(self.page.get_by_role("navigation", name="Pages")).to_be_visible()
 
     async def picture(self, name: str) -> None:
         """Keep what it looks like."""
@@ -83,13 +81,12 @@ async def look(browser: Browser) -> AsyncIterator[Look]:
     contexts: list[BrowserContext] = []
     watched: list[Watched] = []
 
-    async def page(core: Container | str, patience: float = PATIENCE, **options: object) -> Watched:
-        address = core if isinstance(core, str) else core.endpoint.address
+    async def page(core: Container, **options: object) -> Watched:
         chosen = {"viewport": DESK, "ignore_https_errors": True, **options}
         context = await browser.new_context(**chosen)  # type: ignore[arg-type]
-        context.set_default_timeout(patience)
+        context.set_default_timeout(EXPECTED)
         contexts.append(context)
-        opened = Watched(await context.new_page(), f"https://{address}", patience=patience)
+        opened = Watched(await context.new_page(), f"https://{core.endpoint.address}")
         watch(opened)
         watched.append(opened)
         return opened
