@@ -47,13 +47,13 @@ export function Access() {
         <td class="do"><${Button} icon="remove" kind="quiet" need="admin" label=${`Let ${name} in no more`} why=${name === OWNER ? "The container was made for it." : ""} onClick=${() => deny(name)} /></td>
       </tr>`)}</tbody>
     </table></div><p class="muted">Identities live as long as Core-X does.</p>`}
-    ${may("admin") && html`<${Audit} />`}
+    ${may("admin") && html`<${Audit} done=${data} />`}
     ${asking && html`<${AllowDialog} onClose=${() => setAsking(false)} onDone=${reload} />`}`;
 }
 
 /** Who did what, the newest first. */
-function Audit() {
-  const { data, error, reload } = useLoaded(() => get(`/v1/audit?limit=${MOST_EVENTS}`));
+function Audit({ done }) {
+  const { data, error, reload } = useLoaded(() => get(`/v1/audit?limit=${MOST_EVENTS}`), [done]);
   useEffect(() => {
     const timer = setInterval(() => document.hidden || reload(), EVERY);
     return () => clearInterval(timer);

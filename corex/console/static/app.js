@@ -1,9 +1,9 @@
 // The console: who is asked for what is in the address behind '#', and each page is a function.
 
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { Access } from "./access.js";
-import { get, token, whenRefused } from "./api.js";
+import { Unreachable, get, token, whenRefused } from "./api.js";
 import { Checks } from "./checks.js";
 import { Events } from "./events.js";
 import { ProcessForm } from "./form.js";
@@ -30,6 +30,9 @@ const PAGES = [
   { name: "plan", title: "Plan", view: Plan },
   { name: "access", title: "Access", view: Access },
 ];
+
+// Milliseconds until a page that nothing answers asks again.
+const AGAIN = 2000;
 
 /** What stands behind '#': segments and a query. */
 function where() {
@@ -63,13 +66,31 @@ async function enter(bearer) {
   live.start();
 }
 
+/** Log in with the token that this tab has; as long as nothing answers, try again. */
+async function comeBack(tell) {
+  while (true) {
+    try {
+      await enter(token.get());
+      return;
+    } catch (error) {
+      if (!(error instanceof Unreachable)) {
+        token.drop();
+        return;
+      }
+    }
+    tell();
+    await new Promise((done) => setTimeout(done, AGAIN));
+  }
+}
+
 function App() {
   const identity = useValue(live.identity);
   const [tried, setTried] = useState(token.get() === null);
+  const [away, setAway] = useState(false);
   useEffect(() => {
-    if (!tried) enter(token.get()).catch(() => token.drop()).finally(() => setTried(true));
+    if (!tried) comeBack(() => setAway(true)).finally(() => setTried(true));
   }, []);
-  if (!tried) return html`<p class="loading">Logging in…</p>`;
+  if (!tried) return html`<p class="loading" role="status">${away ? "Core-X does not answer. Trying again…" : "Logging in…"}</p>`;
   if (!identity) return html`<${Login} enter=${enter} why=${useValue(farewell)} /><${Messages} />`;
   return html`<${Frame} identity=${identity} />`;
 }
@@ -78,6 +99,16 @@ function Frame({ identity }) {
   const { parts, query } = useValue(place);
   const system = useValue(live.system);
   const [open, setOpen] = useState(false);
+  const shown = useRef(null);
+  const page = parts[0] === "processes" ? parts.join("/") : parts[0];
+  useEffect(() => {
+    // who comes to another page begins at its top, with the keyboard, too
+    if (shown.current !== null && shown.current !== page) {
+      document.getElementById("main").focus({ preventScroll: true });
+      scrollTo(0, 0);
+    }
+    shown.current = page ?? "";
+  }, [page]);
   useEffect(() => {
     const press = (event) => {
       const isInTerminal = event.target.closest?.(".host");

@@ -39,13 +39,17 @@ export function Logs({ query }) {
   const change = (fields) => {
     location.hash = `#${url("/logs", { ...wanted, ...fields })}`;
   };
+  const [refused, setRefused] = useState({});
+  const asks = query.toString();
   return html`<${Head} title="Logs"><${Commands} commands=${() => commands(wanted)} /><//>
-    <${Stream} key=${query.toString()} wanted=${wanted} change=${change} />`;
+    <${Filters} wanted=${wanted} change=${change} error=${refused.asks === asks ? refused.error : ""} />
+    <${Stream} key=${asks} wanted=${wanted} refuse=${(error) => setRefused({ asks, error })} />`;
 }
 
 function Filters({ wanted, change, error }) {
   const names = [...useValue(processes).keys()];
   const [pattern, setPattern] = useState(wanted.match);
+  useEffect(() => setPattern(wanted.match), [wanted.match]);
   const choose = (name) => change({ process: wanted.process.includes(name) ? wanted.process.filter((one) => one !== name) : [...wanted.process, name] });
   const chosen = wanted.process.length;
   return html`<form class="filters" onSubmit=${(event) => { event.preventDefault(); change({ match: pattern }); }}>
@@ -83,18 +87,17 @@ function leaveMenu(event) {
   if (event.relatedTarget && !event.currentTarget.contains(event.relatedTarget)) event.currentTarget.open = false;
 }
 
-function Stream({ wanted, change }) {
+function Stream({ wanted, refuse }) {
   const element = useRef();
   const view = useRef(null);
   const [status, setStatus] = useState({ shown: 0, waiting: 0, paused: false, broken: false });
-  const [error, setError] = useState("");
   const [wrap, setWrap] = useState(localStorage.getItem("wrap") !== "no");
   useEffect(() => {
     const made = new View(element.current, setStatus);
     view.current = made;
     const over = new AbortController();
     follow(made, wanted, over.signal).catch((problem) => {
-      if (problem.name !== "AbortError") setError(sentence(problem.message));
+      if (problem.name !== "AbortError") refuse(sentence(problem.message));
     });
     return () => {
       over.abort();
@@ -105,8 +108,7 @@ function Stream({ wanted, change }) {
     localStorage.setItem("wrap", wrap ? "no" : "yes");
     setWrap(!wrap);
   };
-  return html`<${Filters} wanted=${wanted} change=${change} error=${error} />
-    <section class="card log-card" aria-label="Lines">
+  return html`<section class="card log-card" aria-label="Lines">
       <div class="log ${wrap ? "wrap" : ""}" ref=${element} role="log" aria-live="off" aria-label="Log" tabindex="0" onScroll=${() => view.current?.scrolled()} />
       ${!status.shown && !status.waiting && html`<p class="none muted">No line yet that fits.</p>`}
       ${status.paused && html`<button type="button" class="button primary resume" onClick=${() => view.current.resume()}>

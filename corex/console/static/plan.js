@@ -2,7 +2,8 @@ import { useState } from "preact/hooks";
 import { Problem, ask, get, post, put, remove } from "./api.js";
 import { Commands, curl, zn, znApply } from "./commands.js";
 import { count } from "./format.js";
-import { may, refresh } from "./live.js";
+import { happened, may, refresh } from "./live.js";
+import { useValue } from "./store.js";
 import { Button, Dialog, Empty, Field, Head, complain, html, say, sentence, useLoaded } from "./ui.js";
 
 const BLANK = { summary: "", processes: { "my-process": { argv: ["sleep", "1000"] } }, checks: {} };
@@ -27,7 +28,7 @@ function Changes({ changes }) {
 }
 
 export function Plan() {
-  const { data, error, reload } = useLoaded(load);
+  const { data, error, reload } = useLoaded(load, [useValue(happened)]);
   const [edited, setEdited] = useState(null);
   const apply = async () => {
     await post("/v1/plan/apply", undefined, { headers: { "If-Match": data.pending.etag } });
