@@ -46,6 +46,8 @@ MOUNTS = MappingProxyType(
         "exec": Mount("cli.process", "Run a command inside a container.", "exec_app"),
         "attach": Mount("cli.terminal", "Attach to a session inside a container.", "attach_app"),
         "logs": Mount("cli.process", "Print what the processes of a container wrote.", "logs_app"),
+        "file": Mount("cli.files", "See and change the files of a container."),
+        "cp": Mount("cli.files", "Copy files into a container, and out of one.", "cp_app"),
         "bench": Mount("cli.bench", "Measure: medians of at least five, ratios within one run."),
         "test": Mount("cli.testing", "Run every test, the QEMU ones included."),
         "check": Mount("cli.check", "Format, lint, types, import rules and the fast tests."),

@@ -20,6 +20,8 @@ from typing import NoReturn
 import msgspec
 
 from corex.console import assets
+from corex.files.hands import Hands
+from corex.files.resolve import Root
 from corex.http.routes import App
 from corex.http.server import serve
 from corex.http.tls import server_context
@@ -101,7 +103,9 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
     processes.declare(boot.processes, boot.checks)
     monitor = _monitor(boot, processes, given.health_fd)
     access = Access(boot.token_sha256, loop.time)
-    container = Container(boot.name, access, processes, Sessions(world), loop.time(), monitor)
+    container = Container(
+        boot.name, access, processes, Sessions(world), loop.time(), Root(given.root_fd), Hands(), monitor
+    )
     app = App(api.table(), access, container, site=assets.site())
     serving = await serve(app, [listener], tls, release)
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))

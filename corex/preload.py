@@ -20,6 +20,8 @@ import msgspec
 
 from corex import main  # noqa: F401  # what a fork runs
 from corex.console import assets
+from corex.files.hands import Hands
+from corex.files.resolve import Root
 from corex.http import server
 from corex.http.routes import App
 from corex.http.tls import prepare, server_context
@@ -106,7 +108,9 @@ def _application() -> App:
     alarms, figures, groups = WallClock(loop), Figures(None), Groups(None)
     world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time, alarms, figures, groups)
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
-    container = Container("warm-up", access, Processes(world), Sessions(world), loop.time())
+    container = Container(
+        "warm-up", access, Processes(world), Sessions(world), loop.time(), Root(None), Hands()
+    )
     return App(api.table(), access, container, site=assets.site())
 
 

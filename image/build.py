@@ -21,7 +21,7 @@ from image.sources import Request as Request
 from image.sources import Sources
 from image.tree import Entry, digest
 
-OWN_LEVEL = 9
+OWN_LEVEL = 12
 VERSION = "0.1.0"
 
 

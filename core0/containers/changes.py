@@ -13,7 +13,6 @@ import stat
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
-from core0.containers import tar
 from core0.containers.export import (
     become_root,
     check_depth,
@@ -23,8 +22,9 @@ from core0.containers.export import (
     open_folder,
     shown,
 )
-from core0.containers.tar import Entry
 from core0.wire import pieces
+from corex.files import tar
+from corex.files.tar import Entry
 
 _WHITEOUT = b".wh."
 # Written by the node for each container.

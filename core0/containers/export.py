@@ -13,11 +13,11 @@ import stat
 import sys
 from collections.abc import Iterator
 
-from core0.containers import tar
-from core0.containers.tar import Entry
 from core0.linux import files, mounts, namespaces, privileges
 from core0.wire import paths, pieces
 from core0.wire.control import Refusal, Reply
+from corex.files import tar
+from corex.files.tar import Entry
 
 _PIECE = 256 << 10
 _LONGEST_PATH, _DEEPEST = 4096, 1000

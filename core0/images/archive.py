@@ -14,7 +14,8 @@ from pathlib import Path
 
 from core0.images.model import LARGEST_MANIFEST, Descriptor, PullError
 from core0.images.room import STEP
-from core0.images.tar import TarCheck, TarError
+from core0.images.tar import TarCheck
+from corex.files.untar import TarError
 
 MOST_BLOBS = 10_000
 LARGEST = 8 << 30

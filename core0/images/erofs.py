@@ -10,8 +10,9 @@ from typing import IO
 from core0.images.digest import Digest
 from core0.images.model import NoRoomError, PullError
 from core0.images.room import STEP
-from core0.images.tar import TarCheck, TarError
+from core0.images.tar import TarCheck
 from core0.linux import tools
+from corex.files.untar import TarError
 
 _OPTIONS = ("--quiet", "--tar=f", "--aufs", "-T0", "-Enoinline_data")
 

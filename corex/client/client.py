@@ -1,14 +1,18 @@
 """A typed client of Core-X's REST interface: TLS pinned by the certificate's fingerprint, a bearer token."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import io
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from typing import IO, Any, Self, TypeVar
+from urllib.parse import quote, quote_from_bytes, urlencode
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from corex.client.pin import Pin
 from corex.client.session import Attachment, UnreachableError
@@ -28,15 +32,21 @@ from corex.wire.api import (
     SignalRequest,
     System,
 )
+from corex.wire.files import FileInfo, FolderPage, Removed, Unpacked
 from corex.wire.identities import IdentityInfo, IdentityList, IdentitySpec
 from corex.wire.plan import Difference, Layer, LayerInfo, LayerList, Plan
 from corex.wire.process import ProcessSpec
 from corex.wire.sessions import Session, SessionList, SessionSpec
 
 AnswerT = TypeVar("AnswerT")
+# What is uploaded: bytes, pieces as they come, or a file that is open.
+Content = bytes | AsyncIterable[bytes] | IO[bytes]
 _NOT_OPEN = "cannot ask Core-X: the client is not open; use it in 'async with'"
 # Seconds between pings of a WebSocket.
 HEARTBEAT = 20.0
+
+# Seconds that storage may work on what was asked for without a word.
+_LONG_WORK = 600.0
 
 CONNECT_TIMEOUT = 10.0  # seconds for TCP and TLS together
 ANSWER_TIMEOUT = 30.0  # seconds between two pieces of an answer, besides what the request itself asks to wait
@@ -208,6 +218,110 @@ class Client:
         """Run a command to its end."""
         return await self._ask("POST", "/v1/exec", ExecResult, body=request, extra=request.timeout)
 
+    async def stat(self, path: str | bytes) -> FileInfo:
+        """What is at a path of the container; of a link the link itself."""
+        return await self._ask("GET", _fs("stat", path), FileInfo)
+
+    async def folder(self, path: str | bytes, after: str = "", limit: int = 1000) -> FolderPage:
+        """A page of a folder; `after` is the `next` of the page before."""
+        return await self._ask("GET", _fs("folder", path, limit=limit) + f"&after={after}", FolderPage)
+
+    async def read_file(self, path: str | bytes) -> bytes:
+        """A whole file."""
+        async with self.open_file(path) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    @asynccontextmanager
+    async def open_file(self, path: str | bytes, start: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A file's content from a byte on, piece by piece."""
+        async with self._stream(_fs("file", path), {"Range": f"bytes={start}-"} if start else {}) as pieces:
+            yield pieces
+
+    async def write_file(
+        self,
+        path: str | bytes,
+        data: Content,
+        *,
+        mode: str | None = None,
+        owner: str | None = None,
+        etag: str | None = None,
+        new: bool = False,
+    ) -> FileInfo:
+        """Write a file as a whole, if it has an ETag, or is new."""
+        where = _fs("file", path, mode=mode, owner=owner)
+        return await self._upload(where, data, FileInfo, _only_if(etag, new=new))
+
+    async def delete_file(self, path: str | bytes) -> None:
+        """Delete what is no folder."""
+        await self._ask("DELETE", _fs("file", path), None)
+
+    async def make_folder(
+        self, path: str | bytes, *, mode: str = "0755", owner: str | None = None, parents: bool = False
+    ) -> FileInfo:
+        """Make a folder, if it is not there."""
+        where = _fs("folder", path, mode=mode, owner=owner, parents=str(parents).lower())
+        return await self._ask("PUT", where, FileInfo)
+
+    async def delete_folder(self, path: str | bytes, *, recursive: bool = False) -> Removed:
+        """Delete a folder, with all that is in it if that is asked for."""
+        where = _fs("folder", path, recursive=str(recursive).lower())
+        return await self._ask("DELETE", where, Removed, extra=_LONG_WORK)
+
+    @asynccontextmanager
+    async def open_archive(self, path: str | bytes) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A folder as a tar, piece by piece."""
+        async with self._stream(_fs("archive", path), {}) as pieces:
+            yield pieces
+
+    async def unpack(
+        self,
+        path: str | bytes,
+        data: Content,
+        *,
+        owner: str | None = None,
+        keep_owner: bool = False,
+    ) -> Unpacked:
+        """Unpack a tar into a folder."""
+        where = _fs("archive", path, owner=owner, keep_owner=str(keep_owner).lower())
+        return await self._upload(where, data, Unpacked, {})
+
+    @asynccontextmanager
+    async def _stream(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
+        answer = await self._send("GET", path, {}, None, _timeout(), headers)
+        try:
+            yield self._pieces(answer)
+        finally:
+            answer.close()
+
+    async def _pieces(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        try:
+            async for piece in answer.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
+    async def _upload(
+        self,
+        path: str,
+        data: Content,
+        kind: type[AnswerT],
+        only_if: Mapping[str, str],
+    ) -> AnswerT:
+        if self._session is None:
+            raise RuntimeError(_NOT_OPEN)
+        # what is refused need not be sent
+        headers = {**only_if, "Content-Type": "application/octet-stream", "Expect": "100-continue"}
+        data = io.BytesIO(data) if isinstance(data, bytes) else data
+        try:
+            async with self._session.put(
+                URL(path, encoded=True), data=data, headers=headers, timeout=_timeout(_LONG_WORK)
+            ) as answer:
+                if answer.status >= 400:
+                    raise RefusedError(await self._problem(answer))
+                return msgspec.json.decode(await answer.read(), type=kind)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
     async def identities(self) -> list[IdentityInfo]:
         """Who may ask."""
         return (await self._ask("GET", "/v1/identities", IdentityList)).identities
@@ -280,8 +394,7 @@ class Client:
         new: bool = False,
     ) -> AnswerT:
         values = {name: str(value) for name, value in (query or {}).items()}
-        only_if = ({"If-Match": etag} if etag else {}) | ({"If-None-Match": "*"} if new else {})
-        answer = await self._send(method, path, values, body, _timeout(extra), only_if)
+        answer = await self._send(method, path, values, body, _timeout(extra), _only_if(etag, new=new))
         try:
             data = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -304,7 +417,12 @@ class Client:
         headers = {**only_if} if body is None else {**only_if, "Content-Type": "application/json"}
         try:
             answer = await self._session.request(
-                method, path, params=query, data=data, headers=headers, timeout=timeout
+                method,
+                URL(path, encoded=True),
+                params=query or None,
+                data=data,
+                headers=headers,
+                timeout=timeout,
             )
             if answer.status >= 400:
                 raise RefusedError(await self._problem(answer))
@@ -333,6 +451,17 @@ class Client:
 
 def _timeout(extra: float = 0) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=ANSWER_TIMEOUT + extra)
+
+
+def _only_if(etag: str | None, *, new: bool) -> dict[str, str]:
+    return ({"If-Match": etag} if etag else {}) | ({"If-None-Match": "*"} if new else {})
+
+
+def _fs(what: str, path: str | bytes, **parameters: object) -> str:
+    """A route of files with its query; names are bytes."""
+    quoted = quote_from_bytes(path if isinstance(path, bytes) else os.fsencode(path), safe="/")
+    given = urlencode({name: value for name, value in parameters.items() if value is not None})
+    return f"/v1/fs/{what}?path={quoted}" + (f"&{given}" if given else "")
 
 
 def _layer_path(name: str) -> str:

@@ -39,6 +39,7 @@ class Response(msgspec.Struct, frozen=True):
         body: the whole body, where there are no pieces.
         pieces: the body piece by piece.
         switch: what follows an answer of 101.
+        release: called once when the answer was sent, or will not be: lets go of what the pieces come from.
     """
 
     status: int
@@ -46,6 +47,7 @@ class Response(msgspec.Struct, frozen=True):
     body: bytes = b""
     pieces: AsyncIterator[bytes] | None = None
     switch: Switch | None = None
+    release: Callable[[], None] | None = None
 
 
 class RawRequest:
@@ -63,12 +65,18 @@ class RawRequest:
         target = head.target.decode("ascii")
         self.method = head.method.decode("ascii")
         self.path, _, query = target.partition("?")
+        self._query = query
         self.query = tuple(urllib.parse.parse_qsl(query, keep_blank_values=True)) if query else ()
         self.headers: dict[str, str] = {}
         for name, value in head.headers:
             self.headers.setdefault(name.decode("ascii"), value.decode("latin-1"))
         self.remote = connection.remote
         self._connection = connection
+
+    def octets(self, name: str) -> bytes:
+        """The bytes of a query's parameter, which need not be UTF-8; nothing without one."""
+        pairs = urllib.parse.parse_qsl(self._query, keep_blank_values=True, errors="surrogateescape")
+        return next((value.encode(errors="surrogateescape") for key, value in pairs if key == name), b"")
 
     @property
     def content_length(self) -> int | None:
@@ -196,6 +204,13 @@ class Connection:
         return response.switch
 
     async def _send(self, response: Response, *, head_only: bool) -> None:
+        try:
+            await self._send_all(response, head_only=head_only)
+        finally:
+            if response.release:
+                response.release()
+
+    async def _send_all(self, response: Response, *, head_only: bool) -> None:
         headers = [("Date", _date()), *response.headers.items(), *_framing(response)]
         if self._leaves_body() and "Connection" not in response.headers:
             headers.append(
@@ -242,12 +257,12 @@ def _date() -> str:
 
 
 def _framing(response: Response) -> list[tuple[str, str]]:
-    """h11 sends pieces in chunks by itself; 204 and 304 have no body, and say no length of none (RFC 9110, 8.6)."""
-    return (
-        []
-        if response.pieces or response.status in (204, 304)
-        else [("Content-Length", str(len(response.body)))]
-    )
+    """h11 sends pieces in chunks by itself, unless their length is known already.
+
+    204 and 304 have no body, and say no length of none (RFC 9110, 8.6).
+    """
+    has_no_length = response.pieces or response.status in (204, 304)
+    return [] if has_no_length else [("Content-Length", str(len(response.body)))]
 
 
 class Connections:

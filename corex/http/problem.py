@@ -81,6 +81,7 @@ GONE = ProblemType("gone", 410, "What the cursor points to is gone")
 PRECONDITION_FAILED = ProblemType("precondition-failed", 412, "The resource has changed")
 TOO_LARGE = ProblemType("too-large", 413, "The body is too large")
 UNSUPPORTED_TYPE = ProblemType("unsupported-type", 415, "The body's media type is not supported")
+RANGE = ProblemType("range", 416, "The range is not within the resource")
 INVALID = ProblemType("invalid", 422, "The request does not fit its schema")
 MISDIRECTED = ProblemType("misdirected", 421, "This is not the server that was asked for")
 UPGRADE_REQUIRED = ProblemType("upgrade-required", 426, "The resource speaks another protocol")
@@ -102,6 +103,7 @@ TYPES = (
     PRECONDITION_FAILED,
     TOO_LARGE,
     UNSUPPORTED_TYPE,
+    RANGE,
     INVALID,
     MISDIRECTED,
     UPGRADE_REQUIRED,

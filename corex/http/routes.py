@@ -80,10 +80,21 @@ class Reply(msgspec.Struct, Generic[ResultT], frozen=True):
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """A handler's answer that is sent piece by piece until the iterator ends or the client leaves."""
+    """A handler's answer that is sent piece by piece until the iterator ends or the client leaves.
+
+    Attributes:
+        content_type: its media type.
+        pieces: its body.
+        status: HTTP status.
+        headers: more of them; with Content-Length the pieces have so many bytes.
+        release: called once when it was sent, or will not be.
+    """
 
     content_type: str
     pieces: AsyncIterator[bytes]
+    status: int = 200
+    headers: Mapping[str, str] = {}
+    release: Callable[[], None] | None = None
 
 
 class Upgrade(msgspec.Struct, frozen=True):
@@ -350,7 +361,8 @@ def encode_problem(error: ProblemError) -> Response:
 
 def _encode(route: Route, result: Any) -> Response:
     if isinstance(result, Stream):
-        return Response(200, {"Content-Type": result.content_type, **_SECURITY_HEADERS}, pieces=result.pieces)
+        headers = {"Content-Type": result.content_type, **_SECURITY_HEADERS, **result.headers}
+        return Response(result.status, headers, pieces=result.pieces, release=result.release)
     if isinstance(result, Upgrade):
         return Response(101, result.headers, switch=result.switch)
     reply = result if isinstance(result, Reply) else Reply(result)

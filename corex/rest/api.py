@@ -9,7 +9,7 @@ from corex.http.routes import PUBLIC, NoBody, NoParameters, Request, Route, Tabl
 from corex.process import model
 from corex.process.execute import execute
 from corex.process.spawn import SpawnError
-from corex.rest import identities, metrics, plans, processes, sessions, streams
+from corex.rest import files, identities, metrics, plans, processes, sessions, streams
 from corex.rest.access import OPERATOR, SCHEME, VIEWER
 from corex.rest.container import CANNOT_RUN, Container, cannot_run, refuse
 from corex.wire.api import ExecRequest, ExecResult, Health, System
@@ -32,6 +32,7 @@ def routes() -> list[Route]:
         *plans.routes(),
         *streams.routes(),
         *sessions.routes(),
+        *files.routes(),
         *identities.routes(),
         *metrics.routes(),
         Route(

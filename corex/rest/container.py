@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from corex.files.hands import Hands
+from corex.files.resolve import Root
 from corex.http import problem
 from corex.http.problem import ProblemError
 from corex.http.routes import Request
@@ -27,6 +29,8 @@ class Container(msgspec.Struct, frozen=True):
         processes: its processes.
         sessions: its sessions.
         started: when Core-X started, on the loop's clock.
+        root: its root folder.
+        hands: what waits for its storage.
         health: what looks at it, if it has a check.
     """
 
@@ -35,6 +39,8 @@ class Container(msgspec.Struct, frozen=True):
     processes: Processes
     sessions: Sessions
     started: float
+    root: Root
+    hands: Hands
     health: Monitor[HealthCheck] | None = None
 
 

@@ -69,7 +69,7 @@ async def get_process_logs(request: Request[Container, ProcessLogsQuery, NoBody]
     ring = logs.ring(life_of(request.context, query.name).name)
     keep = _sieve(request, frozenset())
     show = _Shown(keep, number=lambda line: line.seq, with_name=False)
-    return _page_or_stream(request, lambda after: ring.after_seq(after, query.limit), show)
+    return _page_or_stream(request, lambda after: ring.after_seq(after, query.limit), show, ring.last)
 
 
 async def get_logs(request: Request[Container, LogsQuery, NoBody]) -> LogPage | Stream:
@@ -77,7 +77,7 @@ async def get_logs(request: Request[Container, LogsQuery, NoBody]) -> LogPage | 
     query, logs = request.parameters, request.context.processes.world.logs
     keep = _sieve(request, frozenset(query.process))
     show = _Shown(keep, number=lambda line: line.order, with_name=True)
-    return _page_or_stream(request, lambda after: logs.after(after, query.limit), show)
+    return _page_or_stream(request, lambda after: logs.after(after, query.limit), show, logs.last)
 
 
 async def get_events(request: Request[Container, EventsQuery, NoBody]) -> EventPage | Stream:
@@ -179,11 +179,13 @@ def _resumed(request: Request[Container, Any, NoBody], after: int) -> int:
 
 
 def _page_or_stream(
-    request: Request[Container, Any, NoBody], read: Callable[[int], LogPage], show: _Shown
+    request: Request[Container, Any, NoBody], read: Callable[[int], LogPage], show: _Shown, last: int
 ) -> LogPage | Stream:
     query = request.parameters
     kind = _wanted_type(request, (JSON, NDJSON, SSE, TEXT))
     after = _resumed(request, query.after) if kind == SSE else query.after
+    if query.tail is not None:
+        after = max(after, last - query.tail)
     first = show.page(read(after))
     bell = request.context.processes.world.logs.bell
     if kind in (SSE, NDJSON) or query.follow:

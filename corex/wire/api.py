@@ -282,12 +282,14 @@ class LogSieve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         since: from this moment on, seconds since 1970 UTC.
         until: before this moment.
         match: a regular expression of Python's that is found in the line.
+        tail: of those that there are already, only so many of the newest are looked at; None looks at all.
     """
 
     stream: Stream | None = None
     since: float | None = None
     until: float | None = None
     match: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    tail: Cursor | None = None
 
 
 class LogsQuery(LogSieve, frozen=True, forbid_unknown_fields=True):

@@ -1,5 +1,6 @@
 """A real Chromium that looks at the console of a real Core-X."""
 
+import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -126,6 +127,7 @@ async def look(browser: Browser) -> AsyncIterator[Look]:
     async def page(container: Container, **options: object) -> Watched:
         chosen = {"viewport": DESK, "ignore_https_errors": True, **options}
         context = await browser.new_context(**chosen)  # type: ignore[arg-type]
+        context.set_default_timeout(15_000)
         contexts.append(context)
         opened = Watched(await context.new_page(), f"https://{container.endpoint.address}")
         watch(opened)
@@ -149,6 +151,11 @@ def watch(watched: Watched) -> None:
     watched.page.on("console", note)
     watched.page.on("pageerror", lambda error: watched.said.append(f"exception: {error}"))
     watched.page.on("request", lambda request: watched.asked.append(request.url))
+
+
+def digest(token: str) -> str:
+    """What Core-X knows of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 @pytest.fixture(scope="session")

@@ -47,14 +47,14 @@ def contexts(core: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def zn(contexts: Path) -> Zn:
-    async def run(*words: str, stdin: bytes = b"") -> Done:
+    async def run(*words: str, stdin: bytes = b"", noun: str = "process") -> Done:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "cli",
             "--contexts",
             str(contexts),
-            "process",
+            noun,
             *words,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -131,6 +131,37 @@ async def test_a_container_that_the_context_does_not_know_is_said(zn: Zn) -> Non
     done = await zn("ls", "other")
     assert (done.code, done.out) == (3, "")
     assert "the context has the token of demo" in done.err
+
+
+async def test_files_are_listed_shown_and_deleted(zn: Zn) -> None:
+    assert (await zn("mkdir", "demo", "/tmp/cli/sub", "--parents", "--owner", "web", noun="file")).code == 0
+    listed = await zn("ls", "demo", "/tmp/cli", noun="file")
+    assert listed.out.splitlines()[1].split()[:3] == ["0755", "folder", "1000:1001"]
+    shown = json.loads((await zn("show", "demo", "/etc/passwd", "--json", noun="file")).out)
+    assert (shown["kind"], shown["name"]) == ("file", "passwd")
+    assert (await zn("cat", "demo", "/etc/passwd", noun="file")).out.startswith("root:x:0:0:")
+    refused = await zn("rm", "demo", "/tmp/cli", noun="file")
+    assert (refused.code, "add recursive=true" in refused.err) == (3, True)
+    assert (await zn("rm", "demo", "/tmp/cli", "-r", noun="file")).out == "Deleted 2\n"
+
+
+async def test_files_and_folders_are_copied_both_ways(zn: Zn, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep/page").write_bytes(os.urandom(2_000_000))
+    (folder / "link").symlink_to("deep/page")
+    done = await zn(str(folder), "demo:/tmp/", noun="cp")
+    assert (done.code, done.out, done.err) == (0, "Copied to /tmp/site\n", "")
+    assert (await zn("demo:/tmp/site", str(tmp_path / "back"), noun="cp")).code == 0
+    assert (tmp_path / "back/deep/page").read_bytes() == (folder / "deep/page").read_bytes()
+    assert (tmp_path / "back/link").readlink() == Path("deep/page")
+    assert (await zn("demo:/tmp/site/deep/page", str(tmp_path), noun="cp")).code == 0
+    assert (tmp_path / "page").read_bytes() == (folder / "deep/page").read_bytes()
+    one = await zn(str(tmp_path / "page"), "demo:/tmp/other", "--mode", "0600", noun="cp")
+    assert one.out == "Copied to /tmp/other\n"
+    assert (await zn("demo:/a", "demo:/b", noun="cp")).code == 2
+    missing = await zn("demo:/missing", str(tmp_path), noun="cp")
+    assert (missing.code, "No such file" in missing.err) == (3, True)
 
 
 class Typist:

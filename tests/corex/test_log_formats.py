@@ -101,6 +101,12 @@ async def test_one_address_has_a_page_and_text_by_what_is_accepted(written: aioh
     assert sorted(text.split()) == ["three", "two"]
     _, _, text = await ask(written, "/v1/logs?process=a&process=b&since=1e12")
     assert json.loads(text) == {"records": [], "next": 4}, "the cursor goes on"
+    _, _, text = await ask(written, "/v1/processes/a/logs?tail=1", "text/plain")
+    assert len(text.splitlines()) == 1
+    _, _, text = await ask(written, "/v1/logs?tail=2")
+    assert [one["order"] for one in json.loads(text)["records"]] == [3, 4], "what is left out is no gap"
+    _, _, text = await ask(written, "/v1/logs?tail=2&after=3")
+    assert [one["order"] for one in json.loads(text)["records"]] == [4]
 
 
 async def pieces(http: aiohttp.ClientSession, path: str, accept: str, until: str, **headers: str) -> str:

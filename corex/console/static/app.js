@@ -7,14 +7,18 @@ import { span, bytes, count } from "./format.js";
 import { Icon, State } from "./icons.js";
 import * as live from "./live.js";
 import { Login } from "./login.js";
+import { Logs } from "./logs.js";
 import { Process } from "./process.js";
 import { Processes } from "./processes.js";
+import { Shell, dropTabs, restoreTabs } from "./shell.js";
 import { Value, useValue } from "./store.js";
 import { chosenTheme, nextTheme } from "./themes.js";
 import { Button, Empty, Head, Messages, html, useNow } from "./ui.js";
 
 const PAGES = [
   { name: "processes", title: "Processes", view: Processes },
+  { name: "logs", title: "Logs", view: Logs },
+  { name: "shell", title: "Shell", view: Shell },
 ];
 
 /** What stands behind '#': segments and a query. */
@@ -31,6 +35,7 @@ const farewell = new Value("");
 
 function leave(why = "") {
   token.drop();
+  dropTabs();
   live.stop();
   live.identity.set(null);
   farewell.set(why);
@@ -44,6 +49,7 @@ async function enter(bearer) {
   token.set(bearer);
   farewell.set("");
   live.identity.set(known.identities.find((one) => one.name === known.own));
+  restoreTabs();
   live.start();
 }
 
@@ -61,9 +67,6 @@ function App() {
 function Frame({ identity }) {
   const { parts, query } = useValue(place);
   const system = useValue(live.system);
-  useEffect(() => {
-    document.documentElement.dataset.container = system?.name ?? "Core-X";
-  }, [system?.name]);
   return html`
     <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
     <nav class="side" aria-label="Pages">

@@ -4,7 +4,7 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { Unreachable } from "./api.js";
 import { html } from "./html.js";
 import { Icon } from "./icons.js";
-import { may } from "./live.js";
+import { may, system } from "./live.js";
 import { Value, useValue } from "./store.js";
 
 export { html };
@@ -112,9 +112,10 @@ export function Dialog({ title, onClose, children, kind = "" }) {
 
 /** The page's head: its title, and what can be done there. */
 export function Head({ title, children, back }) {
+  const container = useValue(system, (known) => known?.name) ?? "Core-X";
   useEffect(() => {
-    document.title = `${title} · ${document.documentElement.dataset.container ?? "Core-X"}`;
-  }, [title]);
+    document.title = `${title} · ${container}`;
+  }, [title, container]);
   return html`<header class="head">
     ${back && html`<a class="button square" href=${back} aria-label="Back" title="Back"><${Icon} name="back" /></a>`}
     <h1>${title}</h1>

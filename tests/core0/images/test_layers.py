@@ -20,8 +20,8 @@ from core0.images import room
 from core0.images.model import PullError
 from core0.images.mounted import MountedLayers
 from core0.images.pull import pull
-from core0.images.tar import MOST_ENTRIES
 from core0.images.unpack import WINDOW_LOG
+from corex.files.untar import MOST_ENTRIES
 from tests.core0.images.registry import LAYER, MANIFEST, Registry, digest_of, entry, gzipped, tar_of
 
 pytestmark = pytest.mark.usefixtures("mkfs")

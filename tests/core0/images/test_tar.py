@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core0.images import tar as subject
-from core0.images.tar import TarCheck, TarError
+from core0.images.tar import TarCheck
+from corex.files import untar as subject
+from corex.files.untar import TarError
 from tests.core0.images.registry import entry, tar_of
 
 WHOLE = tar_of(

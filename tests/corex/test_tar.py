@@ -6,9 +6,9 @@ import tarfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core0.containers import tar
-from core0.containers.tar import Entry
 from core0.images.tar import TarCheck
+from corex.files import tar
+from corex.files.tar import Entry
 
 part = st.binary(min_size=1, max_size=120).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
