@@ -111,6 +111,9 @@ def create(
     ipv4: Annotated[str | None, typer.Option(help="Its IPv4 address there; else the node's choice.")] = None,
     ipv6: Annotated[str | None, typer.Option(help="Its IPv6 address there.")] = None,
     hostname: Annotated[str | None, typer.Option(help="What it takes itself for, instead of NAME.")] = None,
+    dns_name: Annotated[
+        list[str] | None, typer.Option(help="A name that your name servers have for its Core-X.")
+    ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Let nobody write to its root.")] = False,
     tmpfs: Annotated[
         list[str] | None, typer.Option(help="Have files in memory at FOLDER[:size=16M,mode=1777,exec].")
@@ -202,6 +205,7 @@ def create(
         ipv4=ipv4,
         ipv6=ipv6,
         hostname=hostname,
+        dns_names=dns_name or (),
         read_only=read_only,
         tmpfs=[tmpfs_of(text) for text in tmpfs or ()],
         drop_capabilities=[capability_of(text) for text in cap_drop or ()],

@@ -151,7 +151,31 @@ def deny(
     print_line(f"{name} may ask no more")
 
 
-VERBS = (plan, layers, apply, unapply, checks, identities, allow, deny)
+def operations(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
+    """List the long work of a container's Core-X.
+
+    Example: zn process operations demo
+    """
+    found = call_corex(ctx.obj, container, lambda client: client.operations())
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one.id, one.kind, one.subject, one.by, one.state, one.why) for one in found]
+    print_table(("id", "kind", "subject", "by", "state", "why"), rows, "there is no long work")
+
+
+def cancel(
+    ctx: typer.Context, container: Container, operation: Annotated[str, typer.Argument(help="Its id.")]
+) -> None:
+    """Cancel long work where that is possible, or forget what has ended.
+
+    Example: zn process cancel demo 1f6c3a0b9d2e4f58
+    """
+    call_corex(ctx.obj, container, lambda client: client.cancel(operation))
+    print_line(f"Cancelled {operation}")
+
+
+VERBS = (plan, layers, apply, unapply, checks, operations, cancel, identities, allow, deny)
 
 
 def _layer(file: Path) -> Layer:

@@ -22,6 +22,7 @@ import msgspec
 from corex.console import assets
 from corex.files.hands import Hands
 from corex.files.resolve import Root
+from corex.http.hosts import Hosts
 from corex.http.routes import App
 from corex.http.server import serve
 from corex.http.tls import server_context
@@ -34,6 +35,7 @@ from corex.process.health import UNHEALTHY, Monitor
 from corex.process.logs import Logs
 from corex.process.manager import Processes
 from corex.process.memory import release
+from corex.process.operations import Operations
 from corex.process.reap import Reaper
 from corex.process.spawn import Spawner
 from corex.process.world import World
@@ -104,9 +106,18 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
     monitor = _monitor(boot, processes, given.health_fd)
     access = Access(boot.token_sha256, loop.time)
     container = Container(
-        boot.name, access, processes, Sessions(world), loop.time(), Root(given.root_fd), Hands(), monitor
+        boot.name,
+        access,
+        processes,
+        Sessions(world),
+        loop.time(),
+        Root(given.root_fd),
+        Hands(),
+        Operations(time),
+        monitor,
     )
-    app = App(api.table(), access, container, site=assets.site())
+    hosts = Hosts((boot.name, *boot.names))
+    app = App(api.table(), access, container, site=assets.site(), is_own=hosts)
     serving = await serve(app, [listener], tls, release)
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))
     code = await processes.over

@@ -23,6 +23,7 @@ from corex.console import assets
 from corex.files.hands import Hands
 from corex.files.resolve import Root
 from corex.http import server
+from corex.http.hosts import Hosts
 from corex.http.routes import App
 from corex.http.tls import prepare, server_context
 from corex.process.clock import WallClock
@@ -32,6 +33,7 @@ from corex.process.groups import Groups
 from corex.process.logs import Logs
 from corex.process.manager import Processes
 from corex.process.memory import share_heap
+from corex.process.operations import Operations
 from corex.process.reap import Reaper
 from corex.process.signals import stop_ignoring
 from corex.process.spawn import Spawner
@@ -109,9 +111,16 @@ def _application() -> App:
     world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time, alarms, figures, groups)
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
     container = Container(
-        "warm-up", access, Processes(world), Sessions(world), loop.time(), Root(None), Hands()
+        "warm-up",
+        access,
+        Processes(world),
+        Sessions(world),
+        loop.time(),
+        Root(None),
+        Hands(),
+        Operations(time.time),
     )
-    return App(api.table(), access, container, site=assets.site())
+    return App(api.table(), access, container, site=assets.site(), is_own=Hosts(()))
 
 
 def _believing() -> ssl.SSLContext:
@@ -124,7 +133,7 @@ def _believing() -> ssl.SSLContext:
 async def _ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str, body: bytes
 ) -> None:
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {_TOKEN}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {_TOKEN}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     answer = await reader.readuntil(b"\r\n\r\n")

@@ -252,7 +252,7 @@ async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, m
 
     making.at("certificate")
     certificate, key, fingerprint = world.certificates()
-    boot = boot_of(slot.name, (certificate, key), spec, image)
+    boot = boot_of(slot.name, socket.gethostname(), (certificate, key), spec, image)
     making.at("port")
     listener = making.opened.enter_context(_listen(slot.port))
     making.at("descriptors")

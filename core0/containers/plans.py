@@ -9,6 +9,7 @@ import msgspec
 
 from core0.images.model import Image
 from core0.wire.control import invalid
+from core0.wire.names import DOMAIN
 from core0.wire.types import ContainerSpec
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ def check_plan(spec: ContainerSpec) -> None:
     _merge(layer, {"argv": ("image",)})
 
 
-def boot_of(name: str, identity: tuple[str, str], spec: ContainerSpec, image: Image) -> "Boot":
+def boot_of(name: str, node: str, identity: tuple[str, str], spec: ContainerSpec, image: Image) -> "Boot":
     """The start message of a container's Core-X.
 
     Args:
         name: the container's.
+        node: the node's host name, at whose port Core-X answers.
         identity: Core-X's certificate and its key, PEM.
         spec: what the container shall be.
         image: what it is made of.
@@ -53,7 +55,8 @@ def boot_of(name: str, identity: tuple[str, str], spec: ContainerSpec, image: Im
     from corex.wire.boot import Boot
 
     plan = plan_of(spec, image)
-    return Boot(name, *identity, spec.token_sha256, plan.processes, spec.health, plan.checks)
+    names = (f"{name}.{spec.network}.{DOMAIN}", *filter(None, (spec.hostname, node)), *spec.dns_names)
+    return Boot(name, *identity, spec.token_sha256, plan.processes, spec.health, plan.checks, names)
 
 
 def plan_of(spec: ContainerSpec, image: Image) -> "Plan":

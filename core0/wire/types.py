@@ -9,6 +9,7 @@ from corex.wire.health import HealthCheck, HealthReport, RestartPolicy
 # In Python `$` matches before a last line end, too; the look-ahead refuses that, and means nothing in ECMA 262.
 ContainerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$(?!\n)")]
 NetworkName = ContainerName
+DnsName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$(?!\n)")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 ImageReference = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
@@ -256,6 +257,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         health: how Core-X sees whether it is well.
         plan: processes and checks that Core-X runs instead of the one that argv or the image names: a layer as its
             PUT /v1/layers/NAME takes it, over the image's environment, user, folder and program for each process.
+        dns_names: host names by which its Core-X may be asked, besides its own and the node's: those that the
+            operator's own name servers have for them.
     """
 
     image: ImageReference
@@ -281,6 +284,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: Annotated[dict[ContainerName, Literal["running", "healthy"]], msgspec.Meta(max_length=16)] = {}
     health: HealthCheck | None = None
     plan: dict[str, Any] | None = None
+    dns_names: Annotated[tuple[DnsName, ...], msgspec.Meta(max_length=16)] = ()
 
 
 class CoreX(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -34,6 +34,7 @@ from corex.wire.api import (
 )
 from corex.wire.files import FileInfo, FolderPage, Removed, Unpacked
 from corex.wire.identities import IdentityInfo, IdentityList, IdentitySpec
+from corex.wire.operations import Operation, OperationList
 from corex.wire.plan import Difference, Layer, LayerInfo, LayerList, Plan
 from corex.wire.process import ProcessSpec
 from corex.wire.sessions import Session, SessionList, SessionSpec
@@ -157,10 +158,22 @@ class Client:
         answer = await self._send("GET", "/v1/plan", {}, None, _timeout())
         return Tagged(msgspec.json.decode(await answer.read(), type=Plan), answer.headers["ETag"])
 
-    async def apply(self, *, etag: str | None = None, dry_run: bool = False) -> Difference:
+    async def apply(self, *, etag: str | None = None, dry_run: bool = False, wait: float = 0) -> Difference:
         """Make all what the plan says, if it is still the one of an ETag; what that did, or would do."""
-        query = {"dry_run": "true"} if dry_run else {}
-        return await self._ask("POST", "/v1/plan/apply", Difference, query=query, etag=etag)
+        query = {"dry_run": "true"} if dry_run else {"wait": str(wait)}
+        return await self._ask("POST", "/v1/plan/apply", Difference, query=query, etag=etag, extra=wait)
+
+    async def operations(self) -> list[Operation]:
+        """Long work, the oldest first."""
+        return (await self._ask("GET", "/v1/operations", OperationList)).operations
+
+    async def operation(self, operation: str, wait: float = 0) -> Operation:
+        """One of them; the answer waits up to `wait` seconds for its end."""
+        return await self._ask("GET", _operation_path(operation), Operation, query={"wait": wait}, extra=wait)
+
+    async def cancel(self, operation: str) -> None:
+        """Cancel an operation, or forget one that has ended."""
+        await self._ask("DELETE", _operation_path(operation), None)
 
     async def layers(self) -> list[LayerInfo]:
         """All layers, the lowest first."""
@@ -262,10 +275,10 @@ class Client:
         where = _fs("folder", path, mode=mode, owner=owner, parents=str(parents).lower())
         return await self._ask("PUT", where, FileInfo)
 
-    async def delete_folder(self, path: str | bytes, *, recursive: bool = False) -> Removed:
-        """Delete a folder, with all that is in it if that is asked for."""
-        where = _fs("folder", path, recursive=str(recursive).lower())
-        return await self._ask("DELETE", where, Removed, extra=_LONG_WORK)
+    async def delete_folder(self, path: str | bytes, *, recursive: bool = False, wait: float = 30) -> Removed:
+        """Delete a folder, with all that is in it if that is asked for; an operation after `wait` seconds."""
+        where = _fs("folder", path, recursive=str(recursive).lower(), wait=wait)
+        return await self._ask("DELETE", where, Removed, extra=wait)
 
     @asynccontextmanager
     async def open_archive(self, path: str | bytes) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -462,6 +475,10 @@ def _fs(what: str, path: str | bytes, **parameters: object) -> str:
     quoted = quote_from_bytes(path if isinstance(path, bytes) else os.fsencode(path), safe="/")
     given = urlencode({name: value for name, value in parameters.items() if value is not None})
     return f"/v1/fs/{what}?path={quoted}" + (f"&{given}" if given else "")
+
+
+def _operation_path(operation: str) -> str:
+    return f"/v1/operations/{quote(operation, safe='')}"
 
 
 def _layer_path(name: str) -> str:

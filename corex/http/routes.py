@@ -170,6 +170,7 @@ class App(msgspec.Struct, frozen=True):
         context: what handlers work on.
         max_body: bytes that a request's body may have.
         site: answers requests for public files, and nothing to all others, if there are any.
+        is_own: whether a Host header names this server; None takes any.
     """
 
     table: Table
@@ -177,6 +178,7 @@ class App(msgspec.Struct, frozen=True):
     context: Any
     max_body: int = MAX_BODY
     site: Callable[[RawRequest], Response | None] | None = None
+    is_own: Callable[[str], bool] | None = None
 
     async def __call__(self, raw: RawRequest) -> Response:
         """Answer one request; never raises but for cancellation and lost connections."""
@@ -197,6 +199,11 @@ class App(msgspec.Struct, frozen=True):
             return encode_problem(failure)
 
     async def _answer(self, raw: RawRequest) -> Response:
+        if self.is_own and not self.is_own(raw.headers.get("host", "")):
+            raise problem.MISDIRECTED(
+                f"cannot answer for {raw.headers.get('host', '')[:200]!a}: nobody here goes by that name",
+                remedy="ask by the address, or give the container that name: zn container create --dns-name",
+            )
         if self.site and (file := self.site(raw)):
             return file
         found = match(self.table, raw.method, raw.path)

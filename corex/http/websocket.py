@@ -208,7 +208,10 @@ async def _serve(
 
 
 def _check_origin(headers: Mapping[str, str]) -> None:
-    """Browsers say whose page asks, and ask for pages of others all the same (RFC 6455, section 10.2)."""
+    """Browsers say whose page asks, and ask for pages of others all the same (RFC 6455, section 10.2).
+
+    That the host is one of ours was looked at before.
+    """
     origin = headers.get("origin")
     if origin is not None and origin.lower() != f"https://{headers.get('host', '').lower()}":
         raise problem.FORBIDDEN(f"cannot open the WebSocket for a page of {origin[:200]!a}")

@@ -4,12 +4,15 @@ import functools
 import os
 import sys
 
+import msgspec
+
+from corex.http import problem
 from corex.http.openapi import openapi_route
 from corex.http.routes import PUBLIC, NoBody, NoParameters, Request, Route, Table, build_table
 from corex.process import model
 from corex.process.execute import execute
 from corex.process.spawn import SpawnError
-from corex.rest import files, identities, metrics, plans, processes, sessions, streams
+from corex.rest import files, identities, metrics, operations, plans, processes, sessions, streams
 from corex.rest.access import OPERATOR, SCHEME, VIEWER
 from corex.rest.container import CANNOT_RUN, Container, cannot_run, refuse
 from corex.wire.api import ExecRequest, ExecResult, Health, System
@@ -33,6 +36,7 @@ def routes() -> list[Route]:
         *streams.routes(),
         *sessions.routes(),
         *files.routes(),
+        *operations.routes(),
         *identities.routes(),
         *metrics.routes(),
         Route(
@@ -46,6 +50,8 @@ def routes() -> list[Route]:
             errors=(CANNOT_RUN,),
         ),
     ]
+    # every one of them wants a Host that is the container's
+    table = [msgspec.structs.replace(row, errors=(*row.errors, problem.MISDIRECTED)) for row in table]
     table.append(openapi_route(table, title="Core-X", version=VERSION, security=SCHEME))
     return table
 

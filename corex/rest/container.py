@@ -13,6 +13,7 @@ from corex.process.health import Monitor
 from corex.process.life import Life
 from corex.process.manager import Processes
 from corex.process.model import Flaw
+from corex.process.operations import Operations
 from corex.process.plan import PlanError
 from corex.process.spawn import SpawnError
 from corex.rest.access import Access
@@ -31,6 +32,7 @@ class Container(msgspec.Struct, frozen=True):
         started: when Core-X started, on the loop's clock.
         root: its root folder.
         hands: what waits for its storage.
+        operations: long work.
         health: what looks at it, if it has a check.
     """
 
@@ -41,6 +43,7 @@ class Container(msgspec.Struct, frozen=True):
     started: float
     root: Root
     hands: Hands
+    operations: Operations
     health: Monitor[HealthCheck] | None = None
 
 

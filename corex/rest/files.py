@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 from corex.files.hands import HungError
-from corex.files.look import Content, list_folder, look
+from corex.files.look import Content, list_folder, look, quoted
 from corex.files.pack import PIECE, Unpacking, pack
 from corex.files.resolve import ChangedError, FileError, Root, shown
 from corex.files.untar import TarError
@@ -23,6 +23,7 @@ from corex.http.routes import OCTETS, NoBody, Reply, Request, Route, Stream, Upl
 from corex.process import accounts
 from corex.rest.access import OPERATOR
 from corex.rest.container import Container, check_preconditions
+from corex.rest.operations import location
 from corex.wire import files as wire
 from corex.wire.files import ByPath, FileInfo, FolderPage, Removed, Unpacked
 
@@ -111,11 +112,12 @@ def routes() -> list[Route]:
             "DELETE",
             folder,
             OPERATOR,
-            "Delete a folder",
+            "Delete a folder; 202 if that is still under way",
             remove_folder,
             wire.RemoveQuery,
             response=Removed,
             errors=gone,
+            other_statuses=(202,),
         ),
         Route(
             "GET", archive, OPERATOR, "A folder as a tar", get_archive, ByPath, errors=gone, streams=(TAR,)
@@ -255,17 +257,28 @@ async def put_folder(request: Request[Container, wire.MakeQuery, NoBody]) -> Rep
     return Reply(info, status=201 if is_new else 200)
 
 
-async def remove_folder(request: Request[Container, wire.RemoveQuery, NoBody]) -> Removed:
+async def remove_folder(request: Request[Container, wire.RemoveQuery, NoBody]) -> Reply[Removed]:
     """What is in it goes only if that is asked for."""
-    path = _path(request)
+    path, container = _path(request), request.context
     removal = await _do(
         request,
         lambda root: Removal(root, path, recursive=request.parameters.recursive),
         request.context.root,
     )
-    while await _do(request, removal.step):
-        pass
-    return Removed(removal.entries)
+
+    async def remove() -> str:
+        while await _do(request, removal.step):
+            pass
+        return f"{removal.entries} files and folders were deleted"
+
+    who = request.identity.name
+    going_on = container.operations.begin("delete-folder", quoted(path), who, remove(), cancellable=True)
+    await going_on.wait(request.parameters.wait)
+    if going_on.state != "running":
+        container.operations.forget(going_on)
+        going_on.raise_failure()
+        return Reply(Removed(removal.entries))
+    return Reply(Removed(removal.entries), status=202, headers=location(going_on))
 
 
 async def get_archive(request: Request[Container, ByPath, NoBody]) -> Stream:

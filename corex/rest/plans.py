@@ -3,11 +3,16 @@
 from corex.http import problem
 from corex.http.routes import NoBody, NoParameters, Reply, Request, Route
 from corex.process import plan
+from corex.process.life import Life
+from corex.process.manager import Processes
+from corex.process.operations import FailedError
 from corex.process.plan import PlanError, etag_of
 from corex.rest.access import OPERATOR, VIEWER
 from corex.rest.container import Container, check_preconditions, no_plan
+from corex.rest.follow import follow
+from corex.rest.operations import location
 from corex.wire.api import ByName, CheckInfo, CheckList
-from corex.wire.plan import ByLayer, Difference, DryRun, Layer, LayerInfo, LayerList, Plan
+from corex.wire.plan import ApplyQuery, ByLayer, Difference, Layer, LayerInfo, LayerList, Plan, Verb
 
 
 def routes() -> list[Route]:
@@ -20,11 +25,12 @@ def routes() -> list[Route]:
             "POST",
             "/v1/plan/apply",
             OPERATOR,
-            "Make processes and checks what the plan says",
+            "Make processes and checks what the plan says; 202 if that is still under way",
             apply_plan,
-            DryRun,
+            ApplyQuery,
             response=Difference,
             errors=(*changed, problem.CONFLICT),
+            other_statuses=(202,),
         ),
         Route("GET", "/v1/layers", VIEWER, "All layers, the lowest first", list_layers, response=LayerList),
         Route("GET", one, VIEWER, "One layer", get_layer, ByName, response=LayerInfo, errors=gone),
@@ -70,18 +76,43 @@ async def get_plan(request: Request[Container, NoParameters, NoBody]) -> Reply[P
     return Reply(wanted, headers={"ETag": etag_of(wanted)})
 
 
-async def apply_plan(request: Request[Container, DryRun, NoBody]) -> Difference:
+async def apply_plan(request: Request[Container, ApplyQuery, NoBody]) -> Reply[Difference]:
     """Restarts only what changed."""
-    processes = request.context.processes
+    container, processes = request.context, request.context.processes
     etag = etag_of(processes.plan)
     check_preconditions(request, etag)
     if request.parameters.dry_run:
-        return Difference(processes.differences(processes.plan), etag)
+        return Reply(Difference(processes.differences(processes.plan), etag))
     if processes.is_ending:
         raise problem.CONFLICT(
             "cannot start anything: the container is stopping", remedy="start the container"
         )
-    return Difference(processes.apply(), etag)
+    before = {life.name: life for life in processes.all()}
+    changes = processes.apply()
+    lives = before | {life.name: life for life in processes.all()}
+    work = _follow(processes, [(change.verb, lives[change.process]) for change in changes if change.process])
+    going_on = container.operations.begin("apply", "/v1/plan", request.identity.name, work)
+    await going_on.wait(request.parameters.wait)
+    answer = Difference(changes, etag)
+    if going_on.state != "running":
+        container.operations.forget(going_on)
+        return Reply(answer)
+    return Reply(answer, status=202, headers=location(going_on))
+
+
+async def _follow(processes: Processes, changed: list[tuple[Verb, Life]]) -> str:
+    """Wait until all that changed is done; a failure of one does not hide the others'."""
+    failures = []
+    for verb, life in changed:
+        if verb == "adopt":
+            continue
+        try:
+            await follow(processes, verb, [life])
+        except FailedError as error:
+            failures.append(str(error))
+    if failures:
+        raise FailedError("; ".join(failures))
+    return "all that changed is done"
 
 
 async def list_layers(request: Request[Container, NoParameters, NoBody]) -> LayerList:

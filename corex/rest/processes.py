@@ -10,11 +10,11 @@ from corex.process.manager import Processes
 from corex.process.plan import PlanError, etag_of
 from corex.rest.access import OPERATOR, VIEWER
 from corex.rest.container import Container, check_preconditions, life_of, no_plan, refuse
-from corex.wire.api import ByName, ByNameWait, ProcessInfo, ProcessList, SignalRequest, State
+from corex.rest.follow import done_states, follow
+from corex.rest.operations import location
+from corex.wire.api import ByName, ByNameWait, ProcessInfo, ProcessList, SignalRequest
+from corex.wire.operations import OperationKind
 from corex.wire.process import ProcessSpec
-
-_STARTED: frozenset[State] = frozenset({"running", "ready", "backoff", "scheduled", *model.SETTLED})
-_RESTARTED = _STARTED - {"stopped"}
 
 
 def routes() -> list[Route]:
@@ -128,7 +128,7 @@ async def delete_process(request: Request[Container, ByName, NoBody]) -> None:
 
 async def start_process(request: Request[Container, ByNameWait, NoBody]) -> Reply[ProcessInfo]:
     """Idempotent; starts what it starts after, too."""
-    return await _verb(request, _startable(request).start, _STARTED)
+    return await _verb(request, "start", _startable(request).start)
 
 
 def _startable(request: Request[Container, ByNameWait, NoBody]) -> Processes:
@@ -143,17 +143,17 @@ def _startable(request: Request[Container, ByNameWait, NoBody]) -> Processes:
 
 async def stop_process(request: Request[Container, ByNameWait, NoBody]) -> Reply[ProcessInfo]:
     """Idempotent."""
-    return await _verb(request, Life.stop, model.SETTLED)
+    return await _verb(request, "stop", Life.stop)
 
 
 async def restart_process(request: Request[Container, ByNameWait, NoBody]) -> Reply[ProcessInfo]:
     """A process that does not run is started."""
-    return await _verb(request, _startable(request).restart, _RESTARTED)
+    return await _verb(request, "restart", _startable(request).restart)
 
 
 async def reset_process(request: Request[Container, ByNameWait, NoBody]) -> Reply[ProcessInfo]:
     """For a process that failed and was mended: its next start does not wait."""
-    return await _verb(request, Life.reset, _STARTED)
+    return await _verb(request, "reset", Life.reset)
 
 
 async def signal_process(request: Request[Container, ByName, SignalRequest]) -> None:
@@ -174,11 +174,15 @@ async def signal_process(request: Request[Container, ByName, SignalRequest]) -> 
 
 
 async def _verb(
-    request: Request[Container, ByNameWait, NoBody], verb: Callable[[Life], None], done: frozenset[State]
+    request: Request[Container, ByNameWait, NoBody], kind: OperationKind, verb: Callable[[Life], None]
 ) -> Reply[ProcessInfo]:
-    life = life_of(request.context, request.parameters.name)
+    container = request.context
+    life = life_of(container, request.parameters.name)
     verb(life)
-    if life.spec.ready is not None:
-        done -= {"running"}  # who can show that it is ready has not started before that
-    is_done = await life.wait(request.parameters.wait, done)
-    return Reply(request.context.processes.info(life), status=200 if is_done else 202)
+    if await life.wait(request.parameters.wait, done_states(kind, life.spec)):
+        return Reply(container.processes.info(life))
+    subject = f"/v1/processes/{life.name}"
+    going_on = container.operations.begin(
+        kind, subject, request.identity.name, follow(container.processes, kind, [life])
+    )
+    return Reply(container.processes.info(life), status=202, headers=location(going_on))

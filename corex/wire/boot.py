@@ -17,6 +17,7 @@ class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         processes: what to start at once, by name.
         health: how to see whether the first of them is well.
         checks: how to see whether they are well, by name.
+        names: host names that Core-X may be asked by, besides the container's; addresses need not be named.
     """
 
     name: str
@@ -26,3 +27,4 @@ class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     processes: dict[str, ProcessSpec] = {}
     health: HealthCheck | None = None
     checks: dict[str, CheckSpec] = {}
+    names: tuple[str, ...] = ()

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from corex.wire.api import Wait
+
 # Absolute, percent-encoded in the query: its bytes need not be UTF-8.
 FilePath = Annotated[str, msgspec.Meta(pattern=r"^/", max_length=4096)]
 # Permissions in octal (chmod(2)).
@@ -61,7 +63,7 @@ class Unpacked(msgspec.Struct, frozen=True):
 
 
 class Removed(msgspec.Struct, frozen=True):
-    """How many files and folders were deleted."""
+    """How many files and folders were deleted so far."""
 
     entries: int
 
@@ -111,10 +113,17 @@ class MakeQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RemoveQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A folder to delete; `recursive` with all that is in it."""
+    """A folder to delete.
+
+    Attributes:
+        path: the folder's.
+        recursive: whether it goes with all that is in it.
+        wait: seconds that the answer may wait for the end.
+    """
 
     path: FilePath
     recursive: bool = False
+    wait: Wait = 30.0
 
 
 class UnpackQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

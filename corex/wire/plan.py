@@ -174,7 +174,13 @@ class ByLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
-class DryRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """With `dry_run` nothing is changed."""
+class ApplyQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to apply a plan.
+
+    Attributes:
+        dry_run: whether nothing is changed.
+        wait: seconds that the answer may wait until all that changes is done.
+    """
 
     dry_run: bool = False
+    wait: Annotated[float, msgspec.Meta(ge=0, le=300)] = 0.0

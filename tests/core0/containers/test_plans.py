@@ -52,8 +52,19 @@ def test_a_plan_lies_over_what_the_image_says() -> None:
         "checks": {"web": {"process": "web", "port": 80}},
     }
     made = boot_of(
-        "demo", ("c", "k"), spec(plan=plan, env={"B": "spec"}, health=HealthCheck(port=80)), image()
+        "demo",
+        "node-1",
+        ("c", "k"),
+        spec(
+            plan=plan,
+            env={"B": "spec"},
+            health=HealthCheck(port=80),
+            hostname="shop",
+            dns_names=("shop.example",),
+        ),
+        image(),
     )
+    assert made.names == ("demo.default.internal", "shop", "node-1", "shop.example")
     assert made.processes["db"] == ProcessSpec(
         ("postgres",),
         env={"PATH": PATH, "A": "plan", "B": "spec"},
