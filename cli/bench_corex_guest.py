@@ -204,7 +204,8 @@ class _Container:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _BELIEVING.wrap_socket(plain)
         connection.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {_TOKEN}\r\nUpgrade: websocket\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {_TOKEN}\r\n"
+            "Upgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\n"
             f"Sec-WebSocket-Protocol: {SESSION_PROTOCOL}\r\n\r\n".encode()
         )

@@ -1,4 +1,4 @@
-"""Core-X is asked whatever its OpenAPI document allows, and what it does not: all answers are as the document says."""
+"""Core-X is asked what its OpenAPI document allows, and what it does not: answers are as the document says."""
 
 import asyncio
 from collections.abc import Callable
