@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from corex.process.notify import Fields, Inbox
-from corex.process.output import Lines, Pipe
+from corex.process.output import FLOOD_BYTES, Lines, Pipe
 from corex.process.probe import look_at_port, look_by_command
 from corex.process.reach import Kin
 from corex.process.spawn import Child
@@ -190,7 +190,7 @@ class Run:
             if self._pattern is not None:
                 self._search(self._pattern, block.split(b"\n"))
 
-        return Pipe(world.loop, descriptor, Lines(write))
+        return Pipe(world.loop, descriptor, Lines(write), most=FLOOD_BYTES)
 
     def _search(self, pattern: re.Pattern[bytes], lines: Sequence[bytes]) -> None:
         if self._signs is not None and any(pattern.search(line, 0, _SEARCHED) for line in lines):
