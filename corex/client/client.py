@@ -370,7 +370,11 @@ class Client:
 
     def attach(self, session: str, after: int = 0) -> Attachment:
         """Be attached to a session: an asynchronous context manager."""
-        return Attachment(self, session, after=after)
+        return Attachment(self, f"{_session_path(session)}/attach", after=after)
+
+    def attach_process(self, name: str, after: int = 0) -> Attachment:
+        """Be attached to the terminal of a declared process: an asynchronous context manager."""
+        return Attachment(self, f"{_path(name)}/attach", after=after)
 
     async def websocket(
         self, path: str, query: Mapping[str, str], subprotocol: str

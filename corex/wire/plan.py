@@ -51,6 +51,7 @@ class ProcessLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         on_success: the same.
         on_failure: the same.
         enabled: the same.
+        tty: the same.
     """
 
     override: Override = "merge"
@@ -74,6 +75,7 @@ class ProcessLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     on_success: EndAction | UnsetType = UNSET
     on_failure: EndAction | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
+    tty: bool | UnsetType = UNSET
 
 
 class CheckLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
