@@ -204,3 +204,21 @@ def pull(
     from cli.bench_pull import measure_pull
 
     measure.report(asyncio.run(measure_pull(image, runs, here=here, counted=counted)), as_json)
+
+
+@app.command()
+def corex(
+    image: Image = _IMAGE,
+    runs: Runs = measure.RUNS,
+    count: Annotated[int, typer.Option(min=2, max=4000, help="How many services.")] = 1000,
+    here: Here = False,
+    counted: Counted = False,
+    as_json: Json = False,
+) -> None:
+    """Core-X as a manager of many processes, beside supervisord, s6 and runit; its logs, terminals and memory.
+
+    Example: zn bench corex --here
+    """
+    from cli.bench_corex import measure_corex
+
+    measure.report(asyncio.run(measure_corex(image, runs, count, here=here, counted=counted)), as_json)

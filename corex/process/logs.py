@@ -1,49 +1,52 @@
 """The newest output of each process, capped in bytes, read by cursor; what was overwritten is a declared gap.
 
-A log keeps chunks, not lines: what one read from a pipe brings stays one list of lines with one head, and
-whole chunks leave at the old end. A line has two numbers, both without holes: `seq` in its process's log,
-`order` in the container. A page from a cursor to `next` covers exactly `next - after` numbers, so lines
-received plus declared gaps are always lines written.
+A log keeps chunks, not lines: what one read from a pipe brings stays the bytes that it is, with one head, and is
+split when somebody reads it; whole chunks leave at the old end. A line has two numbers, both without holes: `seq` in
+its process's log, `order` in the container. A page from a cursor to `next` covers exactly `next - after` numbers, so
+lines received plus declared gaps are always lines written.
 """
 
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
+import msgspec
+
+from corex.process.output import MAX_LINE
 from corex.wire.api import LogGap, LogLine, LogPage, Stream
 
 RING_BYTES = 256 * 1024  # of one process, overhead included
-CHUNK_LINES = 1024
-_LINE_OVERHEAD = 40  # bytes that CPython adds to each line: the object's head and its place in the list
+# Of one chunk: a reader splits whole ones, and a ring lets them go as a whole. No line is longer.
+CHUNK_BYTES = MAX_LINE
 _CHUNK_OVERHEAD = 300
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """Lines that arrived together.
 
     Attributes:
         order: the container's number of the first line; the rest follow without holes.
         seq: the process's number of the first line.
+        count: how many lines there are.
         time: seconds since 1970 UTC.
         stream: where they were written to.
-        lines: without line ends.
+        block: the lines with a line end between two of them.
         partial: the last one goes on in the stream's next chunk.
     """
 
     order: int
     seq: int
+    count: int
     time: float
     stream: Stream
-    lines: Sequence[bytes]
+    block: bytes
     partial: bool
 
     @property
     def size(self) -> int:
         """Bytes that it takes in memory, about."""
-        return _CHUNK_OVERHEAD + sum(map(len, self.lines)) + _LINE_OVERHEAD * len(self.lines)
+        return _CHUNK_OVERHEAD + len(self.block)
 
 
 class Bell:
@@ -83,40 +86,37 @@ class Ring:
         """Take the newest lines; older ones make room, all but the newest chunk."""
         self._chunks.append(chunk)
         self._size += chunk.size
-        self.last = chunk.seq + len(chunk.lines) - 1
+        self.last = chunk.seq + chunk.count - 1
         while self._size > self._capacity and len(self._chunks) > 1:
             self._size -= self._chunks.popleft().size
 
     def after_seq(self, after: int, limit: int) -> LogPage:
         """The lines after the process's number `after`."""
-        lines = self._lines(lambda chunk: chunk.seq + len(chunk.lines) - 1 > after)
-        return page(
-            (line for line in lines if line.seq > after), after, self.last, limit, lambda line: line.seq
-        )
+        lines = self._lines(lambda chunk: after - chunk.seq + 1)
+        return page(lines, after, self.last, limit, lambda line: line.seq)
 
     def after_order(self, after: int) -> Iterator[LogLine]:
         """The lines after the container's number `after`."""
-        lines = self._lines(lambda chunk: chunk.order + len(chunk.lines) - 1 > after)
-        return (line for line in lines if line.order > after)
+        return self._lines(lambda chunk: after - chunk.order + 1)
 
-    def _lines(self, wanted: Callable[[Chunk], bool]) -> Iterator[LogLine]:
+    def _lines(self, known: Callable[[Chunk], int]) -> Iterator[LogLine]:
+        """The lines that are not known; `known` says how many of a chunk's are, none or less for none."""
         # From the new end, where followers read; a reader from far behind pays for the walk.
         chosen: list[Chunk] = []
         for chunk in reversed(self._chunks):
-            if not wanted(chunk):
+            if known(chunk) >= chunk.count:
                 break
             chosen.append(chunk)
         for chunk in reversed(chosen):
-            yield from self._expand(chunk)
+            yield from self._expand(chunk, max(0, known(chunk)))
 
-    def _expand(self, chunk: Chunk) -> Iterator[LogLine]:
-        last = len(chunk.lines) - 1
-        for at, line in enumerate(chunk.lines):
-            text = line.decode("utf-8", "backslashreplace")
-            partial = chunk.partial and at == last
-            yield LogLine(
-                chunk.order + at, chunk.seq + at, chunk.time, self.process, chunk.stream, text, partial
-            )
+    def _expand(self, chunk: Chunk, known: int) -> Iterator[LogLine]:
+        texts = chunk.block.decode("utf-8", "backslashreplace").split("\n")
+        order, seq, time, process, stream = chunk.order, chunk.seq, chunk.time, self.process, chunk.stream
+        for at in range(known, chunk.count - 1):
+            yield LogLine(order + at, seq + at, time, process, stream, texts[at])
+        at = chunk.count - 1
+        yield LogLine(order + at, seq + at, time, process, stream, texts[at], chunk.partial)
 
 
 def page(
@@ -136,10 +136,11 @@ def page(
     for line in lines:
         if taken == limit:
             return LogPage(records, at)
-        if number(line) > at + 1:
-            records.append(LogGap(number(line) - at - 1))
+        here = number(line)
+        if here > at + 1:
+            records.append(LogGap(here - at - 1))
         records.append(line)
-        at, taken = number(line), taken + 1
+        at, taken = here, taken + 1
     if last > at:
         records.append(LogGap(last - at))
     return LogPage(records, max(at, last))
@@ -174,14 +175,20 @@ class Logs:
         if ring is not None:
             self._forgotten[process] = ring.last
 
-    def write(self, process: str, stream: Stream, lines: Sequence[bytes], *, partial: bool = False) -> None:
-        """Append lines that arrived together; `partial` if the last one is not complete."""
+    def write(self, process: str, stream: Stream, block: bytes, *, partial: bool = False) -> None:
+        """Append lines that arrived together, with a line end between two of them.
+
+        Args:
+            process: who wrote them.
+            stream: where to.
+            block: the lines; none is longer than `CHUNK_BYTES`.
+            partial: whether the last one is not complete.
+        """
         ring, now = self.ring(process), self._wall_clock()
-        for start in range(0, len(lines), CHUNK_LINES):
-            part = lines[start : start + CHUNK_LINES]
-            is_last = start + CHUNK_LINES >= len(lines)
-            ring.append(Chunk(self._order + 1, ring.last + 1, now, stream, part, partial and is_last))
-            self._order += len(part)
+        for part in _parts(block):
+            count = part.count(b"\n") + 1
+            ring.append(Chunk(self._order + 1, ring.last + 1, count, now, stream, part, partial))
+            self._order += count
         self.bell.ring()
 
     def after(self, after: int, limit: int) -> LogPage:
@@ -189,3 +196,13 @@ class Logs:
         each = [ring.after_order(after) for ring in self._rings.values()]
         lines = heapq.merge(*each, key=lambda line: line.order)
         return page(iter(lines), after, self._order, limit, lambda line: line.order)
+
+
+def _parts(block: bytes) -> Iterator[bytes]:
+    """A block cut at line ends into chunks' pieces."""
+    start = 0
+    while len(block) - start > CHUNK_BYTES:
+        cut = block.rfind(b"\n", start, start + CHUNK_BYTES + 1)
+        yield block[start:cut]
+        start = cut + 1
+    yield block[start:] if start else block

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 READ_BYTES = 64 * 1024  # at once, so that no writer keeps the others waiting
@@ -20,34 +20,50 @@ class Sink(Protocol):
 
 
 class Lines:
-    """Splits a stream into lines and hands them on with a mark for an incomplete last one."""
+    """Cuts a stream behind whole lines and hands those on, with a mark for an incomplete last one.
 
-    def __init__(self, write: Callable[[Sequence[bytes], bool], None]) -> None:
+    What is handed on is one block, without the last line end: whoever reads it splits it, if anybody does.
+    """
+
+    def __init__(self, write: Callable[[bytes, bool], None]) -> None:
         self._write = write
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
         """Hand on all lines that are complete now."""
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        if lines and max(map(len, lines)) > MAX_LINE:
-            self._write_long(lines)
-        elif lines:
-            self._write(lines, False)
+        whole = self._rest + data
+        end = whole.rfind(b"\n")
+        self._rest = whole[end + 1 :]
+        if end >= 0:
+            self._hand_on(whole[:end])
         while len(self._rest) >= MAX_LINE:
-            self._write([self._rest[:MAX_LINE]], True)
+            self._write(self._rest[:MAX_LINE], True)
             self._rest = self._rest[MAX_LINE:]
 
     def end(self) -> None:
         """Hand on what has no line end."""
         if self._rest:
-            self._write([self._rest], False)
+            self._write(self._rest, False)
             self._rest = b""
 
-    def _write_long(self, lines: Sequence[bytes]) -> None:
-        for line in lines:
+    def _hand_on(self, block: bytes) -> None:
+        if not _has_long_line(block):
+            self._write(block, False)
+            return
+        for line in block.split(b"\n"):
             for start in range(0, max(len(line), 1), MAX_LINE):
-                self._write([line[start : start + MAX_LINE]], start + MAX_LINE < len(line))
+                self._write(line[start : start + MAX_LINE], start + MAX_LINE < len(line))
+
+
+def _has_long_line(block: bytes) -> bool:
+    """Whether a line of it is over the limit: looks at one line end in each stretch of that length."""
+    at = 0
+    while len(block) - at > MAX_LINE:
+        end = block.rfind(b"\n", at, at + MAX_LINE + 1)
+        if end < 0:
+            return True
+        at = end + 1
+    return False
 
 
 class Capture:

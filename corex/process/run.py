@@ -196,10 +196,10 @@ class Run:
     def _lines(self, name: str, stream: Stream, world: World) -> Lines:
         logs = world.logs
 
-        def write(lines: Sequence[bytes], partial: bool) -> None:
-            logs.write(name, stream, lines, partial=partial)
+        def write(block: bytes, partial: bool) -> None:
+            logs.write(name, stream, block, partial=partial)
             if self._pattern is not None:
-                self._search(self._pattern, lines)
+                self._search(self._pattern, block.split(b"\n"))
 
         return Lines(write)
 

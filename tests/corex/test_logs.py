@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corex.process.logs import Logs, Ring
+from corex.process.logs import CHUNK_BYTES, Logs, Ring
 from corex.process.output import MAX_LINE, Capture, Lines
 from corex.wire.api import LogGap, LogLine, LogPage
 
@@ -11,6 +11,10 @@ PROCESSES = ("a", "b")
 batches = st.lists(
     st.tuples(st.sampled_from(PROCESSES), st.integers(1, 40), st.integers(0, 300), st.booleans()), max_size=60
 )
+
+
+def block(lines: int, length: int) -> bytes:
+    return b"\n".join([b"x" * length] * lines)
 
 
 def count(page: LogPage) -> int:
@@ -25,7 +29,7 @@ def test_lines_received_and_gaps_are_lines_written_for_a_slow_reader(
     total, per_process = 0, dict.fromkeys(PROCESSES, 0)
     received, cursor = 0, 0
     for process, lines, length, is_read in written:
-        logs.write(process, "stdout", [b"x" * length] * lines)
+        logs.write(process, "stdout", block(lines, length))
         total += lines
         per_process[process] += lines
         if is_read:
@@ -46,7 +50,7 @@ def test_the_numbers_of_a_page_ascend_and_start_after_the_cursor(
 ) -> None:
     logs = Logs(lambda: 0.0, 3000)
     for process, lines, length, _ in written:
-        logs.write(process, "stderr", [b"x" * length] * lines)
+        logs.write(process, "stderr", block(lines, length))
     orders = [record.order for record in logs.after(after, 1000).records if isinstance(record, LogLine)]
     assert orders == sorted(set(orders))
     assert all(order > after for order in orders)
@@ -57,16 +61,16 @@ def test_a_ring_keeps_to_its_capacity(written: list[tuple[str, int, int, bool]])
     ring_capacity, newest = 4000, 0
     logs = Logs(lambda: 0.0, ring_capacity)
     for _, lines, length, _ in written:
-        logs.write("a", "stdout", [b"x" * length] * lines)
-        newest = 300 + lines * (40 + length)
+        logs.write("a", "stdout", block(lines, length))
+        newest = 300 + min(lines * (1 + length), CHUNK_BYTES)
     assert logs.ring("a")._size <= max(ring_capacity, newest)
 
 
 def test_one_flood_does_not_wash_away_another_log() -> None:
     logs = Logs(lambda: 0.0, 2000)
-    logs.write("quiet", "stderr", [b"the reason of the crash"])
+    logs.write("quiet", "stderr", b"the reason of the crash")
     for _ in range(1000):
-        logs.write("loud", "stdout", [b"x" * 100] * 10)
+        logs.write("loud", "stdout", block(10, 100))
     first = logs.after(0, 1).records[0]
     assert isinstance(first, LogLine)
     assert first.text == "the reason of the crash"
@@ -74,9 +78,9 @@ def test_one_flood_does_not_wash_away_another_log() -> None:
 
 def test_a_log_that_was_forgotten_goes_on_counting() -> None:
     logs = Logs(lambda: 0.0)
-    logs.write("a", "stdout", [b"1", b"2"])
+    logs.write("a", "stdout", b"1\n2")
     logs.forget("a")
-    logs.write("a", "stdout", [b"3"])
+    logs.write("a", "stdout", b"3")
     assert count(logs.ring("a").after_seq(2, 10)) == 1
     assert logs.after(0, 10).records[0] == LogGap(2)
 
@@ -87,7 +91,7 @@ def test_a_reader_ahead_of_the_log_keeps_its_cursor() -> None:
 
 def test_bytes_that_are_not_utf_8_stay_readable() -> None:
     logs = Logs(lambda: 0.0)
-    logs.write("a", "stdout", [b"gr\xfc\xdfe"])
+    logs.write("a", "stdout", b"gr\xfc\xdfe")
     record = logs.after(0, 1).records[0]
     assert isinstance(record, LogLine)
     assert record.text == "gr\\xfc\\xdfe"
@@ -96,7 +100,7 @@ def test_bytes_that_are_not_utf_8_stay_readable() -> None:
 @given(st.lists(st.binary(max_size=40).map(lambda piece: piece.replace(b"x", b"\n")), max_size=40))
 def test_the_splitter_keeps_every_byte_and_ends_lines_where_the_stream_does(pieces: list[bytes]) -> None:
     out: list[bytes] = []
-    lines = Lines(lambda batch, partial: out.extend(batch if not partial else [b"".join(batch)]))
+    lines = Lines(lambda batch, _partial: out.extend(batch.split(b"\n")))
     for piece in pieces:
         if piece:
             lines.feed(piece)
@@ -106,10 +110,28 @@ def test_the_splitter_keeps_every_byte_and_ends_lines_where_the_stream_does(piec
     assert len(out) == whole.count(b"\n") + bool(whole and not whole.endswith(b"\n"))
 
 
+@given(st.lists(st.integers(0, MAX_LINE // 3), min_size=1, max_size=40), st.booleans())
+def test_what_comes_at_once_is_read_as_it_was_written(lengths: list[int], is_odd: bool) -> None:
+    lines = [bytes([97 + number % 26]) * length for number, length in enumerate(lengths)]
+    if is_odd:
+        lines[0] = b"\xc3"  # the first byte of two, at the end of a line
+    logs = Logs(lambda: 0.0, 1 << 30)
+    logs.write("a", "stdout", b"\n".join(lines))
+    read = logs.ring("a").after_seq(0, 1000).records
+    assert [line.text for line in read if isinstance(line, LogLine)] == [
+        line.decode("utf-8", "backslashreplace") for line in lines
+    ]
+    assert [line.seq for line in read if isinstance(line, LogLine)] == list(range(1, len(lines) + 1))
+    for after in range(len(lines)):
+        first = logs.after(after, 1).records[0]
+        assert isinstance(first, LogLine)
+        assert first.order == after + 1
+
+
 @given(st.integers(0, 5 * MAX_LINE), st.integers(100, 3 * MAX_LINE))
 def test_a_long_line_becomes_marked_parts(length: int, piece: int) -> None:
     out: list[tuple[bytes, bool]] = []
-    lines = Lines(lambda batch, partial: out.extend((line, partial) for line in batch))
+    lines = Lines(lambda batch, partial: out.extend((line, partial) for line in batch.split(b"\n")))
     data = b"y" * length + b"\nz\n"
     for start in range(0, len(data), piece):
         lines.feed(data[start : start + piece])
