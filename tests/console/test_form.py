@@ -109,6 +109,7 @@ async def test_each_field_of_a_specification_comes_back_from_the_form_as_it_was(
         "backoff": {"first": 1, "factor": 3, "cap": 60, "jitter": 0.1, "stable": 20, "limit": 5},
         "on_success": "stop-container",
         "on_failure": "stop-container",
+        "tty": True,
         "enabled": False,
     }
     at = await look(await start(web=SLEEP))

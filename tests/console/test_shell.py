@@ -1,5 +1,6 @@
 """Shells in tabs: typing, sizes, and coming back to where one was."""
 
+import asyncio
 import re
 
 import pytest
@@ -137,3 +138,30 @@ async def test_a_long_paste_arrives_whole(start: Start, look: Look) -> None:
         }"""
     )
     await expect(screen(page)).to_contain_text("1000000")
+
+
+async def test_a_process_with_a_terminal_is_typed_into_over_its_restarts(start: Start, look: Look) -> None:
+    script = "echo; echo ready for; while read line; do echo got $line; done"
+    game = ProcessSpec(("sh", "-c", script), {"PATH": "/bin"}, tty=True, restart="always")
+    core = await start(game=game, web=SLEEP)
+    at = await look(core)
+    page = at.page
+    await at.log_in(place="#/processes/game")
+    await page.get_by_role("link", name="Terminal").click()
+    await expect(screen(page)).to_contain_text("ready for")
+    typed = page.get_by_label("Terminal input")
+    await expect(typed).to_be_focused()
+    await page.wait_for_function("document.activeElement.classList.contains('xterm-helper-textarea')")
+    # keys that come with old output are taken for its answers: type until one line arrives
+    async with asyncio.timeout(20):
+        while "got me" not in await screen(page).inner_text():
+            await page.keyboard.type("me\n")
+            await asyncio.sleep(0.2)
+    await core.client.restart("game", wait=10)
+    await expect(screen(page)).to_contain_text(re.compile("ready for.*got me.*ready for", re.DOTALL))
+    await page.keyboard.type("again\n")
+    await expect(screen(page)).to_contain_text("got again")
+    await page.reload()
+    await expect(screen(page)).to_contain_text("got again")
+    await at.open("#/shell/process-web")
+    await expect(page.get_by_role("status").filter(has_text="web has no terminal")).to_be_visible()

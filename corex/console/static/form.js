@@ -68,7 +68,7 @@ const inside = (spec, pointer) => pointer.slice(1).split("/").reduce((value, ste
 
 /** A specification as the form has it. */
 function draftOf(spec) {
-  const draft = { "/enabled": spec.enabled ?? true };
+  const draft = { "/enabled": spec.enabled ?? true, "/tty": spec.tty ?? false };
   for (const { at, kind } of PLAIN) {
     const value = inside(spec, at);
     draft[at] = value === undefined || value === null ? "" : kind === "words" ? line(value) : String(value);
@@ -104,6 +104,7 @@ function specOf(draft) {
   if (rows("/env").length) spec.env = Object.fromEntries(rows("/env"));
   if (rows("/after").length) spec.after = Object.fromEntries(rows("/after"));
   if (rows("/limits").length) spec.limits = Object.fromEntries(rows("/limits").map(([name, soft, hard]) => [name, [NUMBER(soft), NUMBER(hard)]]));
+  if (draft["/tty"]) spec.tty = true;
   if (!draft["/enabled"]) spec.enabled = false;
   return spec;
 }
@@ -152,7 +153,7 @@ function Form({ name, title, spec, etag, reload }) {
 
   const refuse = (error) => {
     const pointer = error.pointer ?? "";
-    const known = text === null ? [...PLAIN.map(({ at }) => at), ...ROWS, "/ready", "/schedule", "/enabled"] : [];
+    const known = text === null ? [...PLAIN.map(({ at }) => at), ...ROWS, "/ready", "/schedule", "/enabled", "/tty"] : [];
     const place = placeOf(pointer, known) || (text === null ? "form" : "json");
     const where = pointer && place !== pointer ? ` (at ${pointer})` : "";
     setWrong({ [place]: sentence(error.message.replace(/^cannot accept the request: /, "")) + where });
@@ -232,7 +233,10 @@ function Form({ name, title, spec, etag, reload }) {
         <section class="card"><div class="grid">
           ${COMMON.map(control)}
           <${Rows} at="/env" label="Environment" add="Add a variable" rows=${draft["/env"]} error=${wrong["/env"]} change=${change} blank=${["", ""]} parts=${[{ label: "Variable" }, { label: "Value" }]} />
-        </div></section>
+        </div>
+        <label class="tick"><input type="checkbox" checked=${draft["/tty"]} onChange=${(event) => change("/tty", event.target.checked)} />Runs on a terminal, which people may attach to</label>
+        ${wrong["/tty"] && html`<p class="wrong" tabindex="-1">${wrong["/tty"]}</p>`}
+        </section>
         ${draft["/kind"] === "scheduled" && html`<section class="card"><h2>Schedule</h2>
           ${wrong["/schedule"] && html`<p class="wrong" tabindex="-1">${wrong["/schedule"]}</p>`}<div class="grid">${SCHEDULE.map(control)}</div></section>`}
         <section class="card"><h2>Order and readiness</h2><div class="grid">

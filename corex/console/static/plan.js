@@ -66,10 +66,12 @@ export function Plan() {
 
 const ORIGINS = { [CREATED]: "what the container was created with", edits: "what was added and edited here, one by one" };
 
-function says({ processes = {}, checks = {} }) {
+function says({ processes = {}, checks = {}, targets = {} }) {
   const names = Object.keys(processes);
   const looks = Object.keys(checks);
-  return [names.length ? names.join(", ") : "no process", looks.length && `${count(looks.length, "check")}: ${looks.join(", ")}`].filter(Boolean).join(" · ");
+  const sinks = Object.keys(targets);
+  return [names.length ? names.join(", ") : "no process", looks.length && `${count(looks.length, "check")}: ${looks.join(", ")}`,
+    sinks.length && `${count(sinks.length, "log target")}: ${sinks.join(", ")}`].filter(Boolean).join(" · ");
 }
 
 /** A layer as JSON: looked at, tried, saved, applied. */

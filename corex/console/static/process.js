@@ -7,6 +7,7 @@ import { bytes, line, moment, percent, span } from "./format.js";
 import { Icon, State } from "./icons.js";
 import { forget, happened, may, processes, system } from "./live.js";
 import { Why, act, isIdle } from "./processes.js";
+import { terminalOf } from "./shell.js";
 import { useValue } from "./store.js";
 import { Button, Dialog, Empty, Field, Head, html, say, useNow } from "./ui.js";
 
@@ -33,6 +34,7 @@ function Known({ info }) {
   return html`
     <${Head} title=${name} back="#/processes">
       <${Commands} commands=${() => commands(info)} />
+      ${info.spec.tty && html`<a class="button" href=${terminalOf(name)}><${Icon} name="shell" /><span>Terminal</span></a>`}
       <a class="button" href="#/logs?process=${name}"><${Icon} name="logs" /><span>Logs</span></a>
       ${may("operator")
         ? html`<a class="button" href="#/processes/${name}/edit"><${Icon} name="edit" /><span>Edit</span></a>`

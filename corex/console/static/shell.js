@@ -3,7 +3,7 @@ import { Problem, get, post, remove } from "./api.js";
 import { Commands, curl, zn } from "./commands.js";
 import { line, moment, span, words } from "./format.js";
 import { Icon } from "./icons.js";
-import { may } from "./live.js";
+import { may, processes } from "./live.js";
 import { Value, useValue } from "./store.js";
 import { shownTheme } from "./themes.js";
 import { Button, Dialog, Empty, Field, Head, complain, html, say, sentence, useLoaded, useNow } from "./ui.js";
@@ -18,10 +18,19 @@ const KEYS = [["Esc", "\x1b"], ["Tab", "\t"], ["^C", "\x03"], ["^D", "\x04"], ["
 /** Open tabs by session, in order. They outlive the page: their sessions' names are kept in this browser tab. */
 const tabs = new Value(new Map());
 
-/** One tab: a terminal, and its session. */
+// What tabs of processes are called: sessions have 16 hexadecimal digits.
+const OF_PROCESS = "process-";
+// Milliseconds of silence after which a process's old output is over.
+const QUIET = 150;
+
+/** Where the tab of a process's own terminal is. */
+export const terminalOf = (name) => `#/shell/${OF_PROCESS}${name}`;
+
+/** One tab: a terminal, and its session, or the process that it is of. */
 class Tab {
   constructor(id, watching) {
     this.id = id;
+    this.process = id.startsWith(OF_PROCESS) ? id.slice(OF_PROCESS.length) : "";
     this.watching = watching;
     this.title = id;
     this.state = new Value({ word: "opening" });
@@ -31,27 +40,36 @@ class Tab {
   }
 
   async open() {
-    const [session, { makeTerminal, Attachment, THEMES }] = await Promise.all([get(`/v1/sessions/${this.id}`), import("./terminal.js")]);
-    this.title = line(session.spec.argv);
-    this.hasTerminal = Boolean(session.spec.window);
+    const resource = this.process ? `/v1/processes/${this.process}` : `/v1/sessions/${this.id}`;
+    const [found, { makeTerminal, Attachment, THEMES }] = await Promise.all([get(resource), import("./terminal.js")]);
+    if (this.process && !found.spec.tty) throw new Error(`${this.process} has no terminal`);
+    this.title = this.process || line(found.spec.argv);
+    this.hasTerminal = Boolean(this.process || found.spec.window);
     Object.assign(this, await makeTerminal(shownTheme.get()));
     const { terminal } = this;
     this.unwatch = shownTheme.watch(() => (terminal.options.theme = THEMES[shownTheme.get()]));
     terminal.options.convertEol = !this.hasTerminal;
     terminal.options.disableStdin = this.watching;
     // What old output asked the terminal was answered long ago.
-    this.replay = session.written;
+    this.replay = this.process ? Infinity : found.written;
     terminal.onData((text) => this.type(new TextEncoder().encode(text)));
     terminal.onBinary((text) => this.type(Uint8Array.from(text, (sign) => sign.charCodeAt(0))));
     terminal.attachCustomKeyEventHandler((event) => this.key(event));
-    if (session.spec.window) terminal.resize(session.spec.window.columns, session.spec.window.rows);
-    this.attachment = new Attachment(this.id, {
-      output: (bytes, end, taken) => terminal.write(bytes, () => { this.replayed = end; taken(); }),
+    if (found.spec.window) terminal.resize(found.spec.window.columns, found.spec.window.rows);
+    this.attachment = new Attachment(resource, {
+      output: (bytes, end, taken) => terminal.write(bytes, () => { this.replayed = end; taken(); this.settle(); }),
       lost: (count) => terminal.write(`\r\n\x1b[7m ${count} bytes of output were overwritten \x1b[0m\r\n`),
       window: ({ rows, columns }) => (rows !== terminal.rows || columns !== terminal.cols) && terminal.resize(columns, rows),
       ended: (exit) => this.state.set({ word: "ended", reason: exit.signal ? `it ended by ${exit.signal}` : `it ended with code ${exit.code}` }),
-      state: (word, reason) => this.state.set({ word, reason }),
+      state: (word, reason) => { this.state.set({ word, reason }); this.settle(); },
     });
+  }
+
+  /** Of a process nobody tells how much it has written: what comes without a pause is old. */
+  settle() {
+    if (this.replay !== Infinity) return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => (this.replay = 0), QUIET);
   }
 
   type(data) {
@@ -82,6 +100,7 @@ class Tab {
   }
 
   end() {
+    clearTimeout(this.timer);
     this.attachment?.end();
     this.unwatch?.();
     this.terminal?.dispose();
@@ -136,6 +155,9 @@ export function Shell({ rest }) {
   const open = useValue(tabs);
   const [asking, setAsking] = useState(false);
   const current = open.get(rest[0]);
+  useEffect(() => {
+    if (!current && rest[0]?.startsWith(OF_PROCESS)) openTab(rest[0], !may("operator"));
+  }, [rest[0]]);
   return html`
     <${Head} title="Shell">
       <${Commands} commands=${() => commands(current)} />
@@ -201,12 +223,16 @@ function TabState({ tab, state }) {
   if (["open", "opening"].includes(state.word)) return null;
   if (state.word === "broken") return html`<p class="note" role="status">The connection broke; coming back…</p>`;
   return html`<div class="note row" role="status"><p>${sentence(state.reason || "the session is gone")}</p>
-    <${Button} onClick=${() => closeTab(tab.id)}>Close the tab<//></div>`;
+    <div class="row">
+      ${tab.process && html`<${Button} onClick=${() => { closeTab(tab.id); openTab(tab.id, tab.watching); }}>Attach again<//>`}
+      <${Button} onClick=${() => closeTab(tab.id)}>Close the tab<//>
+    </div></div>`;
 }
 
 /** All sessions of the container, also those of others. */
 function Sessions({ asked }) {
   const { data, error, reload } = useLoaded(() => get("/v1/sessions"));
+  const own = [...useValue(processes).values()].filter((info) => info.spec.tty);
   const now = useNow();
   useEffect(() => {
     const timer = setInterval(reload, 5000);
@@ -221,6 +247,7 @@ function Sessions({ asked }) {
   if (error) return html`<${Empty} title=${sentence(error.message)} />`;
   if (!data) return html`<p class="loading">Reading…</p>`;
   return html`
+    ${own.length > 0 && html`<p>Terminals of processes: ${own.map(({ name }, at) => html`${at > 0 && ", "}<a key=${name} href=${terminalOf(name)}>${name}</a>`)}</p>`}
     ${asked && html`<p class="note">There is no tab of session ${asked}${data.sessions.some(({ id }) => id === asked) ? ": attach to it below" : " any more"}.</p>`}
     ${!data.sessions.length && html`<${Empty} title="Nobody has a shell here."><p>A shell outlives its tab for as long as you like, and several people may watch and type.</p><//>`}
     ${data.sessions.length > 0 && html`<div class="scroll"><table class="cards">
@@ -283,6 +310,9 @@ function commands(tab) {
     { title: "A new shell", curl: curl("POST", "/v1/sessions", { body }), zn: `${zn("exec -it")} -- sh` },
   ];
   if (!tab) return rows;
+  if (tab.process) {
+    return [{ title: "Attach to this process", curl: curl("GET", `/v1/processes/${tab.process}/attach`), zn: zn("attach", tab.process) }, ...rows];
+  }
   const path = `/v1/sessions/${tab.id}`;
   return [
     { title: "Attach to this session", curl: curl("GET", path), zn: zn("attach", tab.id) },

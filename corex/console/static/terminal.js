@@ -1,6 +1,6 @@
 // Terminals: xterm.js on one side, the subprotocol of docs/corex.md ("Sessions") on the other. Loaded on first use.
 
-import { post } from "./api.js";
+import { get, post } from "./api.js";
 import { FitAddon } from "./vendor/xterm-fit.js";
 import { Terminal } from "./vendor/xterm.js";
 
@@ -14,9 +14,13 @@ const [NORMAL, GOING_AWAY, POLICY] = [1000, 1001, 1008];
 
 /** A session's WebSocket, made anew where it breaks: nothing is shown twice, nothing is typed twice. */
 export class Attachment {
-  /** `listener` has output(data, taken), window(size), ended(exit), state(word, reason). */
-  constructor(id, listener) {
-    this.path = `/v1/sessions/${id}/attach`;
+  /**
+   * `resource` is a session's path, or that of a process with a terminal.
+   * `listener` has output(data, end, taken), lost(bytes), window(size), ended(exit), state(word, reason).
+   */
+  constructor(resource, listener) {
+    this.resource = resource;
+    this.path = `${resource}/attach`;
     this.listener = listener;
     this.client = crypto.randomUUID().replaceAll("-", "");
     this.offset = 0;
@@ -33,6 +37,8 @@ export class Attachment {
 
   async connect() {
     try {
+      // a browser does not tell what a WebSocket was refused for
+      if (this.failures) await get(this.resource);
       const { data } = await post("/v1/tickets", { path: this.path });
       if (this.over) return;
       const query = new URLSearchParams({ after: this.offset, client: this.client, ticket: data.ticket });
