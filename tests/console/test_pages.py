@@ -66,6 +66,19 @@ async def test_each_page_fits_a_phone_and_names_all_its_controls(
     assert background == {"light": "rgb(245, 246, 248)", "dark": "rgb(15, 18, 22)"}[scheme]
 
 
+async def test_all_sessions_can_be_reached_from_a_terminal_on_a_phone(start: Start, look: Look) -> None:
+    at = await look(await start(web=SLEEP), viewport=PHONE)
+    page = at.page
+    await at.log_in(place="#/shell")
+    await page.get_by_role("button", name="New shell").click()
+    await expect(page.locator(".xterm-rows")).to_contain_text("#")
+    assert await sideways(page) <= 0
+    await page.get_by_role("link", name="All sessions").click()
+    await expect(page.get_by_role("button", name="Attach to /bin/sh")).to_be_visible()
+    assert await sideways(page) <= 0
+    await at.picture("phone-sessions")
+
+
 async def test_a_viewer_sees_all_and_is_told_why_it_may_do_nothing(start: Start, look: Look) -> None:
     core = await start(web=SLEEP)
     await core.client.put_identity("guest", IdentitySpec("viewer", digest("v" * 43)))

@@ -254,9 +254,9 @@ function Sessions({ asked }) {
       <thead><tr><th scope="col">Command</th><th scope="col">User</th><th scope="col">State</th><th scope="col">Since</th><th scope="col" class="number">Viewers</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${data.sessions.map((session) => html`<tr key=${session.id}>
         <th scope="row"><strong class="mono">${line(session.spec.argv)}</strong><span class="detail">${session.id}</span></th>
-        <td>${session.spec.user ?? "0"}</td>
+        <td><span class="what">User</span>${session.spec.user ?? "0"}</td>
         <td>${session.state === "ended" ? `ended with ${session.exit?.signal ?? session.exit?.code}` : "running"}</td>
-        <td title=${moment(session.since)}>${span(now - session.since)}</td>
+        <td title=${moment(session.since)}><span class="what">Since</span>${span(now - session.since)}</td>
         <td class="number"><span class="what">Viewers</span>${session.viewers}</td>
         <td class="do"><div class="row">
           <${Button} label=${`Attach to ${line(session.spec.argv)}`} need="operator" onClick=${() => openTab(session.id, false)}>Attach<//>
