@@ -93,13 +93,23 @@ class Bench(beside.Bench):
             found["stop"] = runs.stop()
         return found
 
-    def own(self) -> dict[str, float]:
-        """Seconds from the request for a container to its Core-X's answer; its bytes of memory when it is at rest."""
+    def own(self, others: int) -> dict[str, float]:
+        """Seconds from the request for a container to its Core-X's answer, and what Core-X takes at rest.
+
+        Returns:
+            Seconds to the `answer`; bytes of `memory` as the only one of the node, and `among` so many others.
+        """
         begun = time.perf_counter()
         with self._container() as container:
             taken = time.perf_counter() - begun
             time.sleep(_REST)
-            return {"answer": taken, "memory": _memory([container.first()])}
+            alone = _memory([container.first()])
+            made = self._make(others)
+            time.sleep(_REST)
+            among = _memory([container.first()])
+            for one in made:
+                self._ask("DELETE", f"/v1/containers/{one['name']}")
+        return {"answer": taken, "memory": alone, "among": among}
 
     def lines(self) -> dict[str, float]:
         """Write lines as fast as they are taken, with somebody who follows.
@@ -194,7 +204,8 @@ class _Container:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _BELIEVING.wrap_socket(plain)
         connection.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {_TOKEN}\r\nUpgrade: websocket\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {_TOKEN}\r\n"
+            "Upgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\n"
             f"Sec-WebSocket-Protocol: {SESSION_PROTOCOL}\r\n\r\n".encode()
         )

@@ -122,6 +122,9 @@ class Connection:
             await self._linger()
         except (ConnectionError, TimeoutError, h11.LocalProtocolError):
             self._writer.transport.abort()
+        except asyncio.CancelledError:
+            self._writer.transport.abort()  # TLS would wait for the client's goodbye, which may never come
+            raise
         finally:
             self._writer.close()
             with contextlib.suppress(OSError):

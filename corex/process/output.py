@@ -1,11 +1,17 @@
 """Reading what processes write: whole lines for the log, or everything up to a limit for a command."""
 
 import asyncio
+import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-READ_BYTES = 64 * 1024  # at once, so that no writer keeps the others waiting
+READ_BYTES = (
+    64 * 1024
+)  # at once, so that no writer keeps the others waiting; a pipe's capacity by default (pipe(7))
+# What a pipe may hold, and what is read of it at once, when its writer is quicker than we are.
+FLOOD_BYTES = 256 * 1024
 MAX_LINE = 16 * 1024  # a longer line becomes several records
 
 
@@ -85,14 +91,24 @@ class Capture:
 
 
 class Pipe:
-    """The reading end of a process's output, a pipe or a terminal, read by the event loop until its end."""
+    """The reading end of a process's output, a pipe or a terminal, read by the event loop until its end.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, sink: Sink) -> None:
+    Args:
+        loop: the event loop.
+        descriptor: the end; it is closed at the stream's end.
+        sink: takes what is read.
+        most: bytes that it takes at once; a pipe that is found full is made so large (F_SETPIPE_SZ, fcntl(2)).
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, descriptor: int, sink: Sink, *, most: int = READ_BYTES
+    ) -> None:
         self._loop = loop
         self._descriptor = descriptor
         self._sink = sink
         self._ended = asyncio.Event()
         self._reads = True
+        self._at_once, self._most = READ_BYTES, most
         os.set_blocking(descriptor, False)
         loop.add_reader(descriptor, self._read)
 
@@ -111,7 +127,7 @@ class Pipe:
             self._loop.remove_reader(self._descriptor)
 
     def drain(self) -> None:
-        """Take what is in the pipe now, at most its capacity by default (pipe(7))."""
+        """Take what is in the pipe now, at most its capacity."""
         if not self._ended.is_set():
             self._read()
 
@@ -122,15 +138,22 @@ class Pipe:
 
     def _read(self) -> None:
         try:
-            data = os.read(self._descriptor, READ_BYTES)
+            data = os.read(self._descriptor, self._at_once)
         except BlockingIOError:
             return
         except OSError:  # EIO: nobody has the terminal open any more
             data = b""
         if data:
+            if len(data) == self._at_once < self._most:
+                self._grow()
             self._sink.feed(data)
         else:
             self._end()
+
+    def _grow(self) -> None:
+        self._at_once = self._most
+        with suppress(OSError):  # its user's pipes have as much as they may (pipe(7), pipe-user-pages-soft)
+            fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, self._most)
 
     def _end(self) -> None:
         if self._ended.is_set():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from corex.process.notify import Fields, Inbox
-from corex.process.output import Lines, Pipe
+from corex.process.output import FLOOD_BYTES, Lines, Pipe
 from corex.process.probe import look_at_port, look_by_command
 from corex.process.reach import Kin
 from corex.process.spawn import Child
@@ -191,7 +191,7 @@ class Run:
             await asyncio.sleep(ready.interval)
 
     def _pipe(self, name: str, descriptor: int, stream: Stream, world: World) -> Pipe:
-        return Pipe(world.loop, descriptor, self._lines(name, stream, world))
+        return Pipe(world.loop, descriptor, self._lines(name, stream, world), most=FLOOD_BYTES)
 
     def _lines(self, name: str, stream: Stream, world: World) -> Lines:
         logs = world.logs

@@ -214,6 +214,7 @@ async def _follow(
             if shown:
                 yield shown
             after = page.next
+            await asyncio.sleep(0)  # who is far behind shall keep nobody else waiting until it is not
         elif bell.is_closed:
             return
         elif not await _rung(bell) and kind == SSE:

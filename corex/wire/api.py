@@ -12,7 +12,7 @@ State = Literal[
 ]  # fmt: skip
 Stream = Literal["stdout", "stderr"]
 Wait = Annotated[float, msgspec.Meta(ge=0, le=300)]
-Cursor = Annotated[int, msgspec.Meta(ge=0)]
+Cursor = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]  # what JSON has exactly (RFC 8259, section 6)
 PageSize = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 
 

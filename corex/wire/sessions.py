@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from corex.wire.api import Exit
+from corex.wire.api import Cursor, Exit
 from corex.wire.process import ProcessName
 
 # Own subprotocol: output by offset, input by offset, credit. docs/corex.md has its messages.
@@ -91,7 +91,7 @@ class AttachQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     id: SessionId
-    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    after: Cursor = 0
     client: ClientName = "-"
 
 

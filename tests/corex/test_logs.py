@@ -1,10 +1,14 @@
 """The log ring and the line splitter: nothing is lost without being declared."""
 
+import asyncio
+import fcntl
+import os
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corex.process.logs import CHUNK_BYTES, Logs, Ring
-from corex.process.output import MAX_LINE, Capture, Lines
+from corex.process.output import FLOOD_BYTES, MAX_LINE, READ_BYTES, Capture, Lines, Pipe
 from corex.wire.api import LogGap, LogLine, LogPage
 
 PROCESSES = ("a", "b")
@@ -139,6 +143,32 @@ def test_a_long_line_becomes_marked_parts(length: int, piece: int) -> None:
     whole, *rest = b"".join(line if partial else line + b"\n" for line, partial in out).split(b"\n")
     assert (whole, rest) == (b"y" * length, [b"z", b""])
     assert all(len(line) <= MAX_LINE for line, _ in out)
+
+
+async def test_a_pipe_that_is_full_becomes_larger_and_is_drained_whole() -> None:
+    reading, writing = os.pipe()
+    capture = Capture(1 << 30)
+    pipe = Pipe(asyncio.get_running_loop(), reading, capture, most=FLOOD_BYTES)
+    os.write(writing, b"x" * READ_BYTES)
+    pipe.drain()
+    assert fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ) == FLOOD_BYTES
+    os.write(writing, b"y" * FLOOD_BYTES)
+    os.close(writing)
+    pipe.drain()
+    assert bytes(capture.data) == b"x" * READ_BYTES + b"y" * FLOOD_BYTES
+    await asyncio.wait_for(pipe.ended(), 10)
+
+
+async def test_a_pipe_that_is_never_full_stays_as_it_is() -> None:
+    reading, writing = os.pipe()
+    capture = Capture(1 << 30)
+    pipe = Pipe(asyncio.get_running_loop(), reading, capture, most=FLOOD_BYTES)
+    before = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+    os.write(writing, b"x" * (READ_BYTES - 1))
+    pipe.drain()
+    assert fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ) == before
+    os.close(writing)
+    await asyncio.wait_for(pipe.ended(), 10)
 
 
 def test_a_capture_keeps_the_first_bytes_and_says_so() -> None:

@@ -92,6 +92,9 @@ def _references(value: Any) -> list[str]:
         pytest.param("GET", "/v1/processes/" + "a" * 10_000, None, 422, None, id="endless name"),
         pytest.param("PUT", "/v1/processes/A", {"argv": ["x"]}, 422, None, id="name in capitals"),
         pytest.param("GET", "/v1/processes/..", None, 404, None, id="parent folder"),
+        pytest.param(
+            "GET", f"/v1/events?after={1 << 53}", None, 422, None, id="cursor over what JSON has exactly"
+        ),
         pytest.param("PUT", "/v1/processes/a", {"argv": []}, 422, "/argv", id="no program"),
         pytest.param(
             "PUT", "/v1/processes/a", {"argv": ["x"], "shell": True}, 422, "/shell", id="unknown field"
