@@ -48,8 +48,7 @@ def list_files(ctx: typer.Context, container: Container, path: Place = "/", as_j
         print_json(found)
         return
     rows = [
-        (one.mode, one.kind, f"{one.uid}:{one.gid}", size(one.size), time_of(one.modified), _shown(one))
-        for one in found
+        (one.mode, one.kind, f"{one.uid}:{one.gid}", size(one.size), _time(one), _shown(one)) for one in found
     ]
     print_table(("mode", "kind", "owner", "size", "modified", "name"), rows, "the folder is empty")
 
@@ -70,7 +69,7 @@ def show(ctx: typer.Context, container: Container, path: Place, as_json: Json = 
         ("size", f"{size(info.size)} ({info.size} bytes)"),
         ("mode", info.mode),
         ("owner", f"{info.uid}:{info.gid}"),
-        ("modified", time_of(info.modified)),
+        ("modified", _time(info)),
     ]
     print_table(("what", "value"), rows)
 
@@ -224,6 +223,14 @@ def _place(text: str) -> tuple[str, str]:
     if colon and path.startswith("/") and "/" not in container and container:
         return container, path
     return "", text
+
+
+def _time(info: FileInfo) -> str:
+    """A container gives its files any time it likes."""
+    try:
+        return time_of(info.modified)
+    except (ValueError, OverflowError, OSError):
+        return f"{info.modified:.0f} s since 1970"
 
 
 def _shown(info: FileInfo) -> str:

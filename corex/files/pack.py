@@ -22,6 +22,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255
 _PERMISSIONS, _ALL_BITS = 0o777, 0o7777
 _NEW_FOLDER = 0o755
+# No id of anybody (chown(2)), and a time that every file system has (year 2486).
+_NO_ID, _LATEST = 2**32 - 1, 1 << 34
 # Of what was there a moment ago, and is gone, or something else by now.
 _GONE = (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR)
 
@@ -161,6 +163,8 @@ class Unpacking:
 
     def _take(self, member: Member) -> Sink | None:
         parts = _parts(member.path, "the entry")
+        if max(member.uid, member.gid) >= _NO_ID:
+            raise TarError(f"the entry {member.path[:200]!a} belongs to nobody that can be")
         self.entries += 1
         if member.kind == FOLDER:
             self._make_folders(parts, self._mode(member, _ALL_BITS), self._ids(member))
@@ -190,13 +194,15 @@ class Unpacking:
                 draft.write(data)
                 self.bytes += len(data)
                 return
-            draft.commit(lambda _: None, member.modified, flush=False)
+            draft.commit(lambda _: None, min(member.modified, _LATEST), flush=False)
             draft.close()
             self._draft = None
 
         return take
 
     def _link(self, member: Member, parts: list[bytes], source: list[bytes] | None) -> None:
+        if not 0 < len(member.target) <= _LONGEST_PATH or "\0" in member.target:
+            raise TarError(f"the link {member.path[:200]!a} leads to nothing that can be")
         with self._parent(parts) as folder:
             name = temporary()
             if source is None:

@@ -6,17 +6,12 @@ system of the kernel's own is none of the container's files, and /proc would sho
 """
 
 import ctypes
-import errno
 import functools
 import os
 import stat
-import struct
 
-# openat2(2), struct open_how: flags, mode, resolve; the number is the same on all architectures.
-_OPENAT2, _HOW = 437, struct.Struct("=QQQ")
-_NO_XDEV, _NO_MAGIC_LINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 1, 2, 4, 8, 0x10
-# A '..' during a rename: the kernel does not know, and asks for another try.
-_TRIES = 32
+from corex.files.openat import BENEATH, IN_ROOT, NO_MAGIC_LINKS, NO_SYMLINKS, NO_XDEV, openat2
+
 # linux/magic.h: proc, sysfs, cgroup 1 and 2, devpts; securityfs, debugfs, tracefs, bpf; mqueue, efivarfs, binfmt.
 _OF_KERNEL = frozenset(
     {
@@ -87,7 +82,7 @@ class Root:
 
     def folder(self, path: bytes) -> Handle:
         """A folder to look into; links are followed. Raises OSError, FileError."""
-        folder = Handle(_open(self._fd, path, _PATH | os.O_DIRECTORY, _IN_ROOT | _NO_MAGIC_LINKS))
+        folder = Handle(openat2(self._fd, path, _PATH | os.O_DIRECTORY, IN_ROOT | NO_MAGIC_LINKS))
         try:
             refuse_of_kernel(folder.fd, path)
         except BaseException:
@@ -102,11 +97,11 @@ class Root:
 
     def file(self, path: bytes) -> Handle:
         """A regular file, to be read; links are followed. Raises OSError, FileError."""
-        how = _IN_ROOT | _NO_MAGIC_LINKS
-        with Handle(_open(self._fd, path, _PATH, how)) as seen:
+        how = IN_ROOT | NO_MAGIC_LINKS
+        with Handle(openat2(self._fd, path, _PATH, how)) as seen:
             # looked at before it is opened: a FIFO has a reader then, and a device may begin to work
             refuse_irregular(seen.fd, path)
-        file = Handle(_open(self._fd, path, os.O_RDONLY | _AT_ONCE, how))
+        file = Handle(openat2(self._fd, path, os.O_RDONLY | _AT_ONCE, how))
         try:
             refuse_irregular(file.fd, path)
         except BaseException:
@@ -121,9 +116,9 @@ def open_beneath(folder: int, path: bytes, flags: int, *, same_mount: bool = Fal
     Raises:
         OSError: ELOOP for a link on the way, EXDEV if it leads to another mount and must not.
     """
-    how = _BENEATH | _NO_SYMLINKS | _NO_MAGIC_LINKS | (_NO_XDEV if same_mount else 0)
+    how = BENEATH | NO_SYMLINKS | NO_MAGIC_LINKS | (NO_XDEV if same_mount else 0)
     more = os.O_CLOEXEC if flags & os.O_PATH else _AT_ONCE
-    return Handle(_open(folder, path, flags | more, how))
+    return Handle(openat2(folder, path, flags | more, how))
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:
@@ -164,15 +159,3 @@ def shown(path: bytes) -> str:
     """A path for messages."""
     text = path.decode("utf-8", "backslashreplace")
     return ascii(text if len(text) <= 200 else f"…{text[-200:]}")
-
-
-def _open(folder: int, path: bytes, flags: int, resolve: int) -> int:
-    how = _HOW.pack(flags, 0, resolve)
-    number, place, size = ctypes.c_long(_OPENAT2), ctypes.c_long(folder), ctypes.c_size_t(len(how))
-    for _ in range(_TRIES):
-        descriptor: int = _libc.syscall(number, place, path, how, size)
-        if descriptor >= 0:
-            return descriptor
-        if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
-            break
-    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)

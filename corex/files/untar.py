@@ -134,7 +134,7 @@ class TarReader:
             mode=_number(block[100:108]) & 0o7777,
             uid=_decimal(pax["uid"]) if "uid" in pax else _number(block[108:116]),
             gid=_decimal(pax["gid"]) if "gid" in pax else _number(block[116:124]),
-            modified=_number(block[136:148]) if block[136] < 0x80 else 0,
+            modified=_number(block[136:148]) if block[136] <= 0x80 else 0,  # 0xff: before 1970
             target=pax.get("linkpath", _text(block[157:257])),
             pax=pax,
         )

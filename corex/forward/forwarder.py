@@ -134,7 +134,7 @@ class Forwarder:
         while True:
             try:
                 refused = await send()
-            except (OSError, TimeoutError, BusyError) as error:
+            except (OSError, ValueError, BusyError) as error:  # ValueError: TLS takes no such host name
                 self._disconnect()
                 await self._wait(str(error) or "it did not answer in time")
                 continue
@@ -201,6 +201,6 @@ class Forwarder:
 def _rejected(said: bytes) -> int:
     try:
         partial = _answer.decode(said).partialSuccess if said else None
-        return int(partial.rejectedLogRecords) if partial else 0
+        return max(0, int(partial.rejectedLogRecords)) if partial else 0
     except (msgspec.DecodeError, ValueError):
         return 0

@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from corex.files.openat import AT_FDCWD, NO_MAGIC_LINKS, openat2
 from corex.process import accounts
 from corex.process.accounts import Account
 
@@ -44,8 +45,6 @@ SPAWN_TIMEOUT = 30.0  # seconds; longer means that the container's storage does 
 UMASK = 0o022
 _MOST_DESCRIPTORS = 1 << 20
 _CLONE_FS = 0x200
-# openat2(2), struct open_how, RESOLVE_NO_MAGICLINKS; the number is the same on all architectures.
-_OPENAT2, _OPEN_HOW, _NO_MAGIC_LINKS, _AT_FDCWD = 437, struct.Struct("=QQQ"), 2, -100
 
 _PTMX = os.makedev(5, 2)  # Documentation/admin-guide/devices.txt
 # asm-generic/ioctls.h: unlock the child's end, open it
@@ -490,12 +489,7 @@ def _enter_folder(folder: str, account: Account | None) -> None:
 
 def _open(path: str, flags: int) -> int:
     """Open a path of the container; a link like /proc/self/root is not followed (ELOOP): it leads out of its root."""
-    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, _NO_MAGIC_LINKS)
-    number, place, size = ctypes.c_long(_OPENAT2), ctypes.c_long(_AT_FDCWD), ctypes.c_size_t(len(how))
-    descriptor: int = _libc.syscall(number, place, os.fsencode(path), how, size)
-    if descriptor < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
-    return descriptor
+    return openat2(AT_FDCWD, os.fsencode(path), flags | os.O_CLOEXEC, NO_MAGIC_LINKS)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,8 @@ T = TypeVar("T")
 TAR = "application/x-tar"
 # Seconds that an upload may stand still.
 STALL = 30.0
+# The last second of the year 9999: a container gives its files any time.
+_LATEST = 253_402_300_799
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _WRONG = (errno.EINVAL, errno.ENAMETOOLONG)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -168,7 +170,9 @@ async def get_file(request: Request[Container, ByPath, NoBody]) -> Stream | Repl
         "Accept-Ranges": "bytes",
         "Content-Disposition": "attachment",
         "ETag": content.etag,
-        "Last-Modified": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(max(0, content.modified))),
+        "Last-Modified": time.strftime(
+            "%a, %d %b %Y %H:%M:%S GMT", time.gmtime(min(max(0, content.modified), _LATEST))
+        ),
     } | ({"Content-Range": f"bytes {start}-{end - 1}/{content.size}"} if is_part else {})
     pieces = _read(request, content, start, end)
     release = _release(request, content.close)

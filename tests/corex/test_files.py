@@ -323,9 +323,11 @@ def test_what_is_packed_is_unpacked_again(tmp_path: Path, inside: Path, root: Ro
     assert tree(to) == tree(folder), "again over what is there"
 
 
-def tar_of(*members: tuple[str, dict[str, Any]], data: bytes = b"evil") -> bytes:
+def tar_of(
+    *members: tuple[str, dict[str, Any]], data: bytes = b"evil", form: int = tarfile.PAX_FORMAT
+) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
         for name, fields in members:
             member = tarfile.TarInfo(name)
             for field, value in fields.items():
@@ -362,6 +364,14 @@ def tar_of(*members: tuple[str, dict[str, Any]], data: bytes = b"evil") -> bytes
         pytest.param([("d", {"type": b"V"})], "unknown type", id="unknown"),
         pytest.param([("n" * 300, {})], "longer than", id="long name"),
         pytest.param([("f", {}), ("f/below", {})], "is a link or a file", id="below a file"),
+        pytest.param([("u", {"uid": 2**32 - 1})], "belongs to nobody", id="no user"),
+        pytest.param([("g", {"gid": 10**15})], "belongs to nobody", id="no group"),
+        pytest.param([("l", {"type": tarfile.SYMTYPE, "linkname": ""})], "leads to nothing", id="empty link"),
+        pytest.param(
+            [("l", {"type": tarfile.SYMTYPE, "pax_headers": {"linkpath": "a\0b"}})],
+            "leads to nothing",
+            id="link with a zero byte",
+        ),
     ],
 )
 def test_hostile_members_are_refused(
@@ -404,6 +414,12 @@ def test_a_damaged_archive_is_refused_or_unpacked_and_nothing_else(
     with suppress(TarError, OSError, FileError):
         unpack(outer / "in", bytes(whole))
     assert [one.name for one in outer.iterdir()] == ["in"]
+
+
+def test_times_that_nobody_lives_to_see_are_taken_for_late(inside: Path) -> None:
+    unpack(inside, tar_of(("late", {"mtime": 2**80}), form=tarfile.GNU_FORMAT))
+    # as late as the file system has it, in this millennium
+    assert 2**32 < (inside / "late").stat().st_mtime <= 1 << 34
 
 
 # Threads.
@@ -636,6 +652,14 @@ async def test_a_full_disk_is_said_and_nothing_is_left(small: Path, browser: aio
             assert answer.status == 507
             assert "No space left" in (await answer.json(content_type=None))["detail"]
         await until(lambda: not list(small.iterdir()))
+
+
+@pytest.mark.root
+async def test_a_file_of_the_far_future_is_read(small: Path, browser: aiohttp.ClientSession) -> None:
+    (small / "late").touch()
+    os.utime(small / "late", (2**40, 2**40))
+    async with browser.get("/v1/fs/file?path=/tmp/small/late") as answer:
+        assert (answer.status, answer.headers["Last-Modified"][-17:]) == (200, "9999 23:59:59 GMT")
 
 
 @pytest.mark.root

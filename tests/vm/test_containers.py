@@ -20,8 +20,11 @@ from core0.client.client import NodeClient, RefusedError
 from core0.wire.config import ContainersConfig, NodeConfig
 from core0.wire.secrets import SecretValue
 from core0.wire.types import ContainerSpec, Exit, Limits, PublishedPort, SecretFile, TmpfsMount
+from corex.client.client import RefusedError as CorexRefusedError
 from corex.wire.api import ExecRequest
+from corex.wire.api import Exit as ProcessExit
 from corex.wire.health import HealthCheck
+from corex.wire.process import ProcessSpec
 from corex.wire.sessions import SessionSpec, Window
 from tests.vm.inside import gone, inside, running, runs, settled, until
 from tests.vm.layouts import BUSYBOX, layer_of_busybox, write_layout
@@ -149,6 +152,49 @@ async def test_a_terminal_in_a_container_belongs_to_its_user_and_outlives_its_co
             await again.write(b"hello\r")
             rest = b"".join([data async for _, data in again.output()])
         assert (rest, again.exit and again.exit.code) == (b"hello\r\ngot hello\r\n", 4)
+
+
+async def test_files_and_terminals_of_processes_are_the_containers_own(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    """With the rights, the filter of system calls, the /proc and the devpts that Core-X has on a node."""
+    names = ("shop.example",)
+    container = await running(node, "files", spec(argv=SHELL, dns_names=names, drop_capabilities=("CHOWN",)))
+    async with inside(machine, container) as corex:
+        made = await corex.write_file("/etc/new", b"one\n", mode="0640")
+        assert (made.uid, made.gid, made.mode, await corex.read_file("/etc/new")) == (0, 0, "0640", b"one\n")
+        with pytest.raises(CorexRefusedError, match=r"Operation not permitted; Core-X has the rights"):
+            await corex.write_file("/etc/other", b"", owner="33")
+        for path in ("/proc/self/environ", "/proc/1/mem", "/sys/kernel/notes"):
+            with pytest.raises(CorexRefusedError, match="is the kernel's, not the container's"):
+                await corex.read_file(path)
+        for path in ("/proc/1/root/etc/passwd", "/proc/self/fd/0"):
+            with pytest.raises(CorexRefusedError, match=r"Too many levels|is the kernel's"):
+                await corex.read_file(path)
+        async with corex.open_archive("/etc") as pieces:
+            packed = b"".join([piece async for piece in pieces])
+        await corex.make_folder("/tmp/copy")
+        assert (await corex.unpack("/tmp/copy", packed)).entries > 2
+        assert await corex.read_file("/tmp/copy/new") == b"one\n"
+        assert (await corex.delete_folder("/tmp/copy", recursive=True)).entries > 2
+        script = "busybox tty; read line; echo got $line; exit 4"
+        await corex.put("repl", ProcessSpec(("/bin/sh", "-c", script), {"PATH": "/bin"}, tty=True))
+        await corex.start("repl", 10)
+        async with corex.attach_process("repl") as viewer:
+            await viewer.write(b"hello\r")
+            seen = b"".join([data async for _, data in viewer.output()])
+        assert seen.startswith((b"/dev/pts/", b"hello"))
+        assert b"got hello\r\n" in seen
+        assert viewer.exit == ProcessExit(code=4)
+        done = [event.event for event in (await corex.audit()).events]
+        assert done[:2] == ["sys_startup", "sensitive_create"]
+    assert container.corex
+    pin = aiohttp.Fingerprint(bytes.fromhex(container.corex.fingerprint))
+    port = await machine.forward(container.corex.port)
+    async with aiohttp.ClientSession(f"https://127.0.0.1:{port}") as session:
+        for name, status in (("shop.example", 200), ("files.default.internal", 200), ("evil.example", 421)):
+            async with session.get("/v1/health", headers={"Host": name}, ssl=pin) as answer:
+                assert (name, answer.status) == (name, status)
 
 
 async def test_a_container_cannot_do_what_containers_must_not(
