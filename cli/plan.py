@@ -10,8 +10,9 @@ import typer
 
 from cli.connect import call_corex
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, print_json, print_line, print_table, time_of
 from corex.client.client import Client
+from corex.wire.auditing import AuditEvent
 from corex.wire.identities import IdentitySpec, Role
 from corex.wire.plan import Change, Difference, Layer
 
@@ -175,7 +176,36 @@ def cancel(
     print_line(f"Cancelled {operation}")
 
 
-VERBS = (plan, layers, apply, unapply, checks, operations, cancel, identities, allow, deny)
+def audit(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
+    """Show who did what with a container's Core-X, and what it refused.
+
+    Example: zn process audit demo
+    """
+    found = call_corex(ctx.obj, container, lambda client: client.audit(limit=10_000))
+    if as_json:
+        print_json(found.events)
+        return
+    rows = [
+        (
+            time_of(one.time),
+            one.level,
+            one.event,
+            one.who,
+            one.source,
+            one.status or "",
+            one.times,
+            _what(one),
+        )
+        for one in found.events
+    ]
+    print_table(("time", "level", "event", "who", "from", "status", "times", "what"), rows, "nothing yet")
+
+
+def _what(event: AuditEvent) -> str:
+    return f"{event.action} {event.subject}".strip()
+
+
+VERBS = (plan, layers, apply, unapply, checks, operations, cancel, identities, allow, deny, audit)
 
 
 def _layer(file: Path) -> Layer:

@@ -14,6 +14,7 @@ from cli import plan
 from cli.connect import call_corex, corex_client
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_table
+from cli.process_events import events
 from cli.terminal import KEEP, attach, run, sessions, window
 from corex.client.client import Client
 from corex.process.model import exit_code_of
@@ -186,7 +187,7 @@ def execute(
     raise typer.Exit(_TIMED_OUT if result.timed_out else exit_code_of(result.exit))
 
 
-for verb in (attach, sessions, *plan.VERBS):
+for verb in (attach, events, sessions, *plan.VERBS):
     app.command()(verb)
 exec_app, logs_app = typer.Typer(), typer.Typer()
 exec_app.command()(execute)

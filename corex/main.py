@@ -41,6 +41,7 @@ from corex.process.spawn import Spawner
 from corex.process.world import World
 from corex.rest import api
 from corex.rest.access import Access
+from corex.rest.auditing import Audit
 from corex.rest.container import Container
 from corex.sessions.manager import Sessions
 from corex.wire.boot import Boot
@@ -104,7 +105,7 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
     _handle_signals(processes, next(iter(boot.processes), ""))
     processes.declare(boot.processes, boot.checks)
     monitor = _monitor(boot, processes, given.health_fd)
-    access = Access(boot.token_sha256, loop.time)
+    access, audit = Access(boot.token_sha256, loop.time), Audit(time)
     container = Container(
         boot.name,
         access,
@@ -114,13 +115,16 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
         Root(given.root_fd),
         Hands(),
         Operations(time),
+        audit,
         monitor,
     )
     hosts = Hosts((boot.name, *boot.names))
-    app = App(api.table(), access, container, site=assets.site(), is_own=hosts)
+    app = App(api.table(), access, container, site=assets.site(), is_own=hosts, told=audit)
+    audit.note("sys_startup")
     serving = await serve(app, [listener], tls, release)
     _log.info("Core-X runs container=%s processes=%d", boot.name, len(boot.processes))
     code = await processes.over
+    audit.note("sys_shutdown")
     if monitor:
         monitor.stop()
     await processes.drained()

@@ -40,6 +40,7 @@ from corex.process.spawn import Spawner
 from corex.process.world import World
 from corex.rest import api
 from corex.rest.access import Access
+from corex.rest.auditing import Audit
 from corex.rest.container import Container
 from corex.sessions.manager import Sessions
 from corex.wire.boot import Boot
@@ -109,6 +110,7 @@ def _application() -> App:
     logs, events = Logs(time.time), Events(time.time)
     alarms, figures, groups = WallClock(loop), Figures(None), Groups(None)
     world = World(loop, Spawner(None), Reaper(), logs, events, time.time, time.time, alarms, figures, groups)
+    audit = Audit(time.time)
     access = Access(hashlib.sha256(_TOKEN.encode()).hexdigest(), loop.time)
     container = Container(
         "warm-up",
@@ -119,8 +121,9 @@ def _application() -> App:
         Root(None),
         Hands(),
         Operations(time.time),
+        audit,
     )
-    return App(api.table(), access, container, site=assets.site(), is_own=Hosts(()))
+    return App(api.table(), access, container, site=assets.site(), is_own=Hosts(()), told=audit)
 
 
 def _believing() -> ssl.SSLContext:

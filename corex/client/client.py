@@ -32,6 +32,7 @@ from corex.wire.api import (
     SignalRequest,
     System,
 )
+from corex.wire.auditing import AuditPage
 from corex.wire.files import FileInfo, FolderPage, Removed, Unpacked
 from corex.wire.identities import IdentityInfo, IdentityList, IdentitySpec
 from corex.wire.operations import Operation, OperationList
@@ -346,6 +347,10 @@ class Client:
     async def delete_identity(self, name: str) -> None:
         """Let somebody ask no more."""
         await self._ask("DELETE", f"/v1/identities/{quote(name, safe='')}", None)
+
+    async def audit(self, after: int = 0, limit: int = 1000) -> AuditPage:
+        """Who did what, from where, after a cursor."""
+        return await self._ask("GET", "/v1/audit", AuditPage, query={"after": after, "limit": limit})
 
     async def sessions(self) -> list[Session]:
         """All sessions."""

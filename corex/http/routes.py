@@ -171,6 +171,7 @@ class App(msgspec.Struct, frozen=True):
         max_body: bytes that a request's body may have.
         site: answers requests for public files, and nothing to all others, if there are any.
         is_own: whether a Host header names this server; None takes any.
+        told: is told of each answer: the request, who asked, the route that was meant, and the status.
     """
 
     table: Table
@@ -179,11 +180,19 @@ class App(msgspec.Struct, frozen=True):
     max_body: int = MAX_BODY
     site: Callable[[RawRequest], Response | None] | None = None
     is_own: Callable[[str], bool] | None = None
+    told: Callable[[RawRequest, Identity, Route | None, int], None] | None = None
 
     async def __call__(self, raw: RawRequest) -> Response:
         """Answer one request; never raises but for cancellation and lost connections."""
+        seen = _Seen()
+        response = await self._answer_or_refuse(raw, seen)
+        if self.told:
+            self.told(raw, seen.identity, seen.route, response.status)
+        return response
+
+    async def _answer_or_refuse(self, raw: RawRequest, seen: "_Seen") -> Response:
         try:
-            return await self._answer(raw)
+            return await self._answer(raw, seen)
         except ProblemError as error:
             return encode_problem(error)
         except ConnectionError:
@@ -198,27 +207,30 @@ class App(msgspec.Struct, frozen=True):
             )
             return encode_problem(failure)
 
-    async def _answer(self, raw: RawRequest) -> Response:
-        if self.is_own and not self.is_own(raw.headers.get("host", "")):
-            raise problem.MISDIRECTED(
-                f"cannot answer for {raw.headers.get('host', '')[:200]!a}: nobody here goes by that name",
-                remedy="ask by the address, or give the container that name: zn container create --dns-name",
-            )
+    async def _answer(self, raw: RawRequest, seen: "_Seen") -> Response:
+        self._check_host(raw.headers.get("host", ""))
         if self.site and (file := self.site(raw)):
             return file
         found = match(self.table, raw.method, raw.path)
         identity = NOBODY
         if not (isinstance(found, Match) and found.route.role == PUBLIC):
-            identity = self.authenticate(raw)
+            identity = seen.identity = self.authenticate(raw)
         if isinstance(found, ProblemError):
             raise found
-        route = found.route
+        route = seen.route = found.route
         if route.role != PUBLIC and route.role not in identity.roles:
             raise problem.FORBIDDEN(f"cannot allow this to {identity.name}: it needs the role {route.role}")
         parameters = _decode_parameters(route, found.values, raw)
         body = await self._decode_body(route, raw)
         result = await route.handler(Request(self.context, identity, parameters, body, raw))
         return _encode(route, result)
+
+    def _check_host(self, host: str) -> None:
+        if self.is_own and not self.is_own(host):
+            raise problem.MISDIRECTED(
+                f"cannot answer for {host[:200]!a}: nobody here goes by that name",
+                remedy="ask by the address, or give the container that name: zn container create --dns-name",
+            )
 
     async def _decode_body(self, route: Route, raw: RawRequest) -> object:
         if route.request is Upload:
@@ -236,6 +248,16 @@ class App(msgspec.Struct, frozen=True):
             raise problem.MALFORMED_JSON(
                 f"cannot read the body: {error}", remedy="send one JSON document in UTF-8"
             ) from None
+
+
+class _Seen:
+    """What is known of a request so far."""
+
+    __slots__ = ("identity", "route")
+
+    def __init__(self) -> None:
+        self.identity = NOBODY
+        self.route: Route | None = None
 
 
 def _check_media_type(raw: RawRequest, wanted: str) -> None:

@@ -12,7 +12,7 @@ from corex.http.routes import PUBLIC, NoBody, NoParameters, Request, Route, Tabl
 from corex.process import model
 from corex.process.execute import execute
 from corex.process.spawn import SpawnError
-from corex.rest import files, identities, metrics, operations, plans, processes, sessions, streams
+from corex.rest import auditing, files, identities, metrics, operations, plans, processes, sessions, streams
 from corex.rest.access import OPERATOR, SCHEME, VIEWER
 from corex.rest.container import CANNOT_RUN, Container, cannot_run, refuse
 from corex.wire.api import ExecRequest, ExecResult, Health, System
@@ -39,6 +39,7 @@ def routes() -> list[Route]:
         *operations.routes(),
         *identities.routes(),
         *metrics.routes(),
+        *auditing.routes(),
         Route(
             "POST",
             "/v1/exec",

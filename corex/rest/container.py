@@ -17,6 +17,7 @@ from corex.process.operations import Operations
 from corex.process.plan import PlanError
 from corex.process.spawn import SpawnError
 from corex.rest.access import Access
+from corex.rest.auditing import Audit
 from corex.sessions.manager import Sessions
 from corex.wire.health import HealthCheck
 
@@ -33,6 +34,7 @@ class Container(msgspec.Struct, frozen=True):
         root: its root folder.
         hands: what waits for its storage.
         operations: long work.
+        audit: who did what.
         health: what looks at it, if it has a check.
     """
 
@@ -44,6 +46,7 @@ class Container(msgspec.Struct, frozen=True):
     root: Root
     hands: Hands
     operations: Operations
+    audit: Audit
     health: Monitor[HealthCheck] | None = None
 
 

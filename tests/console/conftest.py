@@ -38,7 +38,8 @@ DESK = {"width": 1280, "height": 800}
 # What a browser says of an answer that the page expects, whatever the page does with it.
 REFUSAL = "Failed to load resource: the server responded with a status of "
 # Milliseconds; another test may have both cores.
-expect.set_options(timeout=15_000)
+EXPECTED = 15_000
+expect.set_options(timeout=EXPECTED)
 
 Start = Callable[..., Awaitable[Container]]
 

@@ -1,10 +1,13 @@
 """Logging in, and processes as a person starts and stops them."""
 
+import re
+
 import pytest
 from playwright.async_api import expect
 
 from corex.wire.process import ProcessSpec
 from tests.console.conftest import Look, Start
+from tests.console.shop import PROCESSES
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 
@@ -28,3 +31,67 @@ async def test_a_wrong_token_is_said_to_be_wrong_and_a_right_one_gets_in(start: 
     await page.get_by_role("button", name="Log out").click()
     await expect(page.get_by_label("Token", exact=True)).to_be_visible()
     assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_process_is_stopped_started_restarted_and_signalled(start: Start, look: Look) -> None:
+    script = "trap 'echo got it' HUP; echo up; while :; do sleep 0.05; done"
+    core = await start(web=ProcessSpec(("sh", "-c", script), {"PATH": "/bin"}, scope="process"))
+    at = await look(core)
+    page = at.page
+    await at.log_in()
+    row = page.get_by_role("row", name="web")
+    await core.output("web", 1)
+    await row.get_by_role("button", name="Stop web").click()
+    await expect(row).to_contain_text("stopped")
+    await row.get_by_role("button", name="Start web", exact=True).click()
+    await expect(row).to_contain_text("running")
+    await row.get_by_role("link", name="web").click()
+    assert await core.output("web", 2) == ["up", "up"]
+    await page.get_by_role("button", name="Signal…").click()
+    await page.get_by_role("button", name="Send").click()
+    assert (await core.output("web", 3))[-1] == "got it"
+    first = (await core.client.process("web")).pid
+    await page.get_by_role("button", name="Restart").click()
+    await expect(page.get_by_role("row").filter(has_text="restart").first).to_be_visible()
+    assert (await core.until("web", "running")).pid != first
+    # somebody else's change comes by itself
+    await core.client.stop("web", wait=10)
+    await expect(page.get_by_label("State")).to_contain_text("It was stopped on request")
+
+
+async def test_only_what_was_added_by_itself_can_be_deleted(start: Start, look: Look) -> None:
+    core = await start(web=ProcessSpec(("true",), {"PATH": "/bin"}, enabled=False))
+    await core.client.put("more", SLEEP)
+    at = await look(core)
+    page = at.page
+    delete = page.get_by_role("button", name="Delete…")
+    sure = page.get_by_role("dialog").get_by_role("button", name="Delete")
+    await at.log_in(place="#/processes/web")
+    await delete.click()
+    await sure.click()
+    await expect(page.get_by_role("status").filter(has_text="Cannot delete web")).to_be_visible()
+    at.forgive(409)
+    await page.keyboard.press("Escape")
+    await page.get_by_role("link", name="Processes").click()
+    await page.get_by_role("link", name="more", exact=True).click()
+    await delete.click()
+    await sure.click()
+    await expect(page.get_by_role("heading", name="Processes")).to_be_visible()
+    assert [info.name for info in await core.client.processes()] == ["web"]
+
+
+async def test_why_it_waits_and_what_it_uses_is_told(start: Start, look: Look) -> None:
+    at = await look(await start(**PROCESSES))
+    page = at.page
+    await at.log_in()
+    mailer = page.get_by_role("row", name="mailer")
+    await expect(mailer).to_contain_text("backoff")
+    await expect(mailer).to_contain_text(re.compile("It exited with code 75.*next start in"))
+    await expect(page.get_by_role("row", name="newsletter")).to_contain_text(
+        "It starts once import has succeeded"
+    )
+    await page.get_by_role("link", name="orders").click()
+    await expect(page.get_by_role("img", name=re.compile(r"^CPU: now [\d.]+ %"))).to_be_visible()
+    await expect(page.get_by_role("img", name=re.compile(r"^Memory: now [\d.]+ MiB"))).to_be_visible()
+    await expect(page.locator(".u-wrap canvas")).to_have_count(2)
+    await at.picture("process")

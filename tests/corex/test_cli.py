@@ -90,6 +90,15 @@ async def test_a_process_is_listed_started_shown_signalled_and_stopped(core: Any
     )
 
 
+async def test_what_happened_is_listed(core: Any, sh: Any, zn: Zn) -> None:
+    await core.client.put("job", sh("exit 3"))
+    await core.client.start("job", wait=10)
+    listed = (await zn("events", "demo")).out.splitlines()
+    assert listed[-1].endswith("job failed: it exited with code 3; its restart policy is never")
+    as_json = (await zn("events", "demo", "--json")).out.splitlines()
+    assert [json.loads(one)["state"] for one in as_json] == ["starting", "running", "failed"]
+
+
 async def test_a_process_that_cannot_start_ends_the_command_with_the_reason(
     core: Any, sh: Any, zn: Zn
 ) -> None:

@@ -2,23 +2,33 @@
 
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
+import { Access } from "./access.js";
 import { get, token, whenRefused } from "./api.js";
+import { Checks } from "./checks.js";
+import { Events } from "./events.js";
+import { ProcessForm } from "./form.js";
 import { span, bytes, count } from "./format.js";
 import { Icon, State } from "./icons.js";
 import * as live from "./live.js";
 import { Login } from "./login.js";
 import { Logs } from "./logs.js";
+import { Palette } from "./palette.js";
+import { Plan } from "./plan.js";
 import { Process } from "./process.js";
-import { Processes } from "./processes.js";
-import { Shell, dropTabs, restoreTabs } from "./shell.js";
+import { Processes, act, isIdle } from "./processes.js";
+import { Shell, dropTabs, openShell, restoreTabs } from "./shell.js";
 import { Value, useValue } from "./store.js";
-import { chosenTheme, nextTheme } from "./themes.js";
+import { chooseTheme, chosenTheme, nextTheme } from "./themes.js";
 import { Button, Empty, Head, Messages, html, useNow } from "./ui.js";
 
 const PAGES = [
   { name: "processes", title: "Processes", view: Processes },
   { name: "logs", title: "Logs", view: Logs },
   { name: "shell", title: "Shell", view: Shell },
+  { name: "checks", title: "Checks", view: Checks },
+  { name: "events", title: "Events", view: Events },
+  { name: "plan", title: "Plan", view: Plan },
+  { name: "access", title: "Access", view: Access },
 ];
 
 /** What stands behind '#': segments and a query. */
@@ -67,10 +77,23 @@ function App() {
 function Frame({ identity }) {
   const { parts, query } = useValue(place);
   const system = useValue(live.system);
+  const [open, setOpen] = useState(false);
+  useEffect(() => {
+    const press = (event) => {
+      const isInTerminal = event.target.closest?.(".host");
+      if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "k" || (isInTerminal && !event.shiftKey)) return;
+      event.preventDefault();
+      event.stopPropagation();
+      setOpen(!document.querySelector("dialog[open]"));
+    };
+    addEventListener("keydown", press, { capture: true });
+    return () => removeEventListener("keydown", press, { capture: true });
+  }, []);
   return html`
     <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
     <nav class="side" aria-label="Pages">
       <a class="brand" href="#/processes"><img src="icon.svg" alt="" width="24" height="24" /><span>${system?.name ?? "…"}</span></a>
+      <button type="button" class="button find" aria-keyshortcuts="Control+K" onClick=${() => setOpen(true)}><${Icon} name="search" /><span>Commands</span><kbd>Ctrl K</kbd></button>
       <ul>
         ${PAGES.map(
           (page) => html`<li key=${page.name}>
@@ -82,6 +105,7 @@ function Frame({ identity }) {
       <div class="who">
         <p title="Whose token this is, and its role"><strong>${identity.name}</strong><span class="muted">${identity.role}</span></p>
         <div class="row">
+          <span class="phone"><${Button} icon="search" label="Commands" kind="quiet" onClick=${() => setOpen(true)} /></span>
           <${ThemeButton} />
           <${Button} icon="leave" label="Log out" onClick=${() => leave()} kind="quiet" />
         </div>
@@ -92,6 +116,7 @@ function Frame({ identity }) {
       <${Lost} />
       <main id="main" tabindex="-1"><${Page} parts=${parts} query=${query} /></main>
     </div>
+    ${open && html`<${Palette} commands=${allCommands()} onClose=${() => setOpen(false)} />`}
     <${Messages} />`;
 }
 
@@ -138,10 +163,39 @@ function Again({ at }) {
 
 function Page({ parts, query }) {
   const [name = "processes", ...rest] = parts;
+  if (name === "new") return html`<${ProcessForm} key="new" />`;
+  if (name === "processes" && rest[1] === "edit") return html`<${ProcessForm} key=${rest[0]} name=${rest[0]} />`;
   if (name === "processes" && rest.length) return html`<${Process} key=${rest[0]} name=${rest[0]} />`;
   const page = PAGES.find((one) => one.name === name);
   if (page) return html`<${page.view} rest=${rest} query=${query} />`;
   return html`<${Head} title="Not here" /><${Empty} title="There is no such page."><a href="#/processes">See all processes</a><//>`;
+}
+
+/** What the palette offers: pages, processes, and what can be done with them. */
+function allCommands() {
+  const go = (place) => () => (location.hash = place);
+  const why = live.may("operator") ? "" : "needs the role operator";
+  const pages = PAGES.map((page) => ({ title: `Go to ${page.title}`, icon: page.name, run: go(`#/${page.name}`) }));
+  const processes = [...live.processes.get().values()].flatMap((info) => {
+    const { name } = info;
+    const verb = (word, icon) => ({ title: `${word} ${name}`, icon, why, run: () => act(name, word.toLowerCase()) });
+    return [
+      { title: `Open ${name}`, icon: "processes", run: go(`#/processes/${name}`) },
+      isIdle(info) ? verb("Start", "start") : verb("Stop", "stop"),
+      verb("Restart", "restart"),
+      { title: `Edit ${name}`, icon: "edit", why, run: go(`#/processes/${name}/edit`) },
+      { title: `Logs of ${name}`, icon: "logs", run: go(`#/logs?process=${name}`) },
+    ];
+  });
+  const themes = ["auto", "light", "dark"].map((theme) => ({ title: `Theme: ${theme}`, icon: theme, run: () => chooseTheme(theme) }));
+  return [
+    ...pages,
+    { title: "New shell", icon: "shell", why, run: () => openShell() },
+    { title: "Add process", icon: "add", why, run: go("#/new") },
+    ...processes,
+    ...themes,
+    { title: "Log out", icon: "leave", run: () => leave() },
+  ];
 }
 
 const root = document.getElementById("app");

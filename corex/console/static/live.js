@@ -51,10 +51,15 @@ export async function refresh(name) {
     take(await get(`/v1/processes/${name}`));
   } catch (error) {
     if (!(error instanceof Problem && error.status === 404)) throw error;
-    const left = new Map(processes.get());
-    left.delete(name);
-    processes.set(left);
+    forget(name);
   }
+}
+
+/** Take a process for gone. */
+export function forget(name) {
+  const left = new Map(processes.get());
+  left.delete(name);
+  processes.set(left);
 }
 
 /** Take what Core-X told of a process. */
@@ -176,7 +181,8 @@ class Watch {
     this.cursor = told.at(-1)?.seq ?? this.cursor;
     happened.set([...happened.get(), ...told].slice(-KEPT_EVENTS));
     const names = new Set(told.filter((event) => this.isNews(event)).map((event) => event.process));
-    if (names.size > 8) await refresh();
+    const known = processes.get();
+    if (names.size > 8 || [...names].some((name) => !known.has(name))) await refresh();
     else await Promise.all([...names].map((name) => refresh(name)));
   }
 

@@ -37,7 +37,7 @@ export function Login({ enter, why }) {
       ${why && html`<p class="note" role="status">${why}</p>`}
       <${Field} label="Token" error=${error} hint="The one that the container's creation returned, or that an admin gave you. It stays in this tab.">
         ${(given) => html`<input class="hidden" autocomplete="username" value="Core-X" aria-hidden="true" tabindex="-1" readonly /><div class="joined">
-          <input ...${given} ref=${input} type=${shown ? "text" : "password"} name="token" autocomplete="current-password" spellcheck="false" autocapitalize="off" />
+          <input ...${given} ref=${input} type=${shown ? "text" : "password"} name="token" autocomplete="current-password" spellcheck=${false} autocapitalize="off" />
           <button type="button" class="button" aria-pressed=${String(shown)} onClick=${() => setShown(!shown)}>${shown ? "Hide" : "Show"}</button>
         </div>`}
       <//>

@@ -1,9 +1,11 @@
 import { useState } from "preact/hooks";
 import { post, remove } from "./api.js";
+import { Chart } from "./chart.js";
 import { Commands, curl, zn } from "./commands.js";
+import { EventTable } from "./events.js";
 import { bytes, line, moment, percent, span } from "./format.js";
 import { Icon, State } from "./icons.js";
-import { may, processes, refresh, system } from "./live.js";
+import { forget, happened, may, processes, system } from "./live.js";
 import { Why, act, isIdle } from "./processes.js";
 import { useValue } from "./store.js";
 import { Button, Dialog, Empty, Field, Head, html, say, useNow } from "./ui.js";
@@ -27,9 +29,11 @@ function Known({ info }) {
   const [asked, setAsked] = useState("");
   const { name } = info;
   const close = () => setAsked("");
+  const events = useValue(happened).filter((event) => event.process === name).slice(-8);
   return html`
     <${Head} title=${name} back="#/processes">
       <${Commands} commands=${() => commands(info)} />
+      <a class="button" href="#/logs?process=${name}"><${Icon} name="logs" /><span>Logs</span></a>
       ${may("operator")
         ? html`<a class="button" href="#/processes/${name}/edit"><${Icon} name="edit" /><span>Edit</span></a>`
         : html`<${Button} icon="edit" need="operator">Edit<//>`}
@@ -52,6 +56,10 @@ function Known({ info }) {
       </div>
     </section>
     <section class="card" aria-label="Figures">
+      ${info.usage && html`<div class="charts">
+        <${Chart} name=${name} title="CPU" at=${1} least=${0.05} show=${percent} />
+        <${Chart} name=${name} title="Memory" at=${2} least=${1 << 20} show=${bytes} />
+      </div>`}
       <dl class="figures">
         <${Figure} what="CPU">${percent(info.cpu)}<//>
         <${Figure} what="CPU time">${info.usage ? `${info.usage.cpu_seconds.toFixed(2)} s` : "–"}<//>
@@ -65,6 +73,7 @@ function Known({ info }) {
         <${Figure} what="Last end">${ending(info.exit)}<//>
       </dl>
     </section>
+    ${events.length > 0 && html`<section class="card" aria-label="What happened"><h2>What happened</h2><${EventTable} events=${events} brief /></section>`}
     <${Specification} spec=${info.spec} />
     ${asked === "signal" && html`<${SignalDialog} name=${name} onClose=${close} />`}
     ${asked === "remove" && html`<${RemoveDialog} name=${name} onClose=${close} />`}`;
@@ -114,15 +123,15 @@ function SignalDialog({ name, onClose }) {
 }
 
 function RemoveDialog({ name, onClose }) {
-  const forget = async () => {
+  const sure = async () => {
     await remove(`/v1/processes/${name}`);
-    await refresh(name);
-    say(`${name} is forgotten`);
     location.hash = "#/processes";
+    forget(name);
+    say(`${name} is forgotten`);
   };
   return html`<${Dialog} title=${`Delete ${name}?`} onClose=${onClose}>
     <p>Its specification and its logs are forgotten.</p>
-    <footer><${Button} onClick=${onClose} autofocus>Cancel<//><${Button} kind="danger" need="operator" onClick=${forget}>Delete<//></footer>
+    <footer><${Button} onClick=${onClose} autofocus>Cancel<//><${Button} kind="danger" need="operator" onClick=${sure}>Delete<//></footer>
   <//>`;
 }
 

@@ -69,11 +69,11 @@ function Row({ info }) {
 /** The one sentence of why, and when the next start is due. */
 export function Why({ info, now }) {
   const left = info.next_start ? info.next_start - now : 0;
-  return html`${sentence(info.why)}${info.next_start && html`<span class="next">${left > 0 ? `next start in ${span(Math.ceil(left))}` : "next start now"}</span>`}
+  return html`${sentence(info.why)}${info.next_start && html`<span class="next" data-state=${info.state}>${left > 0 ? `next start in ${span(Math.ceil(left))}` : "next start now"}</span>`}
     ${info.outdated && html`<span class="next">restart it to use its new specification</span>`}`;
 }
 
-const WIDTH = 60;
+const WIDTH = 44;
 const HEIGHT = 18;
 
 /** The last minutes of a process's processor time, without figures: those stand beside it. */

@@ -264,7 +264,7 @@ function RunDialog({ onClose }) {
   return html`<${Dialog} title="Run a command in a terminal" onClose=${onClose}>
     <form class="stack" onSubmit=${run} novalidate>
       <${Field} label="Command" hint="Words as in a shell; nothing is expanded." error=${wrong.command}>
-        ${(given) => html`<input ...${given} class="mono" value=${form.command} onInput=${change("command")} autofocus spellcheck="false" autocapitalize="off" />`}<//>
+        ${(given) => html`<input ...${given} class="mono" value=${form.command} onInput=${change("command")} autofocus spellcheck=${false} autocapitalize="off" />`}<//>
       <div class="pair">
         <${Field} label="User" error=${wrong.user}>${(given) => html`<input ...${given} value=${form.user} onInput=${change("user")} />`}<//>
         <${Field} label="Working directory" error=${wrong.cwd}>${(given) => html`<input ...${given} value=${form.cwd} onInput=${change("cwd")} />`}<//>

@@ -1,6 +1,6 @@
 // What all pages are made of: buttons, fields, dialogs, messages.
 
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Unreachable } from "./api.js";
 import { html } from "./html.js";
 import { Icon } from "./icons.js";
@@ -94,7 +94,7 @@ export function Button({ icon, label, need, onClick, children, kind = "", why, .
 export function Dialog({ title, onClose, children, kind = "" }) {
   const element = useRef();
   const id = useId();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const before = document.activeElement;
     element.current.showModal();
     element.current.querySelector("[autofocus]")?.focus();

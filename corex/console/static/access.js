@@ -1,0 +1,90 @@
+import { useState } from "preact/hooks";
+import { Problem, get, put, remove } from "./api.js";
+import { Commands, curl, zn } from "./commands.js";
+import { Button, Dialog, Empty, Field, Head, copy, html, say, sentence, useLoaded } from "./ui.js";
+
+const ROLES = {
+  viewer: "reads all, and watches sessions",
+  operator: "reads all, declares, starts, stops, runs and types",
+  admin: "does all of that, and lets others in",
+  metrics: "reads figures only",
+};
+const OWNER = "owner";
+
+/** A token of 256 random bits, and its SHA-256: Core-X gets only the latter. */
+async function makeToken() {
+  const secret = crypto.getRandomValues(new Uint8Array(32));
+  const token = btoa(String.fromCharCode(...secret)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(token)));
+  return { token, digest: [...digest].map((one) => one.toString(16).padStart(2, "0")).join("") };
+}
+
+export function Access() {
+  const { data, error, reload } = useLoaded(() => get("/v1/identities"));
+  const [asking, setAsking] = useState(false);
+  const deny = async (name) => {
+    await remove(`/v1/identities/${name}`);
+    say(`${name} may ask no more`);
+    await reload();
+  };
+  return html`<${Head} title="Access">
+      <${Commands} commands=${commands} />
+      <${Button} icon="add" kind="primary" need="admin" onClick=${() => setAsking(true)}>Let somebody in<//>
+    <//>
+    ${error && html`<${Empty} title=${sentence(error.message)} />`}
+    ${!data && !error && html`<p class="loading">Reading…</p>`}
+    ${data && html`<div class="scroll"><table class="cards">
+      <thead><tr><th scope="col">Who</th><th scope="col">Role</th><th scope="col">May</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
+      <tbody>${data.identities.map(({ name, role }) => html`<tr key=${name}>
+        <th scope="row"><strong>${name}</strong>${name === data.own && html` <span class="muted">(you)</span>`}</th>
+        <td>${role}</td><td class="why">${ROLES[role]}</td>
+        <td class="do"><${Button} icon="remove" kind="quiet" need="admin" label=${`Let ${name} in no more`} why=${name === OWNER ? "The container was made for it." : ""} onClick=${() => deny(name)} /></td>
+      </tr>`)}</tbody>
+    </table></div><p class="muted">Identities live as long as Core-X does.</p>`}
+    ${asking && html`<${AllowDialog} onClose=${() => setAsking(false)} onDone=${reload} />`}`;
+}
+
+function AllowDialog({ onClose, onDone }) {
+  const [name, setName] = useState("");
+  const [role, setRole] = useState("viewer");
+  const [wrong, setWrong] = useState("");
+  const [token, setToken] = useState("");
+  const allow = async (event) => {
+    event.preventDefault();
+    const made = await makeToken();
+    try {
+      await put(`/v1/identities/${encodeURIComponent(name || "-")}`, { role, token_sha256: made.digest });
+    } catch (error) {
+      setWrong(error instanceof Problem && error.status === 422 ? "A name has small letters, digits and hyphens." : sentence(error.message));
+      return;
+    }
+    setToken(made.token);
+    onDone();
+  };
+  if (token) {
+    return html`<${Dialog} title=${`The token of ${name}`} onClose=${onClose}>
+      <p>Copy it now: nobody can show it again. It was made in this browser, and Core-X knows only its SHA-256.</p>
+      <div class="snippet"><pre tabindex="0" aria-label="Token">${token}</pre><${Button} icon="copy" kind="quiet" label="Copy the token" onClick=${() => copy(token)} /></div>
+      <footer><${Button} kind="primary" onClick=${onClose} autofocus>Done<//></footer>
+    <//>`;
+  }
+  return html`<${Dialog} title="Let somebody in" onClose=${onClose}>
+    <form class="stack" onSubmit=${allow} novalidate>
+      <${Field} label="Name" error=${wrong}>${(given) => html`<input ...${given} class="mono" value=${name} autofocus autocapitalize="off" spellcheck=${false} onInput=${(event) => setName(event.target.value)} />`}<//>
+      <fieldset><legend class="label">Role</legend>
+        ${Object.entries(ROLES).map(([one, does]) => html`<label class="tick" key=${one}><input type="radio" name="role" value=${one} checked=${role === one} onChange=${() => setRole(one)} /><span><strong>${one}</strong> <span class="muted">${does}</span></span></label>`)}
+      </fieldset>
+      <footer><${Button} onClick=${onClose}>Cancel<//><button class="button primary" type="submit">Make a token</button></footer>
+    </form>
+  <//>`;
+}
+
+const commands = () => [
+  { title: "Who may ask", curl: curl("GET", "/v1/identities"), zn: zn("process identities") },
+  {
+    title: "Let somebody in",
+    curl: curl("PUT", "/v1/identities/NAME", { body: { role: "viewer", token_sha256: "SHA256_OF_THEIR_TOKEN" } }),
+    zn: zn("process allow", "NAME", "--role", "viewer"),
+  },
+  { title: "Let them in no more", curl: curl("DELETE", "/v1/identities/NAME"), zn: zn("process deny", "NAME") },
+];
