@@ -3,9 +3,13 @@
 import asyncio
 import datetime
 import hashlib
+import json
 import os
 import shutil
+import signal
+import socket
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -95,17 +99,95 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+class Process:
+    """Who waits for a Core-X, seen as asyncio shows processes.
+
+    Attributes:
+        returncode: Core-X's exit code, once it has ended.
+    """
+
+    def __init__(self, pid: int, report: int) -> None:
+        """Wait for a process that tells an exit code by a pipe, or ends without a word."""
+        self.pid = pid
+        self.returncode: int | None = None
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._loop.add_reader(report, self._read)
+
+    def _read(self) -> None:
+        told = os.read(self._report, 1)
+        self.returncode = told[0] if told else -signal.SIGKILL
+        self._loop.remove_reader(self._report)
+        os.close(self._report)
+        self._ended.set()
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class Templates:
+    """Processes that have loaded Core-X and fork it, one for each folder of a console's files."""
+
+    def __init__(self, identity: Identity, seccomp: Path) -> None:
+        self._identity, self._seccomp = identity, seccomp
+        self._known: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
+
+    def fork(self, console: str, request: dict[str, str], descriptors: list[int]) -> int:
+        """Fork a Core-X; the process id of who waits for it."""
+        if console not in self._known:
+            self._known[console] = self._start(console)
+        _, talk = self._known[console]
+        socket.send_fds(talk, [json.dumps(request).encode()], descriptors)
+        return int(talk.recv(64))
+
+    def _start(self, console: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        number = str(theirs.fileno())
+        words = (sys.executable, "-W", "error", str(SCRIPT), number, str(self._seccomp), console)
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        with theirs:
+            template = subprocess.Popen(
+                words, stdin=subprocess.PIPE, pass_fds=(theirs.fileno(),), env=environment
+            )
+        assert template.stdin is not None
+        warm_up = {"certificate": self._identity.certificate, "key": self._identity.key}
+        template.stdin.write(json.dumps(warm_up).encode())
+        template.stdin.close()
+        return template, ours
+
+    def close(self) -> None:
+        for template, talk in self._known.values():
+            talk.close()
+            template.wait(30)
+
+
 @dataclass(frozen=True)
 class Surroundings:
-    """What containers of a test session share: the certificate and the node's filter of system calls."""
+    """What containers of a test session share: the certificate, and what forks them."""
 
     identity: Identity
-    seccomp: Path
+    templates: Templates
 
 
 @pytest.fixture(scope="session")
-def surroundings(identity: Identity, system_call_filters: Path) -> Surroundings:
-    return Surroundings(identity, system_call_filters / "seccomp.bpf")
+def surroundings(identity: Identity, system_call_filters: Path) -> Iterator[Surroundings]:
+    templates = Templates(identity, system_call_filters / "seccomp.bpf")
+    yield Surroundings(identity, templates)
+    templates.close()
 
 
 def children(pid: int) -> list[int]:
@@ -133,7 +215,7 @@ def state_of(pid: int) -> str:
 class Container:
     """A running Core-X, seen from outside."""
 
-    process: asyncio.subprocess.Process
+    process: Process
     client: Client
     endpoint: Endpoint
     late_imports: int
@@ -210,35 +292,25 @@ async def launch(
         check,
         checks,
     )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-W",
-        "error",
-        str(SCRIPT),
-        str(listener.fileno()),
-        str(late_imports),
-        str(root or "-"),
-        str(surroundings.seccomp),
-        str(group or "-"),
-        str(console or FOLDER),
-        stdin=asyncio.subprocess.PIPE,
-        pass_fds=(listener.fileno(), late_imports),
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    os.close(late_imports)
+    ended, telling = os.pipe()
+    start_message = os.memfd_create("start message")
+    os.write(start_message, msgspec.json.encode(boot))
+    os.lseek(start_message, 0, os.SEEK_SET)
+    request = {"root": str(root or "-"), "group": str(group or "-")}
+    descriptors = [listener.fileno(), late_imports, telling, start_message]
+    pid = surroundings.templates.fork(str(console or FOLDER), request, descriptors)
+    for descriptor in (late_imports, telling, start_message):
+        os.close(descriptor)
+    process = Process(pid, ended)
     endpoint = Endpoint(f"127.0.0.1:{listener.getsockname()[1]}", identity.fingerprint, TOKEN)
     listener.close()
     stack.push_async_callback(_end, process)
-    assert process.stdin is not None
-    process.stdin.write(msgspec.json.encode(boot))
-    process.stdin.close()
     client = await stack.enter_async_context(Client(endpoint))
     return Container(process, client, endpoint, report)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.kill()
+async def _end(process: Process) -> None:
+    process.kill()
     await process.wait()
 
 

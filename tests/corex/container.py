@@ -1,11 +1,14 @@
-"""Stands in for the node's template process: preload, fork into new namespaces, give up privileges, be Core-X.
+"""Stands in for the node's template process: preloads once, then forks a Core-X into new namespaces for each request.
 
-Arguments: descriptor of the listener, descriptor to write late imports to, root folder or '-', seccomp program,
-folder of a cgroup or '-', folder with the web console's files.
-The start message comes on standard input.
+Arguments: descriptor of the socket that requests come by, seccomp program, the console's folder. The certificate and
+key that it warms up with come on standard input. A request is a JSON object of `root` and `group`, a root folder and
+a folder of a cgroup or '-', with four descriptors: the listener, what late imports and the exit code are written to,
+and the start message. The answer is the process id of who waits for that Core-X, passes signals on, and tells its
+exit code.
 """
 
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -73,19 +76,43 @@ def become_container(
 
 
 def main() -> None:
-    listener, late_imports, root = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    boot = msgspec.json.decode(sys.stdin.buffer.read(), type=Boot)
+    talk, seccomp, console = socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
+    warm_up = json.loads(sys.stdin.buffer.read())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a careless caller's
-    preload(boot.certificate, boot.key, sys.argv[6])
+    preload(warm_up["certificate"], warm_up["key"], console)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who asked is told by a pipe
+    program = seccomp.read_bytes()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(talk, 4096, 4)
+        if not message:
+            return
+        pid = os.fork()
+        if pid == 0:
+            talk.close()
+            wait_for_container(json.loads(message), descriptors, program)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        talk.send(str(pid).encode())
+
+
+def wait_for_container(request: dict[str, str], descriptors: list[int], seccomp: bytes) -> None:
+    listener, late_imports, report, start_message = descriptors
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     check(libc.unshare(CLONE_NEWPID | CLONE_NEWNS))
     pid = os.fork()
     if pid == 0:
-        become_container(boot, listener, late_imports, root, Path(sys.argv[4]).read_bytes(), sys.argv[5])
-    os.close(listener)
+        os.close(report)
+        with os.fdopen(start_message, "rb") as file:
+            boot = msgspec.json.decode(file.read(), type=Boot)
+        become_container(boot, listener, late_imports, request["root"], seccomp, request["group"])
+    for descriptor in (listener, late_imports, start_message):
+        os.close(descriptor)
     for forwarded in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(forwarded, lambda number, _frame: os.kill(pid, number))
     _, status = os.waitpid(pid, 0)
-    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    os.write(report, bytes((os.waitstatus_to_exitcode(status) & 0xFF,)))
+    os._exit(0)
 
 
 main()

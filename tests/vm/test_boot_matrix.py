@@ -321,7 +321,7 @@ async def test_nmap_finds_the_declared_ports_and_no_other(
             leased = ipv4_of(await link_when(node, machine, mac, lambda link: link.state == "up"))
             address = leased.partition("/")[0]
             assert there.corex
-            assert await nmap(way, address, "-sS", "--min-rate", "1500", "-p-") == {
+            assert await nmap(way, address, "-sS", "--min-rate", "5000", "-p-") == {
                 API,
                 8080,
                 there.corex.port,
