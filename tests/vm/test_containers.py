@@ -24,6 +24,7 @@ from corex.client.client import RefusedError as CorexRefusedError
 from corex.wire.api import ExecRequest
 from corex.wire.api import Exit as ProcessExit
 from corex.wire.health import HealthCheck
+from corex.wire.plan import Layer, TargetLayer
 from corex.wire.process import ProcessSpec
 from corex.wire.sessions import SessionSpec, Window
 from tests.vm.inside import gone, inside, running, runs, settled, until
@@ -195,6 +196,28 @@ async def test_files_and_terminals_of_processes_are_the_containers_own(
         for name, status in (("shop.example", 200), ("files.default.internal", 200), ("evil.example", 421)):
             async with session.get("/v1/health", headers={"Host": name}, ssl=pin) as answer:
                 assert (name, answer.status) == (name, status)
+
+
+async def test_lines_are_sent_to_a_name_that_the_nodes_resolver_knows(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    """Core-X looks names up itself, by the container's own /etc/resolv.conf."""
+    container = await running(node, "talker", spec(argv=SHELL))
+    async with inside(machine, container) as corex:
+        path = {"PATH": "/bin"}
+        listener = ("/bin/sh", "-c", "exec busybox nc -l -p 5514 > /dev/null")
+        await corex.put("listener", ProcessSpec(listener, path))
+        await corex.put("talk", ProcessSpec(("/bin/sh", "-c", "while :; do echo hi; sleep 1; done"), path))
+        target = TargetLayer(type="syslog", location="tcp://talker:5514", processes=("talk",))
+        await corex.put_layer("out", Layer(targets={"near": target}))
+        await corex.start("listener", 10)
+        await corex.apply(wait=10)
+
+        async def is_sent() -> bool:
+            (near,) = await corex.targets()
+            return near.state == "sending" and near.sent > 0
+
+        await until(is_sent, 30)
 
 
 async def test_a_container_cannot_do_what_containers_must_not(
