@@ -152,6 +152,23 @@ def deny(
     print_line(f"{name} may ask no more")
 
 
+def targets(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
+    """List where a container's log lines are sent, and how it goes.
+
+    Example: zn process targets demo
+    """
+    found = call_corex(ctx.obj, container, lambda client: client.targets())
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one.name, one.spec.type, one.spec.location, one.state, one.sent, one.lost, one.refused, one.why)
+        for one in found
+    ]
+    columns = ("name", "type", "location", "state", "sent", "lost", "refused", "why")
+    print_table(columns, rows, "no log line is sent anywhere")
+
+
 def operations(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
     """List the long work of a container's Core-X.
 
@@ -205,7 +222,7 @@ def _what(event: AuditEvent) -> str:
     return f"{event.action} {event.subject}".strip()
 
 
-VERBS = (plan, layers, apply, unapply, checks, operations, cancel, identities, allow, deny, audit)
+VERBS = (plan, layers, apply, unapply, checks, targets, operations, cancel, identities, allow, deny, audit)
 
 
 def _layer(file: Path) -> Layer:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import stat
 import sys
@@ -23,6 +24,8 @@ from corex.wire.sessions import ERRORS, SessionSpec, Window
 # Seconds that a session waits for somebody who detached or whose connection broke.
 KEEP = 600.0
 _AT_ONCE = 64 * 1024
+# Ids of sessions; a process with such a name is attached to by none.
+_SESSION = re.compile(r"[0-9a-f]{16}")
 
 Container = Annotated[str, typer.Argument(help="The container's name.")]
 
@@ -41,17 +44,21 @@ def run(settings: Settings, container: str, spec: SessionSpec) -> int:
 def attach(
     ctx: typer.Context,
     container: Container,
-    session: Annotated[str, typer.Argument(help="The session's id.")],
+    target: Annotated[str, typer.Argument(help="A process that has a terminal, or a session's id.")],
 ) -> None:
-    """Attach to a session that runs, or has ended a moment ago: what it wrote is shown again. Ctrl-] leaves it.
+    """Attach to the terminal of a process, or to a session: what it wrote is shown again. Ctrl-] leaves it.
 
-    Example: zn attach demo 1f6c3a0b9d2e4f58
+    A process is left as it is, and its restarts are gone along with; a session may have ended a moment ago.
+
+    Example: zn attach demo web
     """
 
     async def work() -> int:
         async with corex_client(ctx.obj, container) as client:
-            found = await client.session(session)
-            return await _attached(client, container, session, has_terminal=found.spec.window is not None)
+            if not _SESSION.fullmatch(target):
+                return await _attached_to_process(client, container, target)
+            found = await client.session(target)
+            return await _attached(client, container, target, has_terminal=found.spec.window is not None)
 
     raise typer.Exit(asyncio.run(work()))
 
@@ -88,8 +95,27 @@ def window() -> Window:
 
 
 async def _attached(client: Client, container: str, session: str, *, has_terminal: bool) -> int:
+    attachment = client.attach(session)
+    if await _converse(attachment, has_terminal=has_terminal):
+        print_line(f"\nDetached; zn attach {container} {session} comes back within {KEEP / 60:.0f} minutes")
+        return 0
+    with contextlib.suppress(RefusedError):  # somebody else has
+        await client.delete_session(session)
+    return _end(attachment, f"session {session}")
+
+
+async def _attached_to_process(client: Client, container: str, name: str) -> int:
+    attachment = client.attach_process(name)
+    if await _converse(attachment, has_terminal=True):
+        print_line(f"\nDetached; zn attach {container} {name} comes back")
+        return 0
+    return _end(attachment, f"process {name}")
+
+
+async def _converse(attachment: Attachment, *, has_terminal: bool) -> bool:
+    """Be attached until the command ends, or somebody wants to leave; whether that was it."""
     with raw_terminal() if has_terminal and sys.stdin.isatty() else contextlib.nullcontext():
-        async with client.attach(session) as attachment:
+        async with attachment:
             if has_terminal:
                 await _follow_size(attachment)
             typing = asyncio.create_task(_type(attachment, detachable=has_terminal))
@@ -101,15 +127,14 @@ async def _attached(client: Client, container: str, session: str, *, has_termina
             for task in (typing, showing):
                 task.cancel()
             await asyncio.gather(typing, showing, return_exceptions=True)
-    if detached:
-        print_line(f"\nDetached; zn attach {container} {session} comes back within {KEEP / 60:.0f} minutes")
-        return 0
-    with contextlib.suppress(RefusedError):  # somebody else has
-        await client.delete_session(session)
+    return detached
+
+
+def _end(attachment: Attachment, what: str) -> int:
     if attachment.lost:
         typer.echo(f"zn: {attachment.lost} bytes were overwritten before they were read", err=True)
     if attachment.exit is None:
-        raise Failure(f"cannot follow session {session}: it was ended")
+        raise Failure(f"cannot follow {what}: it was ended")
     return exit_code_of(attachment.exit)
 
 

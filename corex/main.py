@@ -99,11 +99,11 @@ def run(
 
 
 async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given: Given) -> int:
-    processes = _make(given)
+    processes = _make(boot.name, given)
     world = processes.world
     loop = world.loop
     _handle_signals(processes, next(iter(boot.processes), ""))
-    processes.declare(boot.processes, boot.checks)
+    processes.declare(boot.processes, boot.checks, boot.targets)
     monitor = _monitor(boot, processes, given.health_fd)
     access, audit = Access(boot.token_sha256, loop.time), Audit(time)
     container = Container(
@@ -128,6 +128,7 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
     if monitor:
         monitor.stop()
     await processes.drained()
+    await processes.forwarded()
     # Followers and those who wait for events get an orderly end of their answers.
     world.logs.bell.close()
     world.events.bell.close()
@@ -135,7 +136,7 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
     return code
 
 
-def _make(given: Given) -> Processes:
+def _make(name: str, given: Given) -> Processes:
     spawner = Spawner(given.root_fd)
     spawner.start()
     loop = asyncio.get_running_loop()
@@ -151,7 +152,7 @@ def _make(given: Given) -> Processes:
         figures=Figures(open_proc(given.root_fd)),
         groups=Groups(given.cgroup_fd),
     )
-    processes = Processes(world)
+    processes = Processes(world, name)
     world.alarms.changed = processes.clock_was_set
     return processes
 

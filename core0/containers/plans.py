@@ -56,7 +56,9 @@ def boot_of(name: str, node: str, identity: tuple[str, str], spec: ContainerSpec
 
     plan = plan_of(spec, image)
     names = (f"{name}.{spec.network}.{DOMAIN}", *filter(None, (spec.hostname, node)), *spec.dns_names)
-    return Boot(name, *identity, spec.token_sha256, plan.processes, spec.health, plan.checks, names)
+    return Boot(
+        name, *identity, spec.token_sha256, plan.processes, spec.health, plan.checks, names, plan.targets
+    )
 
 
 def plan_of(spec: ContainerSpec, image: Image) -> "Plan":

@@ -39,6 +39,7 @@ from corex.wire.operations import Operation, OperationList
 from corex.wire.plan import Difference, Layer, LayerInfo, LayerList, Plan
 from corex.wire.process import ProcessSpec
 from corex.wire.sessions import Session, SessionList, SessionSpec
+from corex.wire.targets import TargetInfo, TargetList
 
 AnswerT = TypeVar("AnswerT")
 # What is uploaded: bytes, pieces as they come, or a file that is open.
@@ -203,6 +204,10 @@ class Client:
     async def check(self, name: str) -> CheckInfo:
         """One check."""
         return await self._ask("GET", f"/v1/checks/{quote(name, safe='')}", CheckInfo)
+
+    async def targets(self) -> list[TargetInfo]:
+        """Where log lines are sent, and how it goes."""
+        return (await self._ask("GET", "/v1/targets", TargetList)).targets
 
     async def logs(self, name: str | None = None, after: int = 0, limit: int = 1000) -> LogPage:
         """A page of one process's output, or of all."""
@@ -370,7 +375,11 @@ class Client:
 
     def attach(self, session: str, after: int = 0) -> Attachment:
         """Be attached to a session: an asynchronous context manager."""
-        return Attachment(self, session, after=after)
+        return Attachment(self, f"{_session_path(session)}/attach", after=after)
+
+    def attach_process(self, name: str, after: int = 0) -> Attachment:
+        """Be attached to the terminal of a declared process: an asynchronous context manager."""
+        return Attachment(self, f"{_path(name)}/attach", after=after)
 
     async def websocket(
         self, path: str, query: Mapping[str, str], subprotocol: str

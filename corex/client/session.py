@@ -44,11 +44,12 @@ class Opener(Protocol):
 class Attachment:
     """Use it as an asynchronous context manager, and read `output` until it ends."""
 
-    def __init__(self, opener: Opener, session: str, *, after: int = 0) -> None:
+    def __init__(self, opener: Opener, path: str, *, after: int = 0) -> None:
+        """Prepare; `path` is of the WebSocket."""
         self.exit: Exit | None = None
         self.lost = 0
         self.offset = after
-        self._opener, self._path = opener, f"/v1/sessions/{session}/attach"
+        self._opener, self._path = opener, path
         # Under the same name Core-X knows what arrived of an earlier connection.
         self._name = secrets.token_hex(8)
         self._socket: aiohttp.ClientWebSocketResponse | None = None

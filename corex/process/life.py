@@ -14,9 +14,11 @@ from corex.process.order import Lack
 from corex.process.reach import Kin
 from corex.process.run import Run, Signs
 from corex.process.spawn import Child, Command, SpawnError
+from corex.process.stage import Stage
 from corex.process.world import World
 from corex.wire.api import Exit, State
 from corex.wire.process import ProcessSpec
+from corex.wire.sessions import Window
 
 
 class Ties(Protocol):
@@ -52,6 +54,7 @@ class Life:
         "run",
         "since",
         "spec",
+        "stage",
         "state",
         "status",
         "wanted",
@@ -69,6 +72,7 @@ class Life:
         self.status = ""
         self.since = world.wall_clock()
         self.run: Run | None = None  # the run that is, or the last one for as long as its output may come
+        self.stage: Stage | None = None  # what people are attached to, run after run, once it had a terminal
         self.restarts = 0
         self.exit: Exit | None = None
         self.exit_code = 0
@@ -198,6 +202,8 @@ class Life:
         if self.run is not None:
             self.run.close()
         self.run = None
+        if self.stage is not None:
+            self.stage.bell.close()
         self._world.groups.remove(self.name)
 
     # What follows.
@@ -209,6 +215,9 @@ class Life:
         if self.state == before:
             return
         self.since = self._world.wall_clock()
+        if self.stage is not None:
+            self.stage.done, self.stage.exit = self.state in model.SETTLED, self.exit
+            self.stage.bell.ring()
         self._world.events.add(self.name, self.state, why)
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
@@ -243,7 +252,7 @@ class Life:
         try:
             group = world.groups.make(self.name) if spec.scope == "tree" else None
             door = group.door() if group else -1
-            child = await world.spawner.spawn(_command(spec, run.prepare(world), door))
+            child = await world.spawner.spawn(_command(spec, run.prepare(world), door, self._window(spec)))
         except (SpawnError, OSError) as error:
             pid, code = (error.pid, error.exit_code) if isinstance(error, SpawnError) else (None, 126)
             world.reaper.spawned(pid, lambda _: None)
@@ -259,9 +268,16 @@ class Life:
         self._started(run, child, Kin(child.pid, spec.scope, group, world.figures))
         world.reaper.spawned(child.pid, self._exited)
 
+    def _window(self, spec: ProcessSpec) -> Window | None:
+        """The size of the terminal that it gets: what people gave the last one."""
+        if not spec.tty:
+            return None
+        if self.stage is None:
+            self.stage = Stage(Window())
+        return self.stage.window
+
     def _started(self, run: Run, child: Child, kin: Kin) -> None:
-        os.close(child.stdin)
-        run.begin(self.name, child, kin, self._world)
+        run.begin(self.name, child, kin, self._world, self.stage if run.spec.tty else None)
         was_stopped = self.state == "stopping"
         self._enter("spawned", self.why if was_stopped else f"it runs: {self.why}")
         if was_stopped:
@@ -412,7 +428,7 @@ class Life:
         self.next_start = None
 
 
-def _command(spec: ProcessSpec, added: dict[str, str], door: int) -> Command:
+def _command(spec: ProcessSpec, added: dict[str, str], door: int, window: Window | None) -> Command:
     return Command(
         spec.argv,
         {**spec.env, **added} if added else spec.env,
@@ -423,4 +439,5 @@ def _command(spec: ProcessSpec, added: dict[str, str], door: int) -> Command:
         limits=spec.limits,
         nice=spec.nice,
         door=door,
+        terminal=(window.rows, window.columns) if window else None,
     )

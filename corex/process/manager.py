@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from corex.forward.forwarder import Forwarder
 from corex.process import model, order, plan
 from corex.process.health import UNHEALTHY, Monitor
 from corex.process.life import Life
@@ -16,8 +17,9 @@ from corex.process.run import drain
 from corex.process.world import World
 from corex.wire.api import CheckInfo, ProcessInfo, Usage
 from corex.wire.health import HealthCheck, HealthReport, HealthState
-from corex.wire.plan import Change, CheckLayer, Layer, Plan, ProcessLayer
+from corex.wire.plan import Change, CheckLayer, Layer, Plan, ProcessLayer, TargetLayer
 from corex.wire.process import CheckSpec, ProcessSpec
+from corex.wire.targets import TargetInfo, TargetSpec
 
 # Seconds for stopping everything, when the processes' own time-outs sum up to more.
 STOP_DEADLINE = 120.0
@@ -27,10 +29,11 @@ CREATED, EDITS = "container", "edits"
 
 
 class Processes:
-    """The container's processes and their checks."""
+    """The container's processes, their checks, and where their lines are sent."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, container: str = "") -> None:
         self.world = world
+        self._container = container
         self.over: asyncio.Future[int] = world.loop.create_future()
         self.is_ending = False
         self.layers: dict[str, Layer] = {}
@@ -38,6 +41,7 @@ class Processes:
         self._lives: dict[str, Life] = {}
         self._monitors: dict[str, Monitor[CheckSpec]] = {}
         self._watched: dict[str, list[Monitor[Any]]] = {}  # by process
+        self._forwarders: dict[str, Forwarder] = {}
         self._order: Mapping[str, tuple[str, ...]] | None = None
         self._declared: dict[str, None] = {}
         self._unfinished: set[str] = set()
@@ -49,7 +53,10 @@ class Processes:
         self._ending: asyncio.Task[None] | None = None
 
     def declare(
-        self, specs: Mapping[str, ProcessSpec], checks: Mapping[str, CheckSpec] | None = None
+        self,
+        specs: Mapping[str, ProcessSpec],
+        checks: Mapping[str, CheckSpec] | None = None,
+        targets: Mapping[str, TargetSpec] | None = None,
     ) -> None:
         """Start the container's own processes; once all that were started have ended for good, `over` is set.
 
@@ -64,6 +71,7 @@ class Processes:
             "what the container was created with",
             {name: _entry(spec) for name, spec in specs.items()},
             {name: CheckLayer("replace", **_fields(check)) for name, check in (checks or {}).items()},
+            {name: TargetLayer("replace", **_fields(target)) for name, target in (targets or {}).items()},
         )
         self.put_layer(CREATED, layer)
         self._declared = dict.fromkeys(name for name, spec in specs.items() if spec.enabled)
@@ -115,6 +123,15 @@ class Processes:
         monitor = self._monitors.get(name)
         return check_info(name, monitor) if monitor else None
 
+    def targets(self) -> list[TargetInfo]:
+        """All targets of the plan, in the order of their declaration."""
+        return [one.info() for one in self._forwarders.values()]
+
+    def target(self, name: str) -> TargetInfo | None:
+        """The target of a name."""
+        found = self._forwarders.get(name)
+        return found.info() if found else None
+
     # Plans.
 
     def put_layer(self, name: str, layer: Layer) -> bool:
@@ -154,7 +171,8 @@ class Processes:
             for life in self.all()
         }
         checks = {name: monitor.check for name, monitor in self._monitors.items()}
-        return plan.difference(standing, checks, wanted)
+        targets = {name: one.spec for name, one in self._forwarders.items()}
+        return plan.difference(standing, checks, wanted, targets)
 
     def apply(self) -> list[Change]:
         """Make processes and checks what the plan says; what did not change goes on. Returns what was done."""
@@ -164,6 +182,8 @@ class Processes:
         for change in changes:
             if change.check:
                 self._apply_to_check(change.check)
+            elif change.target:
+                self._apply_to_target(change.target)
         for change in changes:
             life = self._lives.get(change.process)
             if life is None:
@@ -279,6 +299,21 @@ class Processes:
     async def drained(self) -> None:
         """Wait a moment for output that is still in pipes."""
         await drain([life.run for life in self.all() if life.run], DRAIN_DEADLINE)
+
+    async def forwarded(self) -> None:
+        """Wait a moment until targets have the last lines, and send no more."""
+        await asyncio.gather(*(one.finish() for one in self._forwarders.values()))
+
+    def _apply_to_target(self, name: str) -> None:
+        """One that changes goes on where it was; a new one begins with what is written from now on."""
+        known = self._forwarders.pop(name, None)
+        if known is not None:
+            known.stop()
+        spec = self.plan.targets.get(name)
+        if spec is not None:
+            cursor = known.cursor if known else self.world.logs.last
+            made = self._forwarders[name] = Forwarder(self._container, name, spec, self.world, cursor)
+            made.start()
 
     def end(self, code: int | None = None) -> None:
         """End the container, with an exit code or the main process's: stop everything, then set `over`."""

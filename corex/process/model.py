@@ -159,7 +159,7 @@ def must_restart(before: ProcessSpec, after: ProcessSpec) -> bool:
 
 
 # What a process has from its start on; the rest of a specification counts as soon as it is there.
-_AT_START = ("argv", "env", "cwd", "user", "groups", "umask", "limits", "nice", "scope", "ready")
+_AT_START = ("argv", "env", "cwd", "user", "groups", "umask", "limits", "nice", "scope", "ready", "tty")
 
 
 def exit_of(code: int, status: int) -> Exit:

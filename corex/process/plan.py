@@ -2,18 +2,28 @@
 
 import hashlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
 
+from corex.forward.location import place_of
 from corex.process import model
 from corex.process.model import Flaw
 from corex.process.order import circle_of
-from corex.wire.plan import Change, CheckLayer, Layer, Plan, ProcessLayer
+from corex.wire.plan import MOST_TARGETS, Change, CheckLayer, Layer, Plan, ProcessLayer, TargetLayer
 from corex.wire.process import CheckSpec, ProcessSpec
+from corex.wire.targets import TargetSpec
 
-SpecT = TypeVar("SpecT", ProcessSpec, CheckSpec)
-Entry = ProcessLayer | CheckLayer
+SpecT = TypeVar("SpecT", ProcessSpec, CheckSpec, TargetSpec)
+Entry = ProcessLayer | CheckLayer | TargetLayer
+# Without what no specification is one.
+_NEEDED: dict[type, tuple[str, ...]] = {
+    ProcessSpec: ("argv",),
+    CheckSpec: ("process",),
+    TargetSpec: ("type", "location"),
+}
+_NO_TARGETS: Mapping[str, TargetSpec] = MappingProxyType({})
 
 
 class PlanError(ValueError):
@@ -32,17 +42,22 @@ def merge(layers: Mapping[str, Layer]) -> Plan:
     """
     processes: dict[str, dict[str, Any]] = {}
     checks: dict[str, dict[str, Any]] = {}
+    targets: dict[str, dict[str, Any]] = {}
     for layer in layers.values():
         for name, process in layer.processes.items():
             processes[name] = _overlay(processes.get(name, {}), process)
         for name, check in layer.checks.items():
             checks[name] = _overlay(checks.get(name, {}), check)
+        for name, target in layer.targets.items():
+            targets[name] = _overlay(targets.get(name, {}), target)
     plan = Plan(
         {name: _finish("processes", name, fields, ProcessSpec) for name, fields in processes.items()},
         {name: _finish("checks", name, fields, CheckSpec) for name, fields in checks.items()},
+        {name: _finish("targets", name, fields, TargetSpec) for name, fields in targets.items()},
     )
     _check_processes(plan)
     _check_checks(plan)
+    _check_targets(plan)
     return plan
 
 
@@ -53,7 +68,7 @@ def with_process(plan: Plan, name: str, spec: ProcessSpec) -> Plan:
         PlanError: as in `merge`.
     """
     before = plan.processes.get(name)
-    wanted = Plan({**plan.processes, name: spec}, plan.checks)
+    wanted = Plan({**plan.processes, name: spec}, plan.checks, plan.targets)
     _check_process(name, spec, wanted)
     if spec.after:
         _check_circle(wanted)
@@ -76,9 +91,9 @@ def _overlay(below: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
 
 
 def _finish(kind: str, name: str, fields: Mapping[str, Any], spec: type[SpecT]) -> SpecT:
-    needed = "argv" if spec is ProcessSpec else "process"
-    if needed not in fields:
-        raise PlanError(f"/{kind}/{name}/{needed}", f"no layer gives {needed} of {name}")
+    for needed in _NEEDED[spec]:
+        if needed not in fields:
+            raise PlanError(f"/{kind}/{name}/{needed}", f"no layer gives {needed} of {name}")
     return spec(**fields)
 
 
@@ -126,6 +141,19 @@ def _check_checks(plan: Plan) -> None:
             raise PlanError(f"/checks/{name}{flaw.pointer}", flaw.reason)
 
 
+def _check_targets(plan: Plan) -> None:
+    if len(plan.targets) > MOST_TARGETS:
+        raise PlanError("/targets", f"there are more than {MOST_TARGETS} targets")
+    for name, target in plan.targets.items():
+        unknown = next((one for one in target.processes if one not in plan.processes), None)
+        if unknown is not None:
+            raise PlanError(f"/targets/{name}/processes", f"there is no process {unknown}")
+        try:
+            place_of(target)
+        except ValueError as error:
+            raise PlanError(f"/targets/{name}/location", str(error)) from None
+
+
 def changed_fields(before: msgspec.Struct, after: msgspec.Struct) -> tuple[str, ...]:
     """The fields in which two structs of one type differ."""
     return tuple(
@@ -149,7 +177,12 @@ class Standing(msgspec.Struct, frozen=True):
     was_asked: bool
 
 
-def difference(standing: Mapping[str, Standing], checks: Mapping[str, CheckSpec], plan: Plan) -> list[Change]:
+def difference(
+    standing: Mapping[str, Standing],
+    checks: Mapping[str, CheckSpec],
+    plan: Plan,
+    targets: Mapping[str, TargetSpec] = _NO_TARGETS,
+) -> list[Change]:
     """What applying a plan does, in its order; after it, nothing."""
     changes = [Change("stop", process=name) for name in standing if name not in plan.processes]
     for name, spec in plan.processes.items():
@@ -163,6 +196,19 @@ def difference(standing: Mapping[str, Standing], checks: Mapping[str, CheckSpec]
             changes.append(Change("start", check=name))
         elif known != check:
             changes.append(Change("restart", check=name, fields=changed_fields(known, check)))
+    return changes + _difference_of_targets(targets, plan.targets)
+
+
+def _difference_of_targets(
+    targets: Mapping[str, TargetSpec], wanted: Mapping[str, TargetSpec]
+) -> list[Change]:
+    changes = [Change("stop", target=name) for name in targets if name not in wanted]
+    for name, target in wanted.items():
+        known = targets.get(name)
+        if known is None:
+            changes.append(Change("start", target=name))
+        elif known != target:
+            changes.append(Change("restart", target=name, fields=changed_fields(known, target)))
     return changes
 
 

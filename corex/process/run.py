@@ -1,6 +1,7 @@
 """One run of a process, from its start to its end: what is there for so long, and how it shows that it is ready."""
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from corex.process.output import FLOOD_BYTES, Lines, Pipe
 from corex.process.probe import look_at_port, look_by_command
 from corex.process.reach import Kin
 from corex.process.spawn import Child
+from corex.process.stage import Stage, Transcript
 from corex.process.world import World
 from corex.wire.api import Stream
 from corex.wire.process import ProcessSpec, Readiness
@@ -93,9 +95,15 @@ class Run:
             given["WATCHDOG_USEC"] = str(int(ready.watchdog * 1e6))
         return given
 
-    def begin(self, name: str, child: Child, kin: Kin, world: World) -> None:
-        """It was spawned."""
+    def begin(self, name: str, child: Child, kin: Kin, world: World, stage: Stage | None) -> None:
+        """It was spawned, on a terminal if it has a stage."""
         self.kin, self.since = kin, world.loop.time()
+        if stage is not None:
+            stage.open(world.loop, child.stdin, child.stdout)
+            transcript = Transcript(stage, self._lines(name, "stdout", world))
+            self._pipes = (Pipe(world.loop, child.stdout, transcript),)
+            return
+        os.close(child.stdin)
         self._pipes = (
             self._pipe(name, child.stdout, "stdout", world),
             self._pipe(name, child.stderr, "stderr", world),
@@ -183,6 +191,9 @@ class Run:
             await asyncio.sleep(ready.interval)
 
     def _pipe(self, name: str, descriptor: int, stream: Stream, world: World) -> Pipe:
+        return Pipe(world.loop, descriptor, self._lines(name, stream, world), most=FLOOD_BYTES)
+
+    def _lines(self, name: str, stream: Stream, world: World) -> Lines:
         logs = world.logs
 
         def write(block: bytes, partial: bool) -> None:
@@ -190,7 +201,7 @@ class Run:
             if self._pattern is not None:
                 self._search(self._pattern, block.split(b"\n"))
 
-        return Pipe(world.loop, descriptor, Lines(write), most=FLOOD_BYTES)
+        return Lines(write)
 
     def _search(self, pattern: re.Pattern[bytes], lines: Sequence[bytes]) -> None:
         if self._signs is not None and any(pattern.search(line, 0, _SEARCHED) for line in lines):

@@ -13,6 +13,7 @@ from corex.rest.follow import follow
 from corex.rest.operations import location
 from corex.wire.api import ByName, CheckInfo, CheckList
 from corex.wire.plan import ApplyQuery, ByLayer, Difference, Layer, LayerInfo, LayerList, Plan, Verb
+from corex.wire.targets import TargetInfo, TargetList
 
 
 def routes() -> list[Route]:
@@ -55,6 +56,17 @@ def routes() -> list[Route]:
             ByName,
             response=Difference,
             errors=(*gone, *changed),
+        ),
+        Route("GET", "/v1/targets", VIEWER, "All targets of log lines", list_targets, response=TargetList),
+        Route(
+            "GET",
+            "/v1/targets/{name}",
+            VIEWER,
+            "One target of log lines",
+            get_target,
+            ByName,
+            response=TargetInfo,
+            errors=gone,
         ),
         Route("GET", "/v1/checks", VIEWER, "All checks", list_checks, response=CheckList),
         Route(
@@ -165,6 +177,21 @@ async def get_check(request: Request[Container, ByName, NoBody]) -> CheckInfo:
     if found is None:
         raise problem.NOT_FOUND(
             f"cannot find check {request.parameters.name}: there is none", remedy="see GET /v1/checks"
+        )
+    return found
+
+
+async def list_targets(request: Request[Container, NoParameters, NoBody]) -> TargetList:
+    """In the order of their declaration."""
+    return TargetList(request.context.processes.targets())
+
+
+async def get_target(request: Request[Container, ByName, NoBody]) -> TargetInfo:
+    """One of them."""
+    found = request.context.processes.target(request.parameters.name)
+    if found is None:
+        raise problem.NOT_FOUND(
+            f"cannot find target {request.parameters.name}: there is none", remedy="see GET /v1/targets"
         )
     return found
 

@@ -6,7 +6,7 @@ from corex.http.websocket import WebSocket, upgrade
 from corex.process import model
 from corex.process.spawn import SpawnError
 from corex.rest.access import OPERATOR, VIEWER
-from corex.rest.container import CANNOT_RUN, Container, cannot_run, refuse
+from corex.rest.container import CANNOT_RUN, Container, cannot_run, life_of, refuse
 from corex.sessions.attach import attach, attach_kubernetes
 from corex.sessions.manager import MOST, FullError
 from corex.sessions.session import Session
@@ -71,6 +71,16 @@ def routes() -> list[Route]:
         ),
         Route(
             "GET",
+            "/v1/processes/{name}/attach",
+            VIEWER,
+            "Attach to the terminal of a declared process",
+            attach_process,
+            wire.AttachProcessQuery,
+            errors=(problem.NOT_FOUND, problem.CONFLICT),
+            upgrades=(SESSION_PROTOCOL, KUBERNETES_PROTOCOL),
+        ),
+        Route(
+            "GET",
             "/v1/exec",
             OPERATOR,
             "Run a command and attach to it, as Kubernetes' clients do",
@@ -125,6 +135,32 @@ async def attach_session(request: Request[Container, wire.AttachQuery, NoBody]) 
             container.sessions.leave(session, viewer)
 
     return upgrade(request.raw, (SESSION_PROTOCOL,), serve)
+
+
+async def attach_process(request: Request[Container, wire.AttachProcessQuery, NoBody]) -> Upgrade:
+    """By either subprotocol; it goes on while the process is restarted, and ends when that has ended for good."""
+    query = request.parameters
+    life = life_of(request.context, query.name)
+    stage, may_write = life.stage, OPERATOR in request.identity.roles
+    if stage is None:
+        raise problem.CONFLICT(
+            f"cannot attach to {life.name}: it has no terminal",
+            remedy="declare it with tty: true, and start it",
+        )
+
+    async def serve(websocket: WebSocket, subprotocol: str) -> None:
+        viewer = stage.enter(min(query.after, stage.ring.end))
+        try:
+            if subprotocol == SESSION_PROTOCOL:
+                await attach(websocket, stage, viewer, query.client, may_write=may_write)
+            else:
+                await attach_kubernetes(
+                    websocket, stage, viewer, frozenset({wire.OUTPUT}), may_write=may_write
+                )
+        finally:
+            stage.leave(viewer)
+
+    return upgrade(request.raw, (SESSION_PROTOCOL, KUBERNETES_PROTOCOL), serve)
 
 
 async def exec_session(request: Request[Container, wire.ExecQuery, NoBody]) -> Upgrade:

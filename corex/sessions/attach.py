@@ -1,6 +1,7 @@
 """What is said on a session's WebSocket, by each of the two subprotocols."""
 
 import asyncio
+import os
 import struct
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -10,7 +11,7 @@ import msgspec
 from corex.http.websocket import GOING_AWAY, POLICY, TRY_LATER, WebSocket
 from corex.process.logs import Bell
 from corex.process.model import exit_code_of
-from corex.sessions.session import Session, Viewer
+from corex.process.stage import Stage, Viewer
 from corex.wire import sessions as wire
 from corex.wire.api import Exit
 from corex.wire.sessions import FIRST_CREDIT, INPUT_AHEAD, FromClient, FromServer, Window
@@ -40,7 +41,7 @@ class WrongMessageError(Exception):
 
 
 async def attach(
-    websocket: WebSocket, session: Session, viewer: Viewer, client: str, *, may_write: bool
+    websocket: WebSocket, session: Stage, viewer: Viewer, client: str, *, may_write: bool
 ) -> None:
     """Serve one client by our own subprotocol, until the session ends or either side leaves."""
     own = _Own(websocket, session, viewer, client, may_write)
@@ -48,7 +49,7 @@ async def attach(
 
 
 async def attach_kubernetes(
-    websocket: WebSocket, session: Session, viewer: Viewer, streams: frozenset[int], *, may_write: bool
+    websocket: WebSocket, session: Stage, viewer: Viewer, streams: frozenset[int], *, may_write: bool
 ) -> None:
     """The same by Kubernetes' channels; `streams` are those whose output is wanted."""
     channels = _Channels(websocket, session, viewer, streams, may_write)
@@ -78,7 +79,7 @@ class _Own:
     """One client of ours."""
 
     def __init__(
-        self, websocket: WebSocket, session: Session, viewer: Viewer, client: str, may_write: bool
+        self, websocket: WebSocket, session: Stage, viewer: Viewer, client: str, may_write: bool
     ) -> None:
         self._websocket, self._session, self._viewer = websocket, session, viewer
         self._client, self._may_write = client, may_write
@@ -183,14 +184,15 @@ class _Channels:
     def __init__(
         self,
         websocket: WebSocket,
-        session: Session,
+        session: Stage,
         viewer: Viewer,
         streams: frozenset[int],
         may_write: bool,
     ) -> None:
         self._websocket, self._session, self._viewer = websocket, session, viewer
         self._streams, self._may_write = streams, may_write
-        self._sent = 0
+        # theirs have no name, and come once
+        self._client, self._sent = os.urandom(8).hex(), 0
 
     async def send(self) -> None:
         """Output, and at the end what became of the command."""
@@ -226,7 +228,7 @@ class _Channels:
     def _obey(self, channel: int, data: bytes) -> None:
         session = self._session
         if channel == _STDIN:
-            session.write("", self._sent, data)
+            session.write(self._client, self._sent, data)
             self._sent += len(data)
         elif channel == _RESIZE:
             with suppress(msgspec.DecodeError):  # kubectl sends 0 by 0 for a terminal that has no size
@@ -238,7 +240,7 @@ class _Channels:
             raise WrongMessageError(f"channel {channel} is none that a client may use")
 
 
-async def _read(session: Session) -> None:
+async def _read(session: Stage) -> None:
     """Wait until a command has taken most of its input."""
     bell: Bell = session.bell
     while session.unread > INPUT_AHEAD and not bell.is_closed:

@@ -3,8 +3,9 @@
 import asyncio
 import os
 
+from corex.process.stage import Viewer
 from corex.process.world import World
-from corex.sessions.session import Session, Viewer
+from corex.sessions.session import Session
 from corex.wire.sessions import SessionSpec
 
 # Each may keep a ring and a buffer of input.
@@ -52,17 +53,14 @@ class Sessions:
 
     def enter(self, session: Session, offset: int) -> Viewer:
         """Somebody is attached from an offset of its output on."""
-        viewer = Viewer(offset)
-        session.viewers.add(viewer)
-        session.pace()
+        viewer = session.enter(offset)
         if timer := self._timers.pop(session.name, None):
             timer.cancel()
         return viewer
 
     def leave(self, session: Session, viewer: Viewer) -> None:
         """Somebody is attached no more."""
-        session.viewers.discard(viewer)
-        session.pace()
+        session.leave(viewer)
         if session.name in self._sessions:
             self._rest(session)
 

@@ -4,6 +4,7 @@ import msgspec
 
 from corex.wire.health import HealthCheck
 from corex.wire.process import CheckSpec, ProcessSpec
+from corex.wire.targets import TargetSpec
 
 
 class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,6 +18,7 @@ class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         processes: what to start at once, by name.
         health: how to see whether the first of them is well.
         checks: how to see whether they are well, by name.
+        targets: where their lines are sent, by name.
         names: host names that Core-X may be asked by, besides the container's; addresses need not be named.
     """
 
@@ -28,3 +30,4 @@ class Boot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     health: HealthCheck | None = None
     checks: dict[str, CheckSpec] = {}
     names: tuple[str, ...] = ()
+    targets: dict[str, TargetSpec] = {}

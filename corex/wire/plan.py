@@ -20,7 +20,9 @@ from corex.wire.process import (
     Schedule,
     Scope,
 )
+from corex.wire.targets import Authority, Chosen, Headers, Labels, Location, TargetSpec, TargetType
 
+MOST_TARGETS = 32
 # How a layer's entry meets what lies below it: field by field, or in its place.
 Override = Literal["merge", "replace"]
 
@@ -51,6 +53,7 @@ class ProcessLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         on_success: the same.
         on_failure: the same.
         enabled: the same.
+        tty: the same.
     """
 
     override: Override = "merge"
@@ -74,6 +77,7 @@ class ProcessLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     on_success: EndAction | UnsetType = UNSET
     on_failure: EndAction | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
+    tty: bool | UnsetType = UNSET
 
 
 class CheckLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -104,6 +108,29 @@ class CheckLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     start_period: Annotated[float, msgspec.Meta(ge=0, le=3600)] | UnsetType = UNSET
 
 
+class TargetLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a layer says of a target of log lines: fields of `TargetSpec`, each of which may be left out.
+
+    Attributes:
+        override: `merge` changes the fields that are given (of labels and headers each name by itself), `replace`
+            forgets what lies below.
+        type: as in `TargetSpec`, like all that follow.
+        location: the same.
+        processes: the same.
+        labels: the same.
+        headers: the same.
+        ca: the same.
+    """
+
+    override: Override = "merge"
+    type: TargetType | UnsetType = UNSET
+    location: Location | UnsetType = UNSET
+    processes: Chosen | UnsetType = UNSET
+    labels: Labels | UnsetType = UNSET
+    headers: Headers | UnsetType = UNSET
+    ca: Authority | UnsetType = UNSET
+
+
 class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One layer of a plan.
 
@@ -111,18 +138,21 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         summary: what it is for, for people.
         processes: what it says of processes, by name.
         checks: what it says of checks, by name.
+        targets: what it says of targets that log lines are sent on to, by name.
     """
 
     summary: Annotated[str, msgspec.Meta(max_length=1000)] = ""
     processes: Annotated[dict[ProcessName, ProcessLayer], msgspec.Meta(max_length=4096)] = {}
     checks: Annotated[dict[ProcessName, CheckLayer], msgspec.Meta(max_length=4096)] = {}
+    targets: Annotated[dict[ProcessName, TargetLayer], msgspec.Meta(max_length=MOST_TARGETS)] = {}
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What all layers together say: processes and checks by name, in the order of their first mention."""
+    """What all layers together say: processes, checks and targets by name, in the order of their first mention."""
 
     processes: dict[ProcessName, ProcessSpec] = {}
     checks: dict[ProcessName, CheckSpec] = {}
+    targets: dict[ProcessName, TargetSpec] = {}
 
 
 Verb = Literal["start", "restart", "stop", "adopt"]
@@ -132,8 +162,9 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     """One difference between what is and what a plan says, and what applying it does.
 
     Attributes:
-        process: whose; empty for a check's.
-        check: whose; empty for a process's.
+        process: whose, if it is a process's.
+        check: whose, if it is a check's.
+        target: whose, if it is a target's.
         verb: `start` and `stop` it, `restart` what was started by something else, `adopt` a change that what runs
             need not be restarted for.
         fields: those of its specification that differ.
@@ -142,6 +173,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     verb: Verb
     process: str = ""
     check: str = ""
+    target: str = ""
     fields: tuple[str, ...] = ()
 
 

@@ -129,6 +129,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         on_success: what follows once it ended with code 0 for good.
         on_failure: what follows once it failed for good.
         enabled: whether the container's start, and a plan that is applied, start it.
+        tty: whether it runs on a terminal instead of pipes, which people may attach to; its log has the output, too.
     """
 
     argv: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -151,3 +152,4 @@ class ProcessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     on_success: EndAction = "ignore"
     on_failure: EndAction = "ignore"
     enabled: bool = True
+    tty: bool = False

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from corex.wire.api import Cursor, Exit
+from corex.wire.process import ProcessName
 
 # Own subprotocol: output by offset, input by offset, credit. docs/corex.md has its messages.
 SESSION_PROTOCOL = "v1.session.zeronode"
@@ -91,6 +92,14 @@ class AttachQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: SessionId
     after: Cursor = 0
+    client: ClientName = "-"
+
+
+class AttachProcessQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to attach to the terminal of a declared process, as in `AttachQuery`."""
+
+    name: ProcessName
+    after: Annotated[int, msgspec.Meta(ge=0)] = 0
     client: ClientName = "-"
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 
 from corex.console import assets
 from corex.console.assets import Site, look
 from corex.http.connection import Response
+from corex.wire.process import ProcessSpec
+from tests.console.conftest import Start
 
 PAGE = b'<!doctype html><script type="importmap">{"imports": {}}</script><script src="app.js"></script>'
 # What the whole console may weigh, as it is sent.
@@ -119,3 +122,28 @@ def test_each_module_is_imported_from_where_it_is(console_folder: Path) -> None:
     }
     assert "./ui.js" in wanted
     assert {name.removeprefix(".") for name in wanted} <= set(site.files)
+
+
+@pytest.mark.root
+@pytest.mark.asyncio(loop_scope="session")
+async def test_core_x_sends_them_to_anybody_and_imports_nothing_for_it(start: Start) -> None:
+    core = await start(web=ProcessSpec(("sleep", "1000"), {"PATH": "/bin"}))
+    pin = aiohttp.Fingerprint(bytes.fromhex(core.endpoint.fingerprint))
+    origin = f"https://{core.endpoint.address}"
+    async with aiohttp.ClientSession(origin, connector=aiohttp.TCPConnector(ssl=pin)) as http:
+        async with http.get("/") as answer:
+            page, etag = await answer.text(), answer.headers["ETag"]
+            assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-cache")
+        async with http.get("/", headers={"If-None-Match": etag}) as answer:
+            assert (answer.status, await answer.read()) == (304, b"")
+            assert "Content-Length" not in answer.headers
+        async with http.head("/app.js", headers={"Accept-Encoding": "identity"}) as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+            assert "Content-Encoding" not in answer.headers
+        for linked in re.findall(r'(?:href|src)="([^"]+)"', page):
+            async with http.get(f"/{linked}") as answer:
+                assert answer.status == 200, linked
+        for path in ("/nothing.js", "/vendor", "/v1/system"):
+            async with http.get(path) as answer:
+                assert answer.status == 401, path
+    assert core.imported_late() == []

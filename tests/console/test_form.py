@@ -7,7 +7,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from corex.wire.process import ProcessSpec, Readiness, Schedule
-from tests.console.conftest import Look, Start
+from tests.console.browser import Look
+from tests.console.conftest import Start
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 

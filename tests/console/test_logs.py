@@ -8,7 +8,8 @@ from playwright.async_api import expect
 
 from corex.wire.api import LogLine
 from corex.wire.process import ProcessSpec
-from tests.console.conftest import PHONE, Look, Start
+from tests.console.browser import PHONE, Look
+from tests.console.conftest import Start
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 

@@ -8,7 +8,8 @@ from playwright.async_api import Page, expect
 from corex.wire.identities import IdentitySpec
 from corex.wire.plan import CheckLayer, Layer
 from corex.wire.process import ProcessSpec
-from tests.console.conftest import PHONE, Look, Start, Watched, digest
+from tests.console.browser import PHONE, Look, Watched
+from tests.console.conftest import Start, digest
 from tests.console.shop import PROCESSES
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
@@ -245,7 +246,9 @@ async def test_somebody_is_let_in_with_a_token_that_core_x_never_saw(start: Star
     token = await page.get_by_label("Token", exact=True).inner_text()
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token)
     await page.get_by_role("button", name="Done").click()
-    await expect(page.get_by_role("row", name="guest")).to_contain_text("operator")
+    await expect(page.get_by_role("row", name="guest").filter(has_text="operator")).to_be_visible()
+    done = page.get_by_role("region", name="Who did what")
+    await expect(done.get_by_role("row").filter(has_text="user_created").first).to_contain_text("owner")
     other = await look(core)
     await other.log_in(token)
     await page.get_by_role("button", name="Let guest in no more").click()

@@ -6,7 +6,8 @@ import pytest
 from playwright.async_api import expect
 
 from corex.wire.process import ProcessSpec
-from tests.console.conftest import Look, Start
+from tests.console.browser import Look
+from tests.console.conftest import Start
 from tests.console.shop import PROCESSES
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]

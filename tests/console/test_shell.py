@@ -3,12 +3,13 @@
 import re
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
 from corex.wire.identities import IdentitySpec
 from corex.wire.process import ProcessSpec
 from corex.wire.sessions import SessionSpec, Window
-from tests.console.conftest import Look, Start, digest
+from tests.console.browser import Look
+from tests.console.conftest import Start, digest
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 
@@ -92,3 +93,47 @@ async def test_who_may_only_watch_sees_what_others_type_and_types_nothing(start:
         await attachment.write(b"echo from the owner\n")
         await expect(screen(page)).to_contain_text("from the owner")
     await expect(screen(page)).not_to_contain_text("guest")
+
+
+async def test_a_connection_that_breaks_is_made_anew_and_nothing_is_shown_or_typed_twice(
+    start: Start, look: Look
+) -> None:
+    at = await look(await start(web=SLEEP))
+    page = at.page
+    sockets: list[WebSocketRoute] = []
+
+    def pass_on(route: WebSocketRoute) -> None:
+        sockets.append(route)
+        route.connect_to_server()
+
+    await page.route_web_socket(re.compile("/attach"), pass_on)
+    await at.log_in(place="#/shell")
+    await open_shell(page)
+    await page.keyboard.type("echo be''fore\n")
+    await expect(screen(page)).to_contain_text("before")
+    await sockets[0].close(code=1012)
+    await page.keyboard.type("echo af''ter\n")
+    await expect(screen(page)).to_contain_text("after")
+    assert len(sockets) == 2
+    assert "after=" in sockets[1].url
+    assert "after=0" not in sockets[1].url
+    text = await screen(page).inner_text()
+    assert (text.count("before"), text.count("after")) == (1, 1)
+
+
+async def test_a_long_paste_arrives_whole(start: Start, look: Look) -> None:
+    at = await look(await start(web=SLEEP))
+    page = at.page
+    await at.log_in(place="#/shell")
+    await open_shell(page)
+    # a terminal that is read raw takes any number of bytes; 'R' says that it is raw by now
+    await page.keyboard.type("stty raw -echo; echo R; head -c 1000000 | wc -c; stty sane\n")
+    await expect(screen(page)).to_contain_text(re.compile("R\\s"))
+    await page.get_by_label("Terminal input").evaluate(
+        """(input) => {
+          const data = new DataTransfer();
+          data.setData("text/plain", "x".repeat(1000000));
+          input.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+        }"""
+    )
+    await expect(screen(page)).to_contain_text("1000000")

@@ -322,3 +322,24 @@ async def test_somebody_is_let_in_with_a_token_and_out_again(zn: Zn, core: Any) 
         with pytest.raises(RefusedError, match="cannot tell who asks"):
             await client.processes()
     assert (await zn("allow", "demo", "x", "--role", "king")).code == 2
+
+
+async def test_a_process_is_attached_to_left_and_followed_to_its_end(
+    core: Any, sh: Any, contexts: Path
+) -> None:
+    script = "stty -echo; echo ready; while read line; do echo got $line; test $line = end && exit 7; done"
+    await core.client.put("repl", sh(script, tty=True))
+    await core.client.start("repl", 5)
+    await core.output("repl", 1)
+    first = await asyncio.to_thread(sit_down, contexts, "attach", "demo", "repl")
+    await asyncio.to_thread(first.read, b"ready")
+    first.type(b"one\n")
+    await asyncio.to_thread(first.read, b"got one")
+    first.type(b"\x1d")
+    await asyncio.to_thread(first.read, b"zn attach demo repl comes back")
+    assert await asyncio.to_thread(first.end) == 0
+    assert (await core.client.process("repl")).state == "running"
+    second = await asyncio.to_thread(sit_down, contexts, "attach", "demo", "repl")
+    await asyncio.to_thread(second.read, b"got one")
+    second.type(b"end\n")
+    assert await asyncio.to_thread(second.end) == 7

@@ -96,7 +96,9 @@ def _references(value: Any) -> list[str]:
             "GET", f"/v1/events?after={1 << 53}", None, 422, None, id="cursor over what JSON has exactly"
         ),
         pytest.param("PUT", "/v1/processes/a", {"argv": []}, 422, "/argv", id="no program"),
-        pytest.param("PUT", "/v1/processes/a", {"argv": ["x"], "tty": True}, 422, "/tty", id="unknown field"),
+        pytest.param(
+            "PUT", "/v1/processes/a", {"argv": ["x"], "shell": True}, 422, "/shell", id="unknown field"
+        ),
         pytest.param("PUT", "/v1/processes/a", {"argv": ["x\0"]}, 422, "/argv/0", id="zero byte"),
         pytest.param("PUT", "/v1/processes/a", {"argv": ["x"], "cwd": "."}, 422, "/cwd", id="relative cwd"),
         pytest.param(

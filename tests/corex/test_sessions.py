@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from corex.process.output import READ_BYTES
+from corex.process.replay import Piece, Ring
 from corex.sessions import attach, session
-from corex.sessions.ring import Piece, Ring
 from corex.wire import sessions as wire
 from corex.wire.api import ExecRequest, Exit
 from corex.wire.sessions import KUBERNETES_PROTOCOL, SESSION_PROTOCOL, SessionSpec, Window

@@ -14,7 +14,7 @@ from ci.qemu.machine import Machine
 from core0.client.client import NodeClient
 from core0.wire.types import Container, ContainerSpec
 from corex.client.client import Client, Endpoint
-from tests.console.conftest import EXPECTED, Look, browser, look  # noqa: F401  # fixtures, by name
+from tests.console.browser import EXPECTED, Look, browser, look  # noqa: F401  # fixtures, by name
 from tests.vm.inside import running
 
 SERVICE = ("/bin/sh", "-c", "echo 'up and well'; while :; do sleep 1; done")

@@ -1,15 +1,21 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { Problem, get, put, remove } from "./api.js";
 import { Commands, curl, zn } from "./commands.js";
+import { moment } from "./format.js";
+import { may } from "./live.js";
 import { Button, Dialog, Empty, Field, Head, copy, html, say, sentence, useLoaded } from "./ui.js";
 
 const ROLES = {
   viewer: "reads all, and watches sessions",
   operator: "reads all, declares, starts, stops, runs and types",
-  admin: "does all of that, and lets others in",
+  admin: "does all that there is, and lets others in",
   metrics: "reads figures only",
 };
 const OWNER = "owner";
+// Core-X keeps so many at most; the page shows the newest of them.
+const MOST_EVENTS = 10_000;
+const SHOWN_EVENTS = 200;
+const EVERY = 5000;
 
 /** A token of 256 random bits, and its SHA-256: Core-X gets only the latter. */
 async function makeToken() {
@@ -41,7 +47,30 @@ export function Access() {
         <td class="do"><${Button} icon="remove" kind="quiet" need="admin" label=${`Let ${name} in no more`} why=${name === OWNER ? "The container was made for it." : ""} onClick=${() => deny(name)} /></td>
       </tr>`)}</tbody>
     </table></div><p class="muted">Identities live as long as Core-X does.</p>`}
+    ${may("admin") && html`<${Audit} />`}
     ${asking && html`<${AllowDialog} onClose=${() => setAsking(false)} onDone=${reload} />`}`;
+}
+
+/** Who did what, the newest first. */
+function Audit() {
+  const { data, error, reload } = useLoaded(() => get(`/v1/audit?limit=${MOST_EVENTS}`));
+  useEffect(() => {
+    const timer = setInterval(() => document.hidden || reload(), EVERY);
+    return () => clearInterval(timer);
+  }, []);
+  if (!data) return error && html`<${Empty} title=${sentence(error.message)} />`;
+  return html`<section class="stack" aria-label="Who did what">
+    <h2>Who did what</h2>
+    <div class="scroll"><table class="cards">
+      <thead><tr><th scope="col">When</th><th scope="col">What</th><th scope="col">Who</th><th scope="col">Request</th></tr></thead>
+      <tbody>${data.events.slice(-SHOWN_EVENTS).reverse().map((event) => html`<tr key=${event.seq}>
+        <td class="when">${moment(event.time)}</td>
+        <td><span class="state" data-state=${event.level === "WARN" ? "failed" : undefined}>${event.event}</span>${event.times > 1 && html` <span class="muted">× ${event.times}</span>`}</td>
+        <td>${event.who || html`<span class="muted">${event.source ? "nobody known" : "Core-X itself"}</span>`}<span class="detail">${event.source}</span></td>
+        <td class="why"><code>${event.action}</code>${event.subject && html` <code>${event.subject}</code>`}${event.status ? html` <span class="muted">${event.status}</span>` : ""}</td>
+      </tr>`)}</tbody>
+    </table></div>
+  </section>`;
 }
 
 function AllowDialog({ onClose, onDone }) {
@@ -86,5 +115,6 @@ const commands = () => [
     curl: curl("PUT", "/v1/identities/NAME", { body: { role: "viewer", token_sha256: "SHA256_OF_THEIR_TOKEN" } }),
     zn: zn("process allow", "NAME", "--role", "viewer"),
   },
+  { title: "Who did what", curl: curl("GET", "/v1/audit"), zn: zn("process audit") },
   { title: "Let them in no more", curl: curl("DELETE", "/v1/identities/NAME"), zn: zn("process deny", "NAME") },
 ];

@@ -51,7 +51,7 @@ export function Chart({ name, title, at, least, show }) {
     };
   }, [theme, name]);
   useEffect(() => plot.current?.setData(data));
-  const told = known.length ? `now ${show(known.at(-1))}, at most ${show(Math.max(...known))} since the page was opened` : "nothing measured yet";
+  const told = known.length ? `now ${show(known.at(-1))}, at most ${show(Math.max(...known))}` : "nothing measured yet";
   return html`<figure class="chart">
     <figcaption><strong>${title}</strong> <span class="muted">${told}</span></figcaption>
     <div ref=${element} role="img" aria-label=${`${title}: ${told}`} />
@@ -75,7 +75,7 @@ function options(element, least, show) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, points: { show: true } },
-    padding: [8, 6, 0, 0],
+    padding: [8, 26, 0, 0],
     scales: { y: { range: (_plot, _least, most) => [0, Math.max(least, (most ?? 0) * 1.15)] } },
     axes: [
       { ...axis, size: 24, space: 90, values: (_plot, times) => times.map((time) => clock(time).slice(0, 8)) },

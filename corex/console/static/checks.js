@@ -31,7 +31,7 @@ export function Checks() {
         <td><${State} state=${check.state} /></td>
         <td class="why">${sentence(check.why)}</td>
         <td><code>${way(check.spec)}</code><span class="detail">every ${check.spec.interval ?? 10} s, ${count(check.spec.retries ?? 3, "failure")} in a row count</span></td>
-        <td>${check.spec.on_failure ?? "ignore"}</td>
+        <td><span class="what">If unhealthy</span>${check.spec.on_failure ?? "ignore"}</td>
         <td class="number"><span class="what">Failures</span>${check.failures}</td>
         <td class="number"><span class="what">Since</span>${span(now - check.since)}</td>
       </tr>`)}</tbody>

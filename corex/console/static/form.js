@@ -146,7 +146,8 @@ function Form({ name, title, spec, etag, reload }) {
   useEffect(() => {
     const first = form.current?.querySelector("[aria-invalid=true], .wrong");
     first?.closest("details")?.setAttribute("open", "");
-    first?.focus();
+    first?.focus({ preventScroll: true });
+    first?.scrollIntoView({ block: "center" });
   }, [wrong]);
 
   const refuse = (error) => {

@@ -2,15 +2,15 @@
 
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 
-/** A span of seconds in its two largest units: "3 h 12 min". */
-export function span(seconds) {
+/** A span of seconds in its two largest units, or its largest alone: "3 h 12 min", "3 h". */
+export function span(seconds, most = 2) {
   const whole = Math.max(0, Math.floor(seconds));
   const at = UNITS.findIndex(([size]) => whole >= size);
   if (at < 0) return "0 s";
   const [size, unit] = UNITS[at];
   const first = `${Math.floor(whole / size)} ${unit}`;
   const next = UNITS[at + 1];
-  const rest = next ? Math.floor((whole % size) / next[0]) : 0;
+  const rest = next && most > 1 ? Math.floor((whole % size) / next[0]) : 0;
   return rest ? `${first} ${rest} ${next[1]}` : first;
 }
 

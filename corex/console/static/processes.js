@@ -1,7 +1,7 @@
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { post } from "./api.js";
 import { Commands, curl, zn } from "./commands.js";
-import { bytes, percent, span } from "./format.js";
+import { bytes, count, moment, percent, span } from "./format.js";
 import { Icon, State } from "./icons.js";
 import { histories, may, processes, system, take } from "./live.js";
 import { useValue } from "./store.js";
@@ -23,6 +23,8 @@ export function Processes() {
   const all = useValue(processes);
   const known = useValue(system);
   const [wanted, setWanted] = useState("");
+  const [most, setMost] = useState(PAGE);
+  const now = useNow();
   const shown = [...all.values()].filter((info) => `${info.name} ${info.state} ${info.spec.argv.join(" ")}`.includes(wanted));
   return html`
     <${Head} title="Processes">
@@ -40,22 +42,32 @@ export function Processes() {
         <th scope="col" class="number">Memory</th><th scope="col" class="number">Since</th><th scope="col" class="number">Restarts</th>
         <th scope="col"><span class="hidden">Actions</span></th>
       </tr></thead>
-      <tbody>${shown.map((info) => html`<${Row} key=${info.name} info=${info} />`)}</tbody>
+      <tbody>${shown.slice(0, most).map((info) => html`<${Row} key=${info.name} info=${info} now=${now} />`)}</tbody>
     </table></div>`}
+    ${shown.length > most && html`<p><${Button} onClick=${() => setMost(most + PAGE)}>Show more of ${count(shown.length, "process", "processes")}<//></p>`}
     ${all.size > 0 && !shown.length && html`<${Empty} title=${`No process fits “${wanted}”.`} />`}`;
 }
 
-function Row({ info }) {
-  const now = useNow(1000);
+/** A process; drawn anew only when it shows something else. */
+function Row({ info, now }) {
+  const since = span(now - info.since, 1);
+  const spark = points(info.name);
+  const next = info.next_start ? Math.ceil(info.next_start - now) : 0;
+  const { state, why, health, outdated, wanted, restarts, usage, spec, cpu } = info;
+  const figures = [percent(cpu), bytes(usage?.memory_bytes), since, next, spark];
+  return useMemo(() => row(info, now, since, spark), [state, why, health, outdated, wanted, restarts, spec.argv.join(" "), ...figures]);
+}
+
+function row(info, now, since, spark) {
   return html`<tr>
     <th scope="row"><a href="#/processes/${info.name}">${info.name}</a>
       <span class="detail" title=${info.spec.argv.join(" ")}>${info.spec.argv.join(" ")}</span></th>
     <td class="is"><${State} state=${info.state} />${info.health && html` <${State} state=${info.health} />`}
       <span class="detail">wanted ${info.wanted}</span></td>
     <td class="why"><${Why} info=${info} now=${now} /></td>
-    <td class="number cpu"><span class="what">CPU</span><${Spark} name=${info.name} /><span>${percent(info.cpu)}</span></td>
+    <td class="number cpu"><span class="what">CPU</span><svg class="spark" viewBox="0 0 ${WIDTH} ${HEIGHT}" aria-hidden="true"><polyline points=${spark} /></svg><span>${percent(info.cpu)}</span></td>
     <td class="number"><span class="what">Memory</span>${bytes(info.usage?.memory_bytes)}</td>
-    <td class="number"><span class="what">Since</span>${span(now - info.since)}</td>
+    <td class="number" title=${moment(info.since)}><span class="what">Since</span>${since}</td>
     <td class="number"><span class="what">Restarts</span>${info.restarts ?? 0}</td>
     <td class="do"><div class="row">
       ${isIdle(info)
@@ -73,16 +85,19 @@ export function Why({ info, now }) {
     ${info.outdated && html`<span class="next">restart it to use its new specification</span>`}`;
 }
 
+// Rows that are shown at first, and more at a time.
+const PAGE = 200;
 const WIDTH = 44;
 const HEIGHT = 18;
 
-/** The last minutes of a process's processor time, without figures: those stand beside it. */
-function Spark({ name }) {
+/** The last minute of a process's processor time as a line, without figures: those stand beside it. */
+function points(name) {
   const samples = (histories.get(name) ?? []).slice(-WIDTH / 2).map(([, share]) => share ?? 0);
-  if (samples.length < 2) return html`<svg class="spark" viewBox="0 0 ${WIDTH} ${HEIGHT}" aria-hidden="true" />`;
-  const most = Math.max(0.05, ...samples);
-  const points = samples.map((share, at) => `${(WIDTH - 2 * (samples.length - 1 - at)).toFixed(1)},${(HEIGHT - 1 - (share / most) * (HEIGHT - 2)).toFixed(1)}`);
-  return html`<svg class="spark" viewBox="0 0 ${WIDTH} ${HEIGHT}" aria-hidden="true"><polyline points=${points.join(" ")} /></svg>`;
+  if (samples.length < 2) return "";
+  const most = Math.max(...samples);
+  if (most === 0) return `0,${HEIGHT - 1} ${WIDTH},${HEIGHT - 1}`;
+  const scale = (HEIGHT - 2) / Math.max(0.05, most);
+  return samples.map((share, at) => `${WIDTH - 2 * (samples.length - 1 - at)},${(HEIGHT - 1 - share * scale).toFixed(1)}`).join(" ");
 }
 
 const commands = () => [

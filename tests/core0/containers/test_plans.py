@@ -12,6 +12,7 @@ from core0.wire.types import ContainerSpec
 from corex.wire.boot import Boot
 from corex.wire.health import HealthCheck
 from corex.wire.process import CheckSpec, ProcessSpec, Readiness
+from corex.wire.targets import TargetSpec
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RUN = RunConfig("web", ("A=image", "B=image", "odd"), ("/entry",), ("--serve",), "/srv", "SIGQUIT")
@@ -50,6 +51,7 @@ def test_a_plan_lies_over_what_the_image_says() -> None:
             "web": {"after": {"db": "ready"}, "override": "replace", "stop_signal": "SIGTERM", "cwd": "/"},
         },
         "checks": {"web": {"process": "web", "port": 80}},
+        "targets": {"logs": {"type": "syslog", "location": "udp://logs"}},
     }
     made = boot_of(
         "demo",
@@ -64,6 +66,7 @@ def test_a_plan_lies_over_what_the_image_says() -> None:
         ),
         image(),
     )
+    assert made.targets == {"logs": TargetSpec("syslog", "udp://logs")}
     assert made.names == ("demo.default.internal", "shop", "node-1", "shop.example")
     assert made.processes["db"] == ProcessSpec(
         ("postgres",),

@@ -1,0 +1,1 @@
+"""Log lines sent on to where people collect them: syslog, Loki, OTLP."""
