@@ -84,6 +84,7 @@ def _preload() -> None:
     from core0.template.immortal import make_immortal
     from core0.template.written import WRITTEN
     from corex.preload import preload
+    from corex.process.memory import release
 
     certificate, key, _ = make_certificate("warm-up", for_browsers=True)
     msgspec.json.Decoder(Go)  # msgspec looks at a type when it first meets it
@@ -91,6 +92,7 @@ def _preload() -> None:
     preload(certificate, key)
     if not make_immortal():
         log(["Warning: containers share less memory: this image's interpreter is not one that is known"])
+    release()  # the pages that the warm-up needed and nothing is left on
     fill_holes()
     gc.enable()
     cgroups.set_idle(_GROUP, False)
