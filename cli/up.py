@@ -163,7 +163,7 @@ def show(reached: Reached) -> None:
     lines = (
         f"Node API          https://{reached.api}",
         f"  fingerprint     {reached.fingerprint}",
-        f"Core-X of {DEMO}    https://{reached.corex}",
+        f"Core-X of {DEMO}    https://{reached.corex}  (the console, in a browser)",
         f"  fingerprint     {reached.corex_fingerprint}",
         f"  token           {reached.token}",
         f"Service           {reached.service}",

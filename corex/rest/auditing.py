@@ -48,6 +48,8 @@ _BY_METHOD: dict[str, AuditName] = {
     "POST": "sensitive_update",
     "DELETE": "sensitive_delete",
 }
+# Queries of requests that change nothing, however they are called.
+_TRIES = {("dry_run", "true"), ("dry_run", "1")}
 _CREATED, _SWITCHED, _ERROR = 201, 101, 400
 
 
@@ -67,7 +69,7 @@ class Audit:
     def __call__(self, raw: RawRequest, identity: Identity, route: Route | None, status: int) -> None:
         """A request was answered."""
         name = _REFUSED.get(status) if status >= _ERROR else _name_of(route, status)
-        if name is None:
+        if name is None or (status < _ERROR and not _TRIES.isdisjoint(raw.query)):
             return
         event = AuditEvent(
             seq=0,

@@ -65,6 +65,7 @@ async def test_what_people_do_is_told_to_admins(core: Any, browser: aiohttp.Clie
     await core.client.put_identity("web", spec)
     await core.client.put("a", sh("exit 0"))
     await core.client.start("a", 5)
+    await core.client.apply(dry_run=True)
     await core.client.write_file("/tmp/audit", b"secret content")
     async with Client(Endpoint(core.endpoint.address, core.endpoint.fingerprint, token)) as theirs:
         with pytest.raises(RefusedError, match="needs the role admin"):
