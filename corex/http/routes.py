@@ -29,6 +29,8 @@ ResultT = TypeVar("ResultT")
 # The role of a route that answers without authentication.
 PUBLIC = "public"
 MAX_BODY = 1 << 20
+# The parameter that has seconds wherever it is one: 30, 1.5 or 30s.
+_WAIT = "wait"
 BODY_TIMEOUT = 30.0  # seconds for a whole body to arrive
 
 _SECURITY_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -341,6 +343,9 @@ def _decode_parameters(route: Route, values: Mapping[str, str], raw: RawRequest)
     names = [name for name, _ in raw.query]
     for name in given.keys() & route.repeated:
         given[name] = [value for other, value in raw.query if other == name]
+    wait = given.get(_WAIT)
+    if isinstance(wait, str) and wait[-2:-1].isdecimal():
+        given[_WAIT] = wait.removesuffix("s")
     once = (name for name in given if name not in route.repeated)
     twice = [name for name in once if name in values or names.count(name) > 1]
     if twice:

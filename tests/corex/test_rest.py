@@ -121,6 +121,9 @@ def _references(value: Any) -> list[str]:
         pytest.param("GET", "/v1/logs?limit=1000000", None, 422, None, id="huge page"),
         pytest.param("GET", "/v1/logs?frm=1", None, 422, None, id="unknown parameter"),
         pytest.param("GET", "/v1/events?wait=1e9", None, 422, None, id="endless wait"),
+        pytest.param("GET", "/v1/events?wait=301s", None, 422, None, id="too long a wait"),
+        pytest.param("GET", "/v1/events?wait=1m", None, 422, None, id="another unit"),
+        pytest.param("GET", "/v1/events?wait=s", None, 422, None, id="a unit alone"),
     ],
 )
 async def test_bad_input_is_one_problem_and_disturbs_nothing(
@@ -143,6 +146,8 @@ async def test_put_and_delete_are_what_they_say(core: Any) -> None:
         200,
     ]
     assert (await core.client.start("a", 5)).state == "running"
+    for seconds in ("5", "0.5", "5s"):
+        assert (await ask(core, "POST", f"/v1/processes/a/start?wait={seconds}", TOKENS["right"]))[0] == 200
     with pytest.raises(RefusedError, match="cannot delete a: it is running; stop it first"):
         await core.client.delete("a")
     await core.client.stop("a", 10)
