@@ -5,7 +5,7 @@ Source: smartctl(8), EXIT STATUS and --json; the attributes' meanings are those 
 
 import msgspec
 
-from core0.disks.tools import ToolError, run_tool
+from core0.disks.tools import run_tool
 from core0.wire.storage import Health
 
 # Bits 3 to 7 of the exit code tell of the disk, not of the program.
@@ -68,12 +68,12 @@ class _Report(msgspec.Struct):
 
 
 async def ask(device: str) -> Health | None:
-    """A disk's health; None if it does not tell any."""
+    """A disk's health; None if it does not tell any, or nobody can be sent to ask."""
     try:
         said = await run_tool(
             "smartctl", "--json=c", "--all", device, deadline=_DEADLINE, harmless=_ABOUT_THE_DISK
         )
-    except ToolError:
+    except OSError:
         return None
     return read(said)
 

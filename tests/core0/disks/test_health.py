@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from core0.disks.health import read
+from core0.disks.health import ask, read
+from core0.wire import paths
 
 WELL = {"critical_warning": 0, "percentage_used": 3, "available_spare": 100, "available_spare_threshold": 10}
 
@@ -57,6 +58,11 @@ def test_wear_and_bad_sectors_of_ata_disks_come_from_the_vendors_attributes() ->
     health = read(ata(i5=(100, 3), i197=(100, 2), i177=(40, 999)))
     assert health
     assert (health.ok, health.wear, health.media_errors) == (True, 0.6, 5)
+
+
+async def test_a_node_that_cannot_ask_serves_its_disks_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "STORAGE", "/nowhere")
+    assert await ask("/dev/null") is None
 
 
 @pytest.mark.parametrize("said", ["", "{}", '{"smart_status": 1}', "[]"])
