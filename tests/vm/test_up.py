@@ -64,9 +64,9 @@ def test_a_small_node_is_taken_up_again_after_a_reboot_with_its_new_identity(zn:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_an_interrupted_up_ends_what_it_has_started(zn: Zn, number: signal.Signals) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "cli", "up"], stderr=subprocess.PIPE, text=True, cwd=ROOT
-    ) as up:
+    # a shell's background jobs, and so what they start, may ignore SIGINT
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "cli", "up"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as up:
         assert up.stderr is not None
         while not up.stderr.readline().startswith("machine "):
             assert up.poll() is None, "zn up ended before it was interrupted"
