@@ -75,6 +75,7 @@ def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setenv("npm_config_registry", f"{url}/")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+    monkeypatch.setenv("npm_config_fetch_retries", "0")
     yield url
     server.shutdown()
     server.server_close()
