@@ -12,7 +12,7 @@ import typer
 
 from cli.connect import call_corex, corex_client
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table, time_of
+from cli.output import Json, print_line, print_rows, time_of
 from cli.sizes import size
 from corex.client.client import Client, RefusedError
 from corex.wire.files import FileInfo
@@ -44,13 +44,16 @@ def list_files(ctx: typer.Context, container: Container, path: Place = "/", as_j
             after = page.next
 
     found = call_corex(ctx.obj, container, work)
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (one.mode, one.kind, f"{one.uid}:{one.gid}", size(one.size), _time(one), _shown(one)) for one in found
     ]
-    print_table(("mode", "kind", "owner", "size", "modified", "name"), rows, "the folder is empty")
+    print_rows(
+        found,
+        ("mode", "kind", "owner", "size", "modified", "name"),
+        rows,
+        "the folder is empty",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -60,9 +63,6 @@ def show(ctx: typer.Context, container: Container, path: Place, as_json: Json = 
     Example: zn file show demo /etc/passwd
     """
     info = call_corex(ctx.obj, container, lambda client: client.stat(path))
-    if as_json:
-        print_json(info)
-        return
     rows = [
         ("name", _shown(info)),
         ("kind", info.kind),
@@ -71,7 +71,7 @@ def show(ctx: typer.Context, container: Container, path: Place, as_json: Json = 
         ("owner", f"{info.uid}:{info.gid}"),
         ("modified", _time(info)),
     ]
-    print_table(("what", "value"), rows)
+    print_rows(info, ("what", "value"), rows, as_json=as_json)
 
 
 @app.command()

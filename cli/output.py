@@ -35,6 +35,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     Console(width=width, highlight=False).print(table)
 
 
+def print_rows(
+    value: Any,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    empty: str = "nothing",
+    *,
+    as_json: bool,
+) -> None:
+    """Print a value: as JSON if that is asked for, else what `rows` make of it (`print_table`)."""
+    if as_json:
+        print_json(value)
+    else:
+        print_table(columns, rows, empty)
+
+
 def print_line(text: str) -> None:
     """Print one line for people."""
     sys.stdout.write(text + "\n")

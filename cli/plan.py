@@ -10,7 +10,7 @@ import typer
 
 from cli.connect import call_corex
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table, time_of
+from cli.output import Json, print_line, print_rows, time_of
 from corex.client.client import Client
 from corex.wire.auditing import AuditEvent
 from corex.wire.identities import IdentitySpec, Role
@@ -28,14 +28,11 @@ def plan(ctx: typer.Context, container: Container, as_json: Json = False) -> Non
     Example: zn process plan demo
     """
     found = call_corex(ctx.obj, container, lambda client: client.plan()).plan
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (name, spec.kind, " ".join(spec.argv), ", ".join(f"{one} {how}" for one, how in spec.after.items()))
         for name, spec in found.processes.items()
     ]
-    print_table(("name", "kind", "argv", "after"), rows, "the plan has no process")
+    print_rows(found, ("name", "kind", "argv", "after"), rows, "the plan has no process", as_json=as_json)
 
 
 def layers(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
@@ -44,14 +41,13 @@ def layers(ctx: typer.Context, container: Container, as_json: Json = False) -> N
     Example: zn process layers demo
     """
     found = call_corex(ctx.obj, container, lambda client: client.layers())
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (one.name, ", ".join(one.layer.processes), ", ".join(one.layer.checks), one.layer.summary)
         for one in found
     ]
-    print_table(("name", "processes", "checks", "summary"), rows, "the plan has no layer")
+    print_rows(
+        found, ("name", "processes", "checks", "summary"), rows, "the plan has no layer", as_json=as_json
+    )
 
 
 def apply(
@@ -100,11 +96,10 @@ def checks(ctx: typer.Context, container: Container, as_json: Json = False) -> N
     Example: zn process checks demo
     """
     found = call_corex(ctx.obj, container, lambda client: client.checks())
-    if as_json:
-        print_json(found)
-        return
     rows = [(one.name, one.spec.process, one.state, one.failures, one.why) for one in found]
-    print_table(("name", "process", "state", "failures", "why"), rows, "there is no check")
+    print_rows(
+        found, ("name", "process", "state", "failures", "why"), rows, "there is no check", as_json=as_json
+    )
 
 
 def identities(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
@@ -113,10 +108,9 @@ def identities(ctx: typer.Context, container: Container, as_json: Json = False) 
     Example: zn process identities demo
     """
     found = call_corex(ctx.obj, container, lambda client: client.identities())
-    if as_json:
-        print_json(found)
-        return
-    print_table(("name", "role"), [(one.name, one.role) for one in found], "nobody may")
+    print_rows(
+        found, ("name", "role"), [(one.name, one.role) for one in found], "nobody may", as_json=as_json
+    )
 
 
 def allow(
@@ -158,15 +152,12 @@ def targets(ctx: typer.Context, container: Container, as_json: Json = False) -> 
     Example: zn process targets demo
     """
     found = call_corex(ctx.obj, container, lambda client: client.targets())
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (one.name, one.spec.type, one.spec.location, one.state, one.sent, one.lost, one.refused, one.why)
         for one in found
     ]
     columns = ("name", "type", "location", "state", "sent", "lost", "refused", "why")
-    print_table(columns, rows, "no log line is sent anywhere")
+    print_rows(found, columns, rows, "no log line is sent anywhere", as_json=as_json)
 
 
 def operations(ctx: typer.Context, container: Container, as_json: Json = False) -> None:
@@ -175,11 +166,10 @@ def operations(ctx: typer.Context, container: Container, as_json: Json = False) 
     Example: zn process operations demo
     """
     found = call_corex(ctx.obj, container, lambda client: client.operations())
-    if as_json:
-        print_json(found)
-        return
     rows = [(one.id, one.kind, one.subject, one.by, one.state, one.why) for one in found]
-    print_table(("id", "kind", "subject", "by", "state", "why"), rows, "there is no long work")
+    print_rows(
+        found, ("id", "kind", "subject", "by", "state", "why"), rows, "there is no long work", as_json=as_json
+    )
 
 
 def cancel(
@@ -199,9 +189,6 @@ def audit(ctx: typer.Context, container: Container, as_json: Json = False) -> No
     Example: zn process audit demo
     """
     found = call_corex(ctx.obj, container, lambda client: client.audit(limit=10_000))
-    if as_json:
-        print_json(found.events)
-        return
     rows = [
         (
             time_of(one.time),
@@ -215,7 +202,13 @@ def audit(ctx: typer.Context, container: Container, as_json: Json = False) -> No
         )
         for one in found.events
     ]
-    print_table(("time", "level", "event", "who", "from", "status", "times", "what"), rows, "nothing yet")
+    print_rows(
+        found.events,
+        ("time", "level", "event", "who", "from", "status", "times", "what"),
+        rows,
+        "nothing yet",
+        as_json=as_json,
+    )
 
 
 def _what(event: AuditEvent) -> str:
@@ -233,11 +226,8 @@ def _layer(file: Path) -> Layer:
 
 
 def _show(difference: Difference, *, as_json: bool) -> None:
-    if as_json:
-        print_json(difference)
-        return
     rows = [(change.verb, *_whose(change), ", ".join(change.fields)) for change in difference.changes]
-    print_table(("verb", "what", "name", "fields"), rows, "nothing differs")
+    print_rows(difference, ("verb", "what", "name", "fields"), rows, "nothing differs", as_json=as_json)
 
 
 def _whose(change: Change) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import typer
 from cli import plan
 from cli.connect import call_corex, corex_client
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, print_json, print_line, print_rows
 from cli.process_events import events
 from cli.terminal import KEEP, attach, run, sessions, window
 from corex.client.client import Client
@@ -45,11 +45,8 @@ def list_processes(ctx: typer.Context, container: Container, as_json: Json = Fal
     Example: zn process ls demo
     """
     found = call_corex(ctx.obj, container, lambda client: client.processes())
-    if as_json:
-        print_json(found)
-        return
     columns = ("name", "state", "pid", "cpu", "memory", "restarts", "since", "why")
-    print_table(columns, [_row(info) for info in found], "no process is declared")
+    print_rows(found, columns, [_row(info) for info in found], "no process is declared", as_json=as_json)
 
 
 @app.command()
@@ -59,10 +56,7 @@ def show(ctx: typer.Context, container: Container, name: Name, as_json: Json = F
     Example: zn process show demo web
     """
     info = call_corex(ctx.obj, container, lambda client: client.process(name))
-    if as_json:
-        print_json(info)
-        return
-    print_table(("what", "value"), _facts(info))
+    print_rows(info, ("what", "value"), _facts(info), as_json=as_json)
 
 
 @app.command()

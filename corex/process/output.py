@@ -7,9 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-READ_BYTES = (
-    64 * 1024
-)  # at once, so that no writer keeps the others waiting; a pipe's capacity by default (pipe(7))
+# At once, so that no writer keeps the others waiting; a pipe's capacity by default (pipe(7)).
+READ_BYTES = 64 * 1024
 # What a pipe may hold, and what is read of it at once, when its writer is quicker than we are.
 FLOOD_BYTES = 256 * 1024
 MAX_LINE = 16 * 1024  # a longer line becomes several records
