@@ -231,4 +231,5 @@ def _show(difference: Difference, *, as_json: bool) -> None:
 
 
 def _whose(change: Change) -> tuple[str, str]:
-    return ("process", change.process) if change.process else ("check", change.check)
+    whose = {"process": change.process, "check": change.check, "target": change.target}
+    return next((what, name) for what, name in whose.items() if name)

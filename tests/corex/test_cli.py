@@ -303,6 +303,11 @@ async def test_a_plan_is_tried_applied_looked_at_and_taken_away(zn: Zn, core: An
     assert (await zn("reset", "demo", "web")).code == 0
     gone = json.loads((await zn("unapply", "demo", "shop", "--json")).out)
     assert {change["verb"] for change in gone["changes"]} == {"stop"}
+    file.write_text(
+        '{"targets": {"out": {"override": "replace", "type": "syslog", "location": "udp://127.0.0.1:9"}}}'
+    )
+    tried = await zn("apply", "demo", "shop", str(file), "--dry-run")
+    assert tried.out.splitlines()[1].split()[:3] == ["start", "target", "out"]
     file.write_text('{"processes": {"db": {"argw": []}}}')
     refused = await zn("apply", "demo", "shop", str(file))
     assert (refused.code, "argw" in refused.err) == (2, True)
