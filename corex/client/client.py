@@ -15,7 +15,7 @@ import msgspec
 from yarl import URL
 
 from corex.client.pin import Pin
-from corex.client.session import Attachment, UnreachableError
+from corex.client.session import Attachment, UnreachableError, WrongCertificateError
 from corex.http.problem import CONTENT_TYPE, Problem
 from corex.wire.api import (
     CheckInfo,
@@ -50,6 +50,8 @@ HEARTBEAT = 20.0
 
 # Seconds that storage may work on what was asked for without a word.
 _LONG_WORK = 600.0
+
+_UNAUTHORIZED = 401
 
 CONNECT_TIMEOUT = 10.0  # seconds for TCP and TLS together
 ANSWER_TIMEOUT = 30.0  # seconds between two pieces of an answer, besides what the request itself asks to wait
@@ -87,8 +89,16 @@ class RefusedError(Exception):
         self.problem = problem
 
 
+class NotAllowedError(RefusedError):
+    """Core-X does not take the token."""
+
+
 class Client:
-    """Use it as an asynchronous context manager."""
+    """Use it as an asynchronous context manager.
+
+    Every request raises RefusedError with Core-X's problem, NotAllowedError if that is the token, UnreachableError,
+    or WrongCertificateError.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -336,7 +346,7 @@ class Client:
                 URL(path, encoded=True), data=data, headers=headers, timeout=_timeout(_LONG_WORK)
             ) as answer:
                 if answer.status >= 400:
-                    raise RefusedError(await self._problem(answer))
+                    raise _refusal(await self._problem(answer))
                 return msgspec.json.decode(await answer.read(), type=kind)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
@@ -344,6 +354,11 @@ class Client:
     async def identities(self) -> list[IdentityInfo]:
         """Who may ask."""
         return (await self._ask("GET", "/v1/identities", IdentityList)).identities
+
+    async def own_identity(self) -> IdentityInfo:
+        """As whom, and in which role, this client's token asks."""
+        found = await self._ask("GET", "/v1/identities", IdentityList)
+        return next(one for one in found.identities if one.name == found.own)
 
     async def put_identity(self, name: str, spec: IdentitySpec) -> IdentityInfo:
         """Let somebody ask, or change what they may."""
@@ -452,7 +467,7 @@ class Client:
                 timeout=timeout,
             )
             if answer.status >= 400:
-                raise RefusedError(await self._problem(answer))
+                raise _refusal(await self._problem(answer))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
         return answer
@@ -464,11 +479,11 @@ class Client:
         where = self._endpoint.address
         raise UnreachableError(f"cannot understand {where}: status {answer.status}; is it Core-X's address?")
 
-    def _unreachable(self, error: Exception) -> UnreachableError:
+    def _unreachable(self, error: Exception) -> UnreachableError | WrongCertificateError:
         where = self._endpoint.address
         if isinstance(error, aiohttp.ServerFingerprintMismatch):
             got = error.got.hex()
-            return UnreachableError(
+            return WrongCertificateError(
                 f"cannot trust {where}: its certificate is {got}, expected {self._endpoint.fingerprint}; "
                 "do not go on unless the container was made anew"
             )
@@ -478,6 +493,10 @@ class Client:
 
 def _timeout(extra: float = 0) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=ANSWER_TIMEOUT + extra)
+
+
+def _refusal(problem: Problem) -> RefusedError:
+    return NotAllowedError(problem) if problem.status == _UNAUTHORIZED else RefusedError(problem)
 
 
 def _only_if(etag: str | None, *, new: bool) -> dict[str, str]:
