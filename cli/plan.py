@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import msgspec
 import typer
 
-from cli.connect import call_corex
+from cli.connect import call_corex, corex_endpoint
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_line, print_rows, time_of
 from corex.client.client import Client
@@ -130,6 +130,9 @@ def allow(
         {"role": role, "token_sha256": hashlib.sha256(token.encode()).hexdigest()}, IdentitySpec
     )
     call_corex(ctx.obj, container, lambda client: client.put_identity(name, spec))
+    at = corex_endpoint(ctx.obj, container)
+    command = f"zn process login {container} {at.address} --fingerprint {at.fingerprint}"
+    typer.echo(f"zn: with it, from where that address is reached: {command}", err=True)
     print_line(token)
 
 

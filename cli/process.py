@@ -12,6 +12,7 @@ import typer
 
 from cli import plan
 from cli.connect import call_corex, corex_client
+from cli.login import login, logout
 from cli.outcome import ExitCode, Failure
 from cli.output import Json, print_json, print_line, print_rows
 from cli.process_events import events
@@ -181,7 +182,7 @@ def execute(
     raise typer.Exit(_TIMED_OUT if result.timed_out else exit_code_of(result.exit))
 
 
-for verb in (attach, events, sessions, *plan.VERBS):
+for verb in (attach, events, sessions, *plan.VERBS, login, logout):
     app.command()(verb)
 exec_app, logs_app = typer.Typer(), typer.Typer()
 exec_app.command()(execute)

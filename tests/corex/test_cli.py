@@ -47,13 +47,13 @@ def contexts(core: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def zn(contexts: Path) -> Zn:
-    async def run(*words: str, stdin: bytes = b"", noun: str = "process") -> Done:
+    async def run(*words: str, stdin: bytes = b"", noun: str = "process", at: Path = contexts) -> Done:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "cli",
             "--contexts",
-            str(contexts),
+            str(at),
             noun,
             *words,
             stdin=asyncio.subprocess.PIPE,
@@ -327,6 +327,63 @@ async def test_somebody_is_let_in_with_a_token_and_out_again(zn: Zn, core: Any) 
         with pytest.raises(RefusedError, match="cannot tell who asks"):
             await client.processes()
     assert (await zn("allow", "demo", "x", "--role", "king")).code == 2
+
+
+async def test_who_was_let_in_logs_in_elsewhere_without_a_node_and_out_again(
+    zn: Zn, core: Any, tmp_path: Path
+) -> None:
+    made = await zn("allow", "demo", "bob", "--role", "viewer")
+    token, at = made.out.strip().encode(), tmp_path / "bob" / "contexts.toml"
+    address, fingerprint = core.endpoint.address, core.endpoint.fingerprint
+    assert f"zn process login demo {address} --fingerprint {fingerprint}" in made.err
+
+    spaced = ":".join(fingerprint[n : n + 2] for n in range(0, 64, 2)).upper()
+    words = ("login", "shop", f"https://{address}/#/logs", "--fingerprint", spaced)
+    done = await zn(*words, stdin=token + b"\n", at=at)
+    assert (done.code, done.out) == (
+        0,
+        "Core-X of shop takes you for bob, viewer; go on with: zn process ls shop\n",
+    )
+    assert (await zn("ls", "shop", at=at)).out == "no process is declared\n"
+    assert token.decode() not in at.read_text("utf-8")
+    asked = await zn("ls", noun="container", at=at)
+    assert (asked.code, "has containers alone" in asked.err) == (2, True)
+
+    await zn("logout", "shop", at=at)
+    assert [path.name for path in at.parent.iterdir()] == ["contexts.toml"]
+    left = await zn("ls", "shop", at=at)
+    assert (left.code, "then zn process login" in left.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "fingerprint", "token", "code", "said"),
+    [
+        pytest.param("a/b", None, None, "x", 2, "letters, digits and hyphens", id="a name that is a path"),
+        pytest.param("a", "nowhere", None, "x", 2, "write it as", id="no port"),
+        pytest.param("a", None, "12", "x", 2, "64 hexadecimal digits", id="no fingerprint"),
+        pytest.param("a", None, "00" * 32, "x", 5, "certificate", id="another certificate"),
+        pytest.param("a", None, None, "", 2, "one line of printable ASCII", id="no token"),
+        pytest.param("a", None, None, "x", 5, "cannot tell who asks", id="a wrong token"),
+        pytest.param("a", "127.0.0.1:1", None, "x", 4, "127.0.0.1:1", id="nobody there"),
+    ],
+)
+async def test_a_login_that_does_not_work_keeps_nothing(
+    zn: Zn,
+    core: Any,
+    tmp_path: Path,
+    name: str,
+    address: str | None,
+    fingerprint: str | None,
+    token: str,
+    code: int,
+    said: str,
+) -> None:
+    at = tmp_path / "elsewhere" / "contexts.toml"
+    words = ("login", name, address or core.endpoint.address)
+    pinned = fingerprint or core.endpoint.fingerprint
+    done = await zn(*words, "--fingerprint", pinned, stdin=token.encode(), at=at)
+    assert (done.code, said in done.err) == (code, True), done.err
+    assert not at.parent.exists()
 
 
 async def test_a_process_is_attached_to_left_and_followed_to_its_end(
