@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, Generic, Self, TypeVar
 from urllib.parse import quote, quote_from_bytes, urlencode
 
 import aiohttp
@@ -71,10 +71,10 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Tagged:
-    """A plan with its ETag."""
+class Tagged(Generic[AnswerT]):
+    """A resource with its ETag, for changes that shall happen only if it is still that."""
 
-    plan: Plan
+    value: AnswerT
     etag: str
 
 
@@ -82,8 +82,9 @@ class RefusedError(Exception):
     """Core-X refused a request; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
+        where = f" (at {problem.pointer})" if problem.pointer else ""
         remedy = f"; {problem.remedy}" if problem.remedy else ""
-        super().__init__(f"{problem.detail}{remedy}")
+        super().__init__(f"{problem.detail}{where}{remedy}")
         self.problem = problem
 
 
@@ -123,7 +124,11 @@ class Client:
 
     async def process(self, name: str) -> ProcessInfo:
         """One process."""
-        return await self._ask("GET", _path(name), ProcessInfo)
+        return (await self.process_with_etag(name)).value
+
+    async def process_with_etag(self, name: str) -> Tagged[ProcessInfo]:
+        """One process, with the ETag of its specification."""
+        return await self._ask_tagged(_path(name), ProcessInfo)
 
     async def put(
         self, name: str, spec: ProcessSpec, *, etag: str | None = None, new: bool = False
@@ -131,9 +136,9 @@ class Client:
         """Declare a process or replace its specification, if it has an ETag, or is new, for the next start."""
         return await self._ask("PUT", _path(name), ProcessInfo, body=spec, etag=etag, new=new)
 
-    async def delete(self, name: str) -> None:
-        """Forget a process that does not run."""
-        await self._ask("DELETE", _path(name), None)
+    async def delete(self, name: str, *, etag: str | None = None) -> None:
+        """Forget a process that does not run, if it has an ETag."""
+        await self._ask("DELETE", _path(name), None, etag=etag)
 
     async def start(self, name: str, wait: float = 0) -> ProcessInfo:
         """Want a process to run; the answer waits up to `wait` seconds until it does."""
@@ -155,10 +160,9 @@ class Client:
         """Send a signal to those that a process's scope names."""
         await self._ask("POST", f"{_path(name)}/signal", None, body=SignalRequest(signal))
 
-    async def plan(self) -> Tagged:
+    async def plan(self) -> Tagged[Plan]:
         """What all layers say together, with its ETag."""
-        answer = await self._send("GET", "/v1/plan", {}, None, _timeout())
-        return Tagged(msgspec.json.decode(await answer.read(), type=Plan), answer.headers["ETag"])
+        return await self._ask_tagged("/v1/plan", Plan)
 
     async def apply(self, *, etag: str | None = None, dry_run: bool = False, wait: float = 0) -> Difference:
         """Make all what the plan says, if it is still the one of an ETag; what that did, or would do."""
@@ -193,9 +197,9 @@ class Client:
         path = _layer_path(name)
         return await self._ask("PUT", path, Difference, query=query, body=layer, etag=etag, new=new)
 
-    async def delete_layer(self, name: str) -> Difference:
-        """Take a layer away; what applying the plan would do then."""
-        return await self._ask("DELETE", _layer_path(name), Difference)
+    async def delete_layer(self, name: str, *, etag: str | None = None) -> Difference:
+        """Take a layer away, if it has an ETag; what applying the plan would do then."""
+        return await self._ask("DELETE", _layer_path(name), Difference, etag=etag)
 
     async def checks(self) -> list[CheckInfo]:
         """All checks."""
@@ -422,6 +426,13 @@ class Client:
     ) -> AnswerT:
         values = {name: str(value) for name, value in (query or {}).items()}
         answer = await self._send(method, path, values, body, _timeout(extra), _only_if(etag, new=new))
+        return await self._decoded(answer, kind)
+
+    async def _ask_tagged(self, path: str, kind: type[AnswerT]) -> Tagged[AnswerT]:
+        answer = await self._send("GET", path, {}, None, _timeout())
+        return Tagged(await self._decoded(answer, kind), answer.headers["ETag"])
+
+    async def _decoded(self, answer: aiohttp.ClientResponse, kind: type[AnswerT] | None) -> AnswerT:
         try:
             data = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
