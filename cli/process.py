@@ -1,26 +1,24 @@
 """`zn process`: the processes inside a container, by way of its Core-X."""
 
-import asyncio
 import base64
 import os
 import sys
-from typing import Annotated, TypeVar
+from typing import Annotated, TextIO, TypeVar
 
-import msgspec
 import typer
 
 from cli import plan
-from cli.connect import call_corex, corex_client
+from cli.connect import call_corex
+from cli.logs import logs
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_rows
+from cli.output import Json, output_to, print_error, print_json, print_line, print_rows
 from cli.process_declare import BeforeCommand, edit, put, rm
 from cli.process_events import events
 from cli.process_shown import COLUMNS, facts, report, row
 from cli.process_spec import environment
 from cli.terminal import KEEP, attach, run, sessions, window
-from corex.client.client import Client
 from corex.process.model import exit_code_of
-from corex.wire.api import ExecRequest, LogGap, LogLine, Output
+from corex.wire.api import ExecRequest, Output
 from corex.wire.sessions import SessionSpec
 
 app = typer.Typer(help="Manage the processes inside a container.", no_args_is_help=True)
@@ -122,24 +120,6 @@ def signal(
     print_line(f"Sent {which} to {name}")
 
 
-@app.command()
-def logs(
-    ctx: typer.Context,
-    container: Container,
-    name: Annotated[str | None, typer.Argument(help="One process; else all.", show_default=False)] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines as they come.")
-    ] = False,
-    after: Annotated[int, typer.Option(help="Only lines after this number.", min=0)] = 0,
-    as_json: Json = False,
-) -> None:
-    """Print what processes wrote; standard error goes to standard error.
-
-    Example: zn process logs demo web --follow
-    """
-    asyncio.run(_logs(corex_client(ctx.obj, container), name, after, follow=follow, as_json=as_json))
-
-
 @app.command("exec")
 def execute(
     ctx: typer.Context,
@@ -183,49 +163,21 @@ def execute(
     if as_json:
         print_json(result)
         return
-    _write(result.stdout, to_error=False)
-    _write(result.stderr, to_error=True)
+    _write(result.stdout, sys.stdout)
+    _write(result.stderr, sys.stderr)
     raise typer.Exit(_TIMED_OUT if result.timed_out else exit_code_of(result.exit))
 
 
 app.command(cls=BeforeCommand)(put)
-for verb in (edit, rm, attach, events, sessions, *plan.VERBS):
+for verb in (edit, rm, logs, attach, events, sessions, *plan.VERBS):
     app.command()(verb)
-exec_app, logs_app = typer.Typer(), typer.Typer()
+exec_app = typer.Typer()
 exec_app.command()(execute)
-logs_app.command()(logs)
 
 
-async def _logs(client: Client, name: str | None, after: int, *, follow: bool, as_json: bool) -> None:
-    async with client:
-        cursor = after
-        while True:
-            page = await client.logs(name, cursor)
-            for record in page.records:
-                _print_record(record, with_name=name is None, as_json=as_json)
-            if page.next == cursor:
-                break
-            cursor = page.next
-        if follow:
-            async for record in client.follow(name, cursor):
-                _print_record(record, with_name=name is None, as_json=as_json)
-                sys.stdout.flush()
-
-
-def _print_record(record: LogLine | LogGap, *, with_name: bool, as_json: bool) -> None:
-    if as_json:
-        print_line(msgspec.json.encode(record).decode())
-    elif isinstance(record, LogGap):
-        typer.echo(f"zn: {record.lost} lines were overwritten before they were read", err=True)
-    else:
-        prefix = f"{record.process}: " if with_name else ""
-        typer.echo(f"{prefix}{record.text}", nl=not record.partial, err=record.stream == "stderr")
-
-
-def _write(output: Output, *, to_error: bool) -> None:
+def _write(output: Output, stream: TextIO) -> None:
     data = base64.b64decode(output.data) if output.encoding == "base64" else output.data.encode()
-    stream = sys.stderr if to_error else sys.stdout
-    stream.buffer.write(data)
-    stream.buffer.flush()
+    with output_to(stream) as write:
+        write(data)
     if output.truncated:
-        typer.echo("zn: the output was longer than Core-X keeps and is cut here", err=True)
+        print_error("zn: the output was longer than Core-X keeps and is cut here")

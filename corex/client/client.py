@@ -3,7 +3,7 @@
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from corex.wire.api import (
     LogGap,
     LogLine,
     LogPage,
+    LogSieve,
     ProcessInfo,
     ProcessList,
     SignalRequest,
@@ -45,6 +46,7 @@ AnswerT = TypeVar("AnswerT")
 # What is uploaded: bytes, pieces as they come, or a file that is open.
 Content = bytes | AsyncIterable[bytes] | IO[bytes]
 _NOT_OPEN = "cannot ask Core-X: the client is not open; use it in 'async with'"
+_EVERY_LINE = LogSieve()
 # Seconds between pings of a WebSocket.
 HEARTBEAT = 20.0
 
@@ -213,21 +215,39 @@ class Client:
         """Where log lines are sent, and how it goes."""
         return (await self._ask("GET", "/v1/targets", TargetList)).targets
 
-    async def logs(self, name: str | None = None, after: int = 0, limit: int = 1000) -> LogPage:
-        """A page of one process's output, or of all."""
-        return await self._ask("GET", _logs_path(name), LogPage, query={"after": after, "limit": limit})
+    async def logs(
+        self,
+        name: str | Sequence[str] | None = None,
+        after: int = 0,
+        limit: int = 1000,
+        wanted: LogSieve = _EVERY_LINE,
+    ) -> LogPage:
+        """A page of logs.
 
-    async def follow(self, name: str | None = None, after: int = 0) -> AsyncIterator[LogLine | LogGap]:
-        """Lines and declared gaps as they come, until Core-X ends.
+        Args:
+            name: a process, whose own log is read by its `seq`; several, or None for all, which are read by `order`.
+            after: the cursor: the number of the last line that is known.
+            limit: how many lines are looked at.
+            wanted: which of them are sent; gaps always are.
+
+        Raises:
+            RefusedError: there is no such process, or the pattern cannot be used.
+        """
+        return await self._ask("GET", _logs_path(name, wanted, after=after, limit=limit), LogPage)
+
+    async def follow(
+        self, name: str | Sequence[str] | None = None, after: int = 0, wanted: LogSieve = _EVERY_LINE
+    ) -> AsyncGenerator[LogLine | LogGap, None]:
+        """Lines and declared gaps as they come, until Core-X ends, or the pattern takes too long; as in `logs`.
 
         Who stops earlier closes the connection with `contextlib.aclosing` around this.
         """
         decoder = msgspec.json.Decoder(LogLine | LogGap)
-        query = {"after": str(after), "follow": "true"}
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)
-        async with await self._send("GET", _logs_path(name), query, None, timeout) as answer:
+        path = _logs_path(name, wanted, after=after, follow="true")
+        async with await self._send("GET", path, {}, None, timeout) as answer:
             rest = b""
-            async for piece in answer.content.iter_any():
+            async for piece in self._pieces(answer):
                 *lines, rest = (rest + piece).split(b"\n")
                 for line in lines:
                     yield decoder.decode(line)
@@ -518,5 +538,9 @@ def _session_path(session: str) -> str:
     return f"/v1/sessions/{quote(session, safe='')}"
 
 
-def _logs_path(name: str | None) -> str:
-    return "/v1/logs" if name is None else f"{_path(name)}/logs"
+def _logs_path(name: str | Sequence[str] | None, wanted: LogSieve, **parameters: object) -> str:
+    """A route of logs with its query."""
+    path, several = (f"{_path(name)}/logs", ()) if isinstance(name, str) else ("/v1/logs", name or ())
+    given = {**parameters, **msgspec.to_builtins(wanted), "process": several}
+    query = urlencode({key: value for key, value in given.items() if value is not None}, doseq=True)
+    return f"{path}?{query}"

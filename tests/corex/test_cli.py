@@ -4,20 +4,17 @@ import asyncio
 import fcntl
 import json
 import os
-import pty
-import select
 import signal
 import struct
-import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from corex.client.client import Client, Endpoint, RefusedError
+from tests.corex.typist import sit_down
 
 pytestmark = pytest.mark.root
 
@@ -66,19 +63,6 @@ async def test_a_process_that_cannot_start_ends_the_command_with_the_reason(
     assert unknown.err.startswith("zn: cannot find process nothing: it is not declared")
 
 
-async def test_logs_keep_streams_apart_and_follow(core: Any, sh: Any, zn: Any) -> None:
-    await core.client.put("a", sh("echo out; echo err >&2"))
-    await core.client.start("a")
-    await core.output("a", 2)
-    done = await zn("logs", "demo")
-    assert (done.out, done.err) == ("a: out\n", "a: err\n")
-    records = [json.loads(line) for line in (await zn("logs", "demo", "a", "--json")).out.splitlines()]
-    assert {(record["stream"], record["text"]) for record in records} == {
-        ("stdout", "out"),
-        ("stderr", "err"),
-    }
-
-
 async def test_exec_passes_streams_environment_and_exit_code_on(zn: Any) -> None:
     script = "cat; echo $GREETING >&2; exit 42"
     done = await zn("exec", "demo", "-i", "-e", "GREETING=hello", "--", "sh", "-c", script, stdin=b"typed")
@@ -125,51 +109,6 @@ async def test_files_and_folders_are_copied_both_ways(zn: Any, tmp_path: Path) -
     assert (await zn("demo:/a", "demo:/b", noun="cp")).code == 2
     missing = await zn("demo:/missing", str(tmp_path), noun="cp")
     assert (missing.code, "No such file" in missing.err) == (3, True)
-
-
-class Typist:
-    """Somebody at a terminal in which `zn` runs."""
-
-    def __init__(self, pid: int, terminal: int) -> None:
-        self.pid, self.terminal, self.seen = pid, terminal, b""
-
-    def read(self, until: bytes = b"\0never") -> bytes:
-        """What is shown, up to a text or to the end."""
-        end = time.monotonic() + 30
-        while until not in self.seen:
-            ready, _, _ = select.select([self.terminal], [], [], end - time.monotonic())
-            assert ready, self.seen
-            try:
-                data = os.read(self.terminal, 65536)
-            except OSError:  # nobody has the other end any more
-                return self.seen
-            self.seen += data
-        return self.seen
-
-    def type(self, text: bytes) -> None:
-        self.seen = b""
-        os.write(self.terminal, text)
-
-    def end(self) -> int:
-        self.read()
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def sit_down(contexts: Path, *words: str, rows: int = 33, columns: int = 111) -> Typist:
-    """Run `zn` in a terminal of that size."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli", "--contexts", str(contexts), *words],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        env={**os.environ, "NO_COLOR": "1", "TERM": "vt220"},
-    )
-    os.close(theirs)
-    process.returncode = 0  # the typist waits for it
-    return Typist(process.pid, ours)
 
 
 async def test_a_terminal_is_left_found_again_and_ends_with_the_commands_code(
