@@ -106,6 +106,7 @@ class Processes:
             status=life.status,
             health=self._health(life.name),
             last_start=life.last_start,
+            layers=tuple(name for name, layer in self.layers.items() if life.name in layer.processes),
         )
 
     def _usage(self, life: Life) -> Usage | None:

@@ -272,7 +272,7 @@ async def remove_folder(request: Request[Container, wire.RemoveQuery, NoBody]) -
 
     async def remove() -> str:
         while await _do(request, removal.step):
-            pass
+            going_on.why = f"{removal.entries} files and folders were deleted so far"
         return f"{removal.entries} files and folders were deleted"
 
     who = request.identity.name

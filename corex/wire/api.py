@@ -65,6 +65,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         status: what it last told of itself, by sd_notify(3).
         health: what its checks say together, if it has any.
         last_start: when it was last started, seconds since 1970 UTC.
+        layers: the layers of the plan that declare it, the lowest first; none once they are taken away.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     status: str = ""
     health: HealthState | None = None
     last_start: float | None = None
+    layers: tuple[str, ...] = ()
 
 
 class ProcessList(msgspec.Struct, frozen=True):

@@ -66,19 +66,48 @@ async def test_only_what_was_added_by_itself_can_be_deleted(start: Start, look: 
     at = await look(core)
     page = at.page
     delete = page.get_by_role("button", name="Delete…")
-    sure = page.get_by_role("dialog").get_by_role("button", name="Delete")
     await at.log_in(place="#/processes/web")
-    await delete.click()
-    await sure.click()
-    await expect(page.get_by_role("status").filter(has_text="Cannot delete web")).to_be_visible()
-    at.forgive(409)
-    await page.keyboard.press("Escape")
+    await expect(page.get_by_text("Layer container declares it. See Plan.")).to_be_visible()
+    await expect(delete).to_have_attribute("aria-disabled", "true")
+    await delete.click(force=True)
+    told = page.get_by_role("status").filter(has_text="Layer container declares it: change that under Plan.")
+    await expect(told).to_be_visible()
     await page.get_by_role("link", name="Processes").click()
     await page.get_by_role("link", name="more", exact=True).click()
+    await expect(page.get_by_text("It was added by itself, in layer edits.")).to_be_visible()
     await delete.click()
-    await sure.click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     await expect(page.get_by_role("heading", name="Processes")).to_be_visible()
     assert [info.name for info in await core.client.processes()] == ["web"]
+
+
+async def test_edits_lie_over_a_layer_until_they_are_taken_back(start: Start, look: Look) -> None:
+    core = await start(web=ProcessSpec(("sleep", "1000"), {"PATH": "/bin"}))
+    await core.client.put("more", SLEEP)
+    at = await look(core)
+    page = at.page
+    await at.log_in(place="#/processes/web/edit")
+    await expect(
+        page.get_by_text("Layer container declares web. What you save lies over that")
+    ).to_be_visible()
+    await page.get_by_label("Command", exact=True).fill("sleep 2000")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Layer container declares it; edits of it lie over that.")).to_be_visible()
+    await expect(page.get_by_role("button", name="Delete…")).to_have_count(0)
+    await page.get_by_role("button", name="Copy as curl or zn").click()
+    await expect(page.get_by_label("Take edits back; then apply the plan as curl")).to_contain_text("del(")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Take edits back…").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_role("listitem")).to_have_text(
+        ["change web as it runs: argv differs", "start more"]
+    )
+    await at.picture("edits-back")
+    await dialog.get_by_role("button", name="Take back and apply").click()
+    await expect(page.get_by_text("Layer container declares it. See Plan.")).to_be_visible()
+    info = await core.client.process("web")
+    assert (info.spec.argv, info.layers) == (("sleep", "1000"), ("container",))
+    assert (await core.client.process("more")).layers == ("edits",)
 
 
 async def test_why_it_waits_and_what_it_uses_is_told(start: Start, look: Look) -> None:

@@ -412,11 +412,28 @@ async def test_single_processes_are_the_highest_layer(core: Any) -> None:
     await client.put("a", ProcessSpec(SLEEP, env={"A": "edit"}))
     await client.put_layer("later", layer(a=ProcessLayer(argv=("id",)), b=ProcessLayer(argv=("id",))))
     assert [one.name for one in await client.layers()] == ["later", "edits"]
-    assert (await client.plan()).plan.processes["a"].argv == SLEEP
+    assert (await client.plan()).value.processes["a"].argv == SLEEP
     with pytest.raises(RefusedError, match="layer later declares it"):
         await client.delete("a")
     await client.apply()
     assert (await client.process("a")).spec == ProcessSpec(SLEEP, env={"A": "edit"})
+
+
+async def test_a_process_says_which_layers_declare_it(core: Any) -> None:
+    client = core.client
+    await client.put_layer("low", layer(a=ProcessLayer(argv=SLEEP), b=ProcessLayer(argv=SLEEP)))
+    await client.put_layer("high", layer(b=ProcessLayer(nice=1)))
+    await client.apply()
+    await client.put("b", ProcessSpec(SLEEP, nice=2))
+    await client.put("c", ProcessSpec(SLEEP))
+    assert {one.name: one.layers for one in await client.processes()} == {
+        "a": ("low",),
+        "b": ("low", "high", "edits"),
+        "c": ("edits",),
+    }
+    await client.delete_layer("low")
+    assert (await client.process("b")).layers == ("high", "edits")
+    assert (await client.process("a")).layers == (), "it is there until the plan is applied"
 
 
 async def test_changes_heed_their_preconditions(core: Any) -> None:

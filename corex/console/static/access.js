@@ -7,7 +7,7 @@ import { Button, Dialog, Empty, Field, Head, copy, html, say, sentence, useLoade
 
 const ROLES = {
   viewer: "reads all, and watches sessions",
-  operator: "reads all, declares, starts, stops, runs and types",
+  operator: "reads all, files too, declares, starts, stops, runs, types and writes files",
   admin: "does all that there is, and lets others in",
   metrics: "reads figures only",
 };

@@ -42,7 +42,8 @@ export function url(path, query = {}) {
   return pairs.length ? `${path}?${new URLSearchParams(pairs)}` : path;
 }
 
-async function send(method, path, { body, headers = {}, signal, bearer = token.get() } = {}) {
+/** An answer as it is, to be read by who asks. */
+export async function send(method, path, { body, headers = {}, signal, bearer = token.get() } = {}) {
   const sent = { Accept: "application/json", Authorization: `Bearer ${bearer}`, ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
   const options = { method, headers: sent, signal, cache: "no-store", credentials: "omit", redirect: "error" };
@@ -77,6 +78,38 @@ export async function get(path, options) {
 export const post = (path, body, options) => ask("POST", path, { ...options, body });
 export const put = (path, body, options) => ask("PUT", path, { ...options, body });
 export const remove = (path, options) => ask("DELETE", path, options);
+
+/** Send a file's bytes, and tell how many of them are on their way. A browser's fetch would not tell. */
+export function upload(path, content, { headers = {}, signal, tell = () => {} } = {}) {
+  const bearer = token.get();
+  return new Promise((done, fail) => {
+    const request = new XMLHttpRequest();
+    request.open("PUT", path);
+    const sent = { Accept: "application/json", Authorization: `Bearer ${bearer}`, "Content-Type": "application/octet-stream", ...headers };
+    for (const [name, value] of Object.entries(sent)) request.setRequestHeader(name, value);
+    request.upload.onprogress = (event) => tell(event.loaded);
+    request.onerror = () => fail(new Unreachable());
+    request.onabort = () => fail(new DOMException("it was cancelled", "AbortError"));
+    request.onload = () => {
+      const { status } = request;
+      let data = null;
+      try {
+        data = JSON.parse(request.responseText);
+      } catch {
+        data = {};
+      }
+      if (status < 300) {
+        done({ data, etag: request.getResponseHeader("ETag"), status });
+        return;
+      }
+      const problem = new Problem(status, data, { get: (name) => request.getResponseHeader(name) });
+      if (status === 401 && bearer === token.get()) refused(problem);
+      fail(problem);
+    };
+    signal?.addEventListener("abort", () => request.abort());
+    request.send(content);
+  });
+}
 
 // Core-X breaks the silence of server-sent events each 15 s.
 const SILENCE = 40_000;

@@ -7,24 +7,29 @@ import { Unreachable, get, token, whenRefused } from "./api.js";
 import { Checks } from "./checks.js";
 import { Events } from "./events.js";
 import { ProcessForm } from "./form.js";
+import { Files } from "./files.js";
+import { Question } from "./filing.js";
 import { span, bytes, count } from "./format.js";
 import { Icon, State } from "./icons.js";
 import * as live from "./live.js";
 import { Login } from "./login.js";
 import { Logs } from "./logs.js";
 import { Palette } from "./palette.js";
+import { hashPath } from "./paths.js";
 import { Plan } from "./plan.js";
 import { Process } from "./process.js";
 import { Processes, act, isIdle } from "./processes.js";
 import { Shell, dropTabs, openShell, restoreTabs } from "./shell.js";
 import { Value, useValue } from "./store.js";
 import { chooseTheme, chosenTheme, nextTheme } from "./themes.js";
+import { Transfers, dropTransfers } from "./transfers.js";
 import { Button, Empty, Head, Messages, html, useNow } from "./ui.js";
 
 const PAGES = [
   { name: "processes", title: "Processes", view: Processes },
   { name: "logs", title: "Logs", view: Logs },
   { name: "shell", title: "Shell", view: Shell },
+  { name: "files", title: "Files", view: Files },
   { name: "checks", title: "Checks", view: Checks },
   { name: "events", title: "Events", view: Events },
   { name: "plan", title: "Plan", view: Plan },
@@ -34,10 +39,20 @@ const PAGES = [
 // Milliseconds until a page that nothing answers asks again.
 const AGAIN = 2000;
 
-/** What stands behind '#': segments and a query. */
+/** A segment of a path; what is none of UTF-8 stays as it is. */
+function decoded(segment) {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
+}
+
+/** What stands behind '#': segments, a query, and the path of a file behind the first segment. */
 function where() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query) };
+  const parts = path.split("/").filter(Boolean).map(decoded);
+  return { parts, query: new URLSearchParams(query), file: hashPath(path) };
 }
 
 const place = new Value(where());
@@ -49,6 +64,7 @@ const farewell = new Value("");
 function leave(why = "") {
   token.drop();
   dropTabs();
+  dropTransfers();
   live.stop();
   live.identity.set(null);
   farewell.set(why);
@@ -96,11 +112,11 @@ function App() {
 }
 
 function Frame({ identity }) {
-  const { parts, query } = useValue(place);
+  const { parts, query, file } = useValue(place);
   const system = useValue(live.system);
   const [open, setOpen] = useState(false);
   const shown = useRef(null);
-  const page = parts[0] === "processes" ? parts.join("/") : parts[0];
+  const page = ["processes", "files"].includes(parts[0]) ? parts.join("/") : parts[0];
   useEffect(() => {
     // who comes to another page begins at its top, with the keyboard, too
     if (shown.current !== null && shown.current !== page) {
@@ -145,9 +161,10 @@ function Frame({ identity }) {
     <div class="page">
       <${Facts} system=${system} />
       <${Lost} />
-      <main id="main" tabindex="-1"><${Page} parts=${parts} query=${query} /></main>
+      <main id="main" tabindex="-1"><${Transfers} /><${Page} parts=${parts} query=${query} file=${file} /></main>
     </div>
     ${open && html`<${Palette} commands=${allCommands()} onClose=${() => setOpen(false)} />`}
+    <${Question} />
     <${Messages} />`;
 }
 
@@ -192,11 +209,12 @@ function Again({ at }) {
   return html`<span aria-hidden="true">${left > 0 ? `Trying again in ${left} s.` : "Trying again…"}</span>`;
 }
 
-function Page({ parts, query }) {
+function Page({ parts, query, file }) {
   const [name = "processes", ...rest] = parts;
   if (name === "new") return html`<${ProcessForm} key="new" />`;
   if (name === "processes" && rest[1] === "edit") return html`<${ProcessForm} key=${rest[0]} name=${rest[0]} />`;
   if (name === "processes" && rest.length) return html`<${Process} key=${rest[0]} name=${rest[0]} />`;
+  if (name === "files") return html`<${Files} key=${file} path=${file} />`;
   const page = PAGES.find((one) => one.name === name);
   if (page) return html`<${page.view} rest=${rest} query=${query} />`;
   return html`<${Head} title="Not here" /><${Empty} title="There is no such page."><a href="#/processes">See all processes</a><//>`;

@@ -21,16 +21,15 @@ export function zn(verb, ...words) {
   return ["zn", ...verb.split(" "), system.get()?.name ?? "CONTAINER", ...words.map(String).map(quote)].join(" ");
 }
 
-/** A layer for `zn process apply`, as it reads it from its standard input. */
-export function znApply(layer, content, ...words) {
-  const text = JSON.stringify(content, null, 1);
-  return `${zn("process apply", layer, "/dev/stdin", ...words)} <<'END'\n${text}\nEND`;
+/** A command of zn's with the JSON that it reads from its standard input. */
+export function znInput(command, content) {
+  return `${command} <<'END'\n${JSON.stringify(content, null, 1)}\nEND`;
 }
 
 /** The button that shows them. `commands()` gives rows of title, curl and zn. */
 export function Commands({ commands }) {
   const [open, setOpen] = useState(false);
-  return html`<${Button} icon="code" onClick=${() => setOpen(true)} label="Copy as curl or zn" kind="quiet">curl · zn<//>
+  return html`<${Button} icon="code" onClick=${() => setOpen(true)} label="Copy as curl or zn" kind="quiet curl">curl · zn<//>
     ${open && html`<${CommandsDialog} rows=${commands()} onClose=${() => setOpen(false)} />`}`;
 }
 

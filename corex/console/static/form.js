@@ -1,8 +1,9 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { Problem, ask, put } from "./api.js";
-import { Commands, curl, znApply } from "./commands.js";
+import { Commands, curl, zn, znInput } from "./commands.js";
 import { line, words } from "./format.js";
 import { processes, take } from "./live.js";
+import { declared, isEdited, owners } from "./process.js";
 import { act } from "./processes.js";
 import { useValue } from "./store.js";
 import { Button, Empty, Field, Head, complain, html, say, sentence } from "./ui.js";
@@ -120,7 +121,7 @@ export function ProcessForm({ name }) {
   const [found, setFound] = useState(name ? null : { spec: { argv: [] }, etag: null });
   const [gone, setGone] = useState("");
   const load = () => ask("GET", `/v1/processes/${name}`).then(
-    ({ data, etag }) => setFound({ spec: data.spec, etag, read: Date.now() }),
+    ({ data, etag }) => setFound({ info: data, spec: data.spec, etag, read: Date.now() }),
     (error) => (error instanceof Problem ? setGone(sentence(error.message)) : complain(error)),
   );
   useEffect(() => {
@@ -129,10 +130,18 @@ export function ProcessForm({ name }) {
   const title = name ? `Edit ${name}` : "Add a process";
   if (gone) return html`<${Head} title=${title} back="#/processes" /><${Empty} title=${gone} />`;
   if (!found) return html`<${Head} title=${title} back="#/processes/${name}" /><p class="loading">Reading…</p>`;
-  return html`<${Form} key=${found.read} name=${name} title=${title} spec=${found.spec} etag=${found.etag} reload=${load} />`;
+  return html`<${Form} key=${found.read} name=${name} title=${title} info=${found.info} spec=${found.spec} etag=${found.etag} reload=${load} />`;
 }
 
-function Form({ name, title, spec, etag, reload }) {
+/** Whose it is besides, if what is saved here lies over that. */
+function Override({ info }) {
+  const names = owners(info);
+  if (!names.length) return null;
+  return html`<p class="muted">${sentence(`${declared(names)} ${info.name}`)} What you save lies over that, in layer edits,
+    ${isEdited(info) ? " as what you see here does already," : ""} until somebody takes the edits back.</p>`;
+}
+
+function Form({ name, title, info, spec, etag, reload }) {
   const [draft, setDraft] = useState(() => draftOf(spec));
   const [newName, setNewName] = useState("");
   const [text, setText] = useState(null);
@@ -211,7 +220,7 @@ function Form({ name, title, spec, etag, reload }) {
     return [{
       title: name ? "Save it" : "Add it",
       curl: curl("PUT", `/v1/processes/${target}`, { body: JSON.stringify(body, null, 1), headers: [name ? `If-Match: ${etag}` : "If-None-Match: *"] }),
-      zn: znApply(target, { processes: { [target]: { override: "replace", ...body } } }),
+      zn: znInput(zn("process put", target, "-"), body),
     }];
   };
 
@@ -227,6 +236,7 @@ function Form({ name, title, spec, etag, reload }) {
     <form class="form" ref=${form} novalidate onSubmit=${(event) => { event.preventDefault(); save().catch(complain); }}>
       ${changed && html`<div class="note row" role="alert"><p>Somebody has changed it since you opened it.</p><${Button} onClick=${() => { setChanged(false); reload(); }}>Read it again<//></div>`}
       ${wrong.form && html`<p class="note" role="alert" tabindex="-1"><span class="wrong" tabindex="-1">${wrong.form}</span></p>`}
+      ${info && html`<${Override} info=${info} />`}
       ${!name && html`<section class="card"><${Field} label="Name" hint="Small letters, digits and hyphens." error=${wrong.name}>
         ${(attributes) => html`<input ...${attributes} class="mono short" value=${newName} onInput=${(event) => setNewName(event.target.value)} autocapitalize="off" spellcheck=${false} />`}<//></section>`}
       ${text === null ? html`

@@ -46,6 +46,11 @@ export function moment(seconds) {
   return `${day} ${clock(seconds).slice(0, 8)}`;
 }
 
+/** The same of a time that a container gave a file: any that it likes. */
+export function fileTime(seconds) {
+  return Math.abs(seconds) < 253_402_300_800 ? moment(seconds) : `${seconds.toFixed(0)} s since 1970`;
+}
+
 /** "1 process", "3 processes". */
 export function count(number, word, words = `${word}s`) {
   return `${number.toLocaleString("en")} ${number === 1 ? word : words}`;

@@ -6,6 +6,7 @@ import { Icon } from "./icons.js";
 import { may, processes } from "./live.js";
 import { paint } from "./sgr.js";
 import { useValue } from "./store.js";
+import { save } from "./transfers.js";
 import { Button, Head, html, say, sentence } from "./ui.js";
 
 // Lines that the page keeps, and that a paused page waits with.
@@ -273,11 +274,7 @@ class View {
     const lines = [...this.element.children].map((row) =>
       row.className === "gap" ? `[${row.textContent}]` : `${row.firstChild.title} ${row.children[1].textContent}: ${row.lastChild.textContent}`,
     );
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([lines.map((line) => `${line}\n`).join("")], { type: "text/plain" }));
-    link.download = "log.txt";
-    link.click();
-    URL.revokeObjectURL(link.href);
+    save(new Blob([lines.map((line) => `${line}\n`).join("")], { type: "text/plain" }), "log.txt");
     say(`Saved ${count(lines.length, "line")}`);
   }
 }

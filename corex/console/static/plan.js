@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { Problem, ask, get, post, put, remove } from "./api.js";
-import { Commands, curl, zn, znApply } from "./commands.js";
+import { Commands, curl, zn, znInput } from "./commands.js";
 import { count } from "./format.js";
 import { happened, may, refresh } from "./live.js";
 import { useValue } from "./store.js";
@@ -16,13 +16,14 @@ async function load() {
 }
 
 /** A difference as a sentence. */
-function told({ verb, process, check, fields = [] }) {
-  const what = process || `check ${check}`;
+function told({ verb, process, check, target, fields = [] }) {
+  const what = process || (check ? `check ${check}` : `log target ${target}`);
   const why = fields.length ? `: ${fields.join(", ")} ${fields.length === 1 ? "differs" : "differ"}` : "";
   return { start: `start ${what}`, stop: `stop and forget ${what}`, restart: `restart ${what}`, adopt: `change ${what} as it runs` }[verb] + why;
 }
 
-function Changes({ changes }) {
+/** What applying a plan would do. */
+export function Changes({ changes }) {
   if (!changes.length) return html`<p class="muted">Nothing: all is as the plan says.</p>`;
   return html`<ul class="changes">${changes.map((change) => html`<li key=${JSON.stringify(change)} data-verb=${change.verb}>${told(change)}</li>`)}</ul>`;
 }
@@ -141,7 +142,7 @@ function commands(data) {
   const path = `/v1/layers/${layer.name}`;
   return [
     ...rows,
-    { title: `Save layer ${layer.name}`, curl: curl("PUT", path, { body: JSON.stringify(layer.layer, null, 1) }), zn: znApply(layer.name, layer.layer) },
+    { title: `Save layer ${layer.name}`, curl: curl("PUT", path, { body: JSON.stringify(layer.layer, null, 1) }), zn: znInput(zn("process apply", layer.name, "/dev/stdin"), layer.layer) },
     { title: `Take layer ${layer.name} away`, curl: curl("DELETE", path), zn: zn("process unapply", layer.name) },
   ];
 }

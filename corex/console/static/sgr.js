@@ -7,6 +7,9 @@ const ESCAPES =
 // Marks that turn the direction of what follows: shown, as they could make a line read otherwise.
 const TURNS = /[\u202a-\u202e\u2066-\u2069]/g;
 
+// What does not show, or turns what follows.
+const UNSEEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
 const PLAIN = { color: null, ground: null, marks: "" };
 const MARKS = { 1: "b", 2: "d", 3: "i", 4: "u", 7: "v", 9: "s" };
 const CLEARS = { 22: "bd", 23: "i", 24: "u", 27: "v", 29: "s" };
@@ -59,6 +62,14 @@ const without = (marks, gone) => [...marks].filter((mark) => !gone.includes(mark
 /** Text without what only terminals read. */
 export function plain(text) {
   return shown(text.replace(ESCAPES, ""));
+}
+
+/** Text with what does not show as its number; line ends and tabs stay. */
+export function visible(text) {
+  return text.replace(UNSEEN, (sign) => {
+    const code = sign.charCodeAt(0).toString(16);
+    return code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`;
+  });
 }
 
 const shown = (text) => text.replace(TURNS, (mark) => `\\u${mark.charCodeAt(0).toString(16)}`);
