@@ -9,6 +9,7 @@ Sources: RFC 9110 and RFC 9112; h11's documentation of its states.
 import asyncio
 import contextlib
 import functools
+import operator
 import ssl
 import time
 import urllib.parse
@@ -331,9 +332,12 @@ class Strangers:
             self._timer = asyncio.get_running_loop().call_at(due, self._lose_patience)
 
     def _lose_patience(self) -> None:
+        """As many as wait get a place, of those who have had theirs for longest."""
         self._timer = None
         late = asyncio.get_running_loop().time() - _PATIENCE
-        for transport in [one for one, since in self._since.items() if since <= late and self._queue]:
+        for transport, since in sorted(self._since.items(), key=operator.itemgetter(1)):
+            if since > late or not self._queue:
+                break
             self.leave(transport)
             transport.abort()
         self._watch()
