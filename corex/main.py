@@ -50,6 +50,7 @@ from corex.wire.health import REPORT_BYTES, HealthCheck, HealthReport
 SERVER_GRACE = 1.0  # seconds for requests under way when the container ends
 # Sent to Core-X, these are meant for the container's main process.
 FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+_NOBODYS_GROUP = 65534
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ def run(
         cgroup_fd: descriptor of the container's own cgroup, if Core-X may divide it.
     """
     signals.unblock()
+    # prlimit(2) sets the limits of whoever has all three group ids of the caller's, as the container's root has ours
+    os.setresgid(-1, -1, _NOBODYS_GROUP)
     loop = asyncio.new_event_loop()
     code = loop.run_until_complete(_live(boot, tls, listener, Given(root_fd, health_fd, cgroup_fd)))
     sys.stdout.flush()

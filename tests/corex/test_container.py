@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -102,6 +103,20 @@ async def test_a_child_inherits_no_signal_setting_and_no_descriptor(start: Start
     assert int(status["SigIgn"], 16) & ~internal == 0
     descriptors = [line for line in result.stdout.data.splitlines() if line.isdigit()]
     assert descriptors == ["0", "1", "2", "3"]  # 3 is the folder that ls reads
+
+
+async def test_nobody_inside_sets_the_limits_of_core_x(start: Start) -> None:
+    container = await start()
+    for limits in ((5, 5), (1 << 20, 1 << 20)):
+        script = f"import resource; resource.prlimit(1, resource.RLIMIT_NOFILE, {limits})"
+        refused = await container.client.execute(ExecRequest((sys.executable, "-S", "-c", script)))
+        assert "PermissionError: [Errno 1]" in refused.stderr.data
+    script = "import os; print(os.getresuid(), os.getresgid(), os.getgroups())"
+    own = await container.client.execute(ExecRequest((sys.executable, "-S", "-c", script)))
+    ids = [os.getuid()] * 3, [os.getgid()] * 3, os.getgroups()
+    assert own.stdout.data == f"{tuple(ids[0])} {tuple(ids[1])} {ids[2]}\n", (
+        "what it starts has its own alone"
+    )
 
 
 async def test_the_environment_is_what_was_asked_for_a_home_folder_and_nothing_else(core: Any) -> None:
