@@ -27,8 +27,10 @@ MAX_HEAD = 16 << 10
 _PIECE = 64 << 10
 # Connections at a time whose other end has not shown yet who it is: each takes some 100 KiB.
 MOST_STRANGERS = 32
-# Seconds that one of them is waited for while others wait for its place.
-_PATIENCE = 1.0
+# Connections at a time that wait for such a place.
+_MOST_WAITING = 192
+# Seconds that one of them is waited for while others wait for its place: a client may begin many at a time.
+_PATIENCE = 3.0
 # Seconds without a connection until a server is at rest.
 _REST = 1.0
 # Seconds that a client which still sends may take to see an answer that did not want the rest.
@@ -289,7 +291,7 @@ class Strangers:
 
     A few have a place. The others wait for one before they begin TLS, which costs next to nothing; while somebody
     waits, nobody keeps a place for long without having shown anything. So no number of them takes more memory than
-    those few, and whoever knows a right token gets in beside them.
+    those few. Who came last is the next to get a place: behind many who say nothing, it is whoever has a token.
     """
 
     def __init__(self) -> None:
@@ -299,13 +301,18 @@ class Strangers:
         self._timer: asyncio.TimerHandle | None = None
 
     async def admit(self, transport: asyncio.WriteTransport) -> None:
-        """Wait for a place."""
+        """Wait for a place. Raises ConnectionAbortedError: too many came later."""
         loop = asyncio.get_running_loop()
         if len(self._since) < MOST_STRANGERS:
             self._since[transport] = loop.time()
             return
         turn: asyncio.Future[None] = loop.create_future()
         self._queue.append((transport, turn))
+        if len(self._queue) > _MOST_WAITING:
+            first, never = self._queue.popleft()
+            first.abort()
+            if not never.done():
+                never.set_exception(ConnectionAbortedError())
         self._watch()
         await turn
 
@@ -320,7 +327,7 @@ class Strangers:
         if self._since.pop(transport, None) is None:
             return
         while self._queue and len(self._since) < MOST_STRANGERS:
-            following, turn = self._queue.popleft()
+            following, turn = self._queue.pop()
             if not turn.done():
                 self._since[following] = asyncio.get_running_loop().time()
                 turn.set_result(None)
