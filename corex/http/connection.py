@@ -380,7 +380,7 @@ class Connections:
     def let_in(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
         """Begin TLS with who has come, as soon as there is a place."""
         transport.pause_reading()  # what comes is for TLS
-        if len(self._open) + len(self._arriving) >= self._most():
+        if len(self._open) >= self._most():
             transport.abort()
             return
         arriving = asyncio.get_running_loop().create_task(self._let_in(transport, tls))
