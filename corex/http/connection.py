@@ -27,7 +27,7 @@ _PIECE = 64 << 10
 # Connections at a time whose other end has not shown yet who it is: each takes some 100 KiB.
 MOST_STRANGERS = 32
 # Seconds that one of them is waited for while others wait for its place.
-_PATIENCE = 1.0
+_PATIENCE = 5.0
 # Seconds without a connection until a server is at rest.
 _REST = 1.0
 # Seconds that a client which still sends may take to see an answer that did not want the rest.

@@ -109,7 +109,7 @@ async def test_strangers_are_few_and_keep_nobody_out_who_shows_a_token(core: Any
             async with Client(core.endpoint) as owner:
                 assert await owner.processes() == []
         # those that nobody waits for any more may stay
-        await eventually(lambda: sum(one.done() for one in ends) >= MOST_STRANGERS)
+        await eventually(lambda: sum(one.done() for one in ends) >= MOST_STRANGERS, 30)
         assert sum(one.done() for one in ends) < 2 * MOST_STRANGERS
         asking.write(request)
         await known.readuntil(b"HTTP/1.1 200")
