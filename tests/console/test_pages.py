@@ -27,6 +27,7 @@ PLACES = {
     "#/files/etc/passwd": "passwd",
     "#/checks": "Checks",
     "#/events": "Events",
+    "#/operations": "Operations",
     "#/plan": "Plan",
     "#/access": "Access",
 }
@@ -96,6 +97,7 @@ async def test_a_viewer_sees_all_and_is_told_why_it_may_do_nothing(start: Start,
         "#/shell",
         "#/checks",
         "#/events",
+        "#/operations",
         "#/plan",
         "#/access",
     ):
