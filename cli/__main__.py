@@ -4,6 +4,7 @@ import sys
 
 from cli.frame import app
 from cli.outcome import explain
+from cli.output import print_error
 
 
 def main() -> int:
@@ -15,7 +16,7 @@ def main() -> int:
         if explained is None:
             raise
         code, message = explained
-        print(f"zn: {message}", file=sys.stderr)  # noqa: T201  the command line speaks to people
+        print_error(f"zn: {message}")
         return code
     return int(result or 0)
 

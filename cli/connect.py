@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ci.qemu import detached
 from cli import context
-from cli.context import Context
+from cli.context import Context, CoreXEndpoint
 from cli.frame import Settings
 from cli.outcome import ExitCode, Failure
 from core0.client.client import NodeClient
@@ -25,10 +25,17 @@ def node_client(settings: Settings) -> NodeClient:
     """A client of the chosen node's API; use it with `async with`, inside a running loop.
 
     Raises:
-        Failure: no context is chosen.
+        Failure: no context is chosen, or it has no node.
         OperatorKeyError: its key cannot be read.
     """
-    return client_of(settings.contexts, context.choose(settings.contexts, settings.context))
+    chosen = context.choose(settings.contexts, settings.context)
+    if not chosen.address:
+        raise Failure(
+            f"cannot ask a node: this context of {settings.contexts} has containers alone; "
+            "a node is asked by its operator, with --context",
+            ExitCode.USAGE,
+        )
+    return client_of(settings.contexts, chosen)
 
 
 def client_of(contexts: Path, chosen: Context) -> NodeClient:
@@ -76,14 +83,24 @@ def corex_client(settings: Settings, container: str) -> Client:
     Raises:
         Failure: the context does not know the container's Core-X, or its token is gone.
     """
+    known = corex_endpoint(settings, container)
+    token = context.read_token(settings.contexts, known)
+    return Client(Endpoint(known.address, known.fingerprint, token))
+
+
+def corex_endpoint(settings: Settings, container: str) -> CoreXEndpoint:
+    """Where a container's Core-X answers.
+
+    Raises:
+        Failure: the context does not know.
+    """
     chosen = context.choose(settings.contexts, settings.context)
     endpoint = chosen.container.get(container)
     if endpoint is None:
         known = ", ".join(chosen.container) or "none"
         raise Failure(
             f"cannot reach Core-X of container {container!r}: the context has the token of {known}; "
-            "only who created a container has its token",
+            "who created the container can let you in (zn process allow), then zn process login",
             ExitCode.REFUSED,
         )
-    token = context.read_token(settings.contexts, endpoint)
-    return Client(Endpoint(endpoint.address, endpoint.fingerprint, token))
+    return endpoint

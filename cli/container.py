@@ -481,7 +481,7 @@ def rm(ctx: typer.Context, name: str) -> None:
     Example: zn container rm demo
     """
     call(ctx.obj, lambda client: client.delete_container(name))
-    _forget(ctx.obj, name)
+    contexts.forget(ctx.obj.contexts, _context_name(ctx.obj), name)
 
 
 def _print(container: Container, as_json: bool) -> None:
@@ -553,7 +553,7 @@ def _context_name(settings: Settings) -> str:
 
 
 def _token_name(settings: Settings, name: str) -> str:
-    return f"{_context_name(settings)}-{name}"
+    return contexts.token_name(_context_name(settings), name)
 
 
 def _remember(settings: Settings, container: Container, token: str) -> None:
@@ -564,8 +564,7 @@ def _remember(settings: Settings, container: Container, token: str) -> None:
     chosen = contexts.choose(settings.contexts, settings.context)
     address = asyncio.run(reach(chosen, container.corex.port))
     endpoint = contexts.CoreXEndpoint(address, container.corex.fingerprint, file)
-    known = {**chosen.container, container.name: endpoint}
-    contexts.put(settings.contexts, _context_name(settings), msgspec.structs.replace(chosen, container=known))
+    contexts.remember(settings.contexts, _context_name(settings), container.name, endpoint)
 
 
 def _move_token(settings: Settings, name: str, new: str) -> None:
@@ -576,11 +575,4 @@ def _move_token(settings: Settings, name: str, new: str) -> None:
         or (settings.contexts.parent / f"{_token_name(settings, name)}.token").exists()
     ):
         contexts.write_token(settings.contexts, _token_name(settings, new), _token(settings, name))
-        _forget(settings, name)
-
-
-def _forget(settings: Settings, name: str) -> None:
-    chosen = contexts.choose(settings.contexts, settings.context)
-    (settings.contexts.parent / f"{_token_name(settings, name)}.token").unlink(missing_ok=True)
-    known = {key: value for key, value in chosen.container.items() if key != name}
-    contexts.put(settings.contexts, _context_name(settings), msgspec.structs.replace(chosen, container=known))
+        contexts.forget(settings.contexts, _context_name(settings), name)

@@ -38,13 +38,14 @@ class CoreXEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Context(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One node: where its API answers, what certificate to pin, the operator's key file, its containers.
 
-    `machine` is the folder of the machine under QEMU that the node runs in, where `zn` started one: its ports
-    are reached by forwards only.
+    Who is not its operator has containers alone (`zn process login`): then the first three are empty. `machine` is
+    the folder of the machine under QEMU that the node runs in, where `zn` started one: its ports are reached by
+    forwards only.
     """
 
-    address: str
-    fingerprint: str
-    key: str
+    address: str = ""
+    fingerprint: str = ""
+    key: str = ""
     machine: str = ""
     container: dict[str, CoreXEndpoint] = {}
 
@@ -87,7 +88,10 @@ def choose(path: Path, name: str | None = None) -> Context:
     contexts = load(path)
     wanted = name or contexts.current
     if wanted is None:
-        raise Failure(f"cannot choose a node: {path} names none; run zn up first", ExitCode.USAGE)
+        raise Failure(
+            f"cannot choose a node: {path} names none; run zn up first, or zn process login for a container alone",
+            ExitCode.USAGE,
+        )
     if wanted not in contexts.context:
         known = ", ".join(contexts.context) or "none"
         raise Failure(f"cannot find context {wanted!r} in {path}: it has {known}", ExitCode.USAGE)
@@ -114,6 +118,26 @@ def drop(path: Path, name: str) -> None:
         (path.parent / endpoint.token).unlink(missing_ok=True)
     left = {key: value for key, value in known.context.items() if key != name}
     save(path, Contexts(next(iter(left), None), left))
+
+
+def remember(path: Path, name: str, container: str, endpoint: CoreXEndpoint) -> None:
+    """Add or replace where a container's Core-X answers; a context that is not there is made, without a node."""
+    chosen = load(path).context.get(name, Context())
+    put(path, name, msgspec.structs.replace(chosen, container={**chosen.container, container: endpoint}))
+
+
+def forget(path: Path, name: str, container: str) -> None:
+    """Remove a container's Core-X and its token; neither needs to be there."""
+    (path.parent / f"{token_name(name, container)}.token").unlink(missing_ok=True)
+    chosen = load(path).context.get(name)
+    if chosen and container in chosen.container:
+        left = {key: value for key, value in chosen.container.items() if key != container}
+        put(path, name, msgspec.structs.replace(chosen, container=left))
+
+
+def token_name(name: str, container: str) -> str:
+    """What a container's token is kept by (`write_token`)."""
+    return f"{name}-{container}"
 
 
 def write_token(path: Path, name: str, token: str) -> str:

@@ -8,7 +8,7 @@ import typer
 from cli.connect import call
 from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_table
+from cli.output import Json, print_error, print_json, print_table
 from cli.sizes import size
 from core0.wire.storage import Claim, Disk, EraseRequest, Health
 
@@ -97,7 +97,7 @@ def _agree_to_wipe(disk: Disk, yes: bool) -> str | None:
         held = [f"  {one.device}: {one.type} {one.label} {one.uuid}".rstrip() for one in disk.holds]
         serial = disk.serial or "not known"
         told = (f"{disk.id}: {disk.model} {size(disk.size)}, serial number {serial}", f"  {disk.why}", *held)
-        typer.echo("\n".join(told), err=True)  # --json keeps standard output for itself
+        print_error("\n".join(told))  # --json keeps standard output for itself
         if not yes and not typer.confirm("Destroy all that is on this disk?", err=True):
             raise Failure(f"disk {disk.id} was left as it is", ExitCode.REFUSED)
     return disk.content or None

@@ -12,7 +12,7 @@ import typer
 
 from cli.connect import call_corex, corex_client
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_line, print_rows, time_of
+from cli.output import Json, output_to, print_line, print_rows, time_of
 from cli.sizes import size
 from corex.client.client import Client, RefusedError
 from corex.wire.files import FileInfo
@@ -82,8 +82,10 @@ def cat(ctx: typer.Context, container: Container, path: Place) -> None:
     """
 
     async def work(client: Client) -> None:
-        async with client.open_file(path) as pieces:
-            await _write(pieces, sys.stdout.buffer)
+        with output_to(sys.stdout) as write:
+            async with client.open_file(path) as pieces:
+                async for piece in pieces:
+                    write(piece)
 
     call_corex(ctx.obj, container, work)
 

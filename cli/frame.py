@@ -45,7 +45,7 @@ MOUNTS = MappingProxyType(
         "process": Mount("cli.process", "Manage the processes inside a container."),
         "exec": Mount("cli.process", "Run a command inside a container.", "exec_app"),
         "attach": Mount("cli.terminal", "Attach to a process's terminal, or to a session.", "attach_app"),
-        "logs": Mount("cli.process", "Print what the processes of a container wrote.", "logs_app"),
+        "logs": Mount("cli.logs", "Print what the processes of a container wrote."),
         "file": Mount("cli.files", "See and change the files of a container."),
         "cp": Mount("cli.files", "Copy files into a container, and out of one.", "cp_app"),
         "bench": Mount("cli.bench", "Measure: medians of at least five, ratios within one run."),

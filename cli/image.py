@@ -9,7 +9,7 @@ import typer
 
 from cli.image_report import TerminalReport
 from cli.outcome import Failure
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, print_json, print_line, print_table, print_text
 from image import build, compare, contents, lock, manifest, oci, resolve, sources, treemap, verify
 from image.compare import Change
 from image.contents import Contents
@@ -178,7 +178,7 @@ def _tell(as_json: bool, facts: object, *lines: str) -> None:
 
 
 def _show_outputs(made: Contents) -> None:
-    print_line(f"{made.arch}-{made.name} {made.version}, build {made.build_id}\n")
+    print_text(f"{made.arch}-{made.name} {made.version}, build {made.build_id}\n")
     rows = [(name, f"{output.size:>12,}", output.sha256[:16]) for name, output in made.outputs.items()]
     print_table(("output", "       bytes", "sha256"), rows)
 
@@ -193,7 +193,7 @@ def _show_packages(made: Contents) -> None:
 
 
 def _show_files(made: Contents, largest: int) -> None:
-    print_line(f"\nThe {largest} largest of {len(made.unpacked)} paths:\n")
+    print_text(f"\nThe {largest} largest of {len(made.unpacked)} paths:\n")
     files = sorted(made.unpacked, key=lambda file: -file.size)[:largest]
     print_table(("       bytes", "file"), [(f"{file.size:>12,}", f"/{file.path}") for file in files])
 

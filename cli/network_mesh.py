@@ -18,7 +18,7 @@ from cli import context
 from cli.connect import call, client_of
 from cli.frame import Settings
 from cli.outcome import ExitCode, Failure
-from cli.output import print_line
+from cli.output import print_line, print_text
 from core0.client.client import NodeClient, RefusedError
 from core0.wire.mesh import Mesh, MeshPeer, MeshSpec, PeerName
 from core0.wire.networks import Network, NetworkSpec
@@ -77,7 +77,7 @@ def join(
         text = call(ctx.obj, work)
         if file:
             file.write(text)
-    print_line(f"{out} is ready: wg-quick up ./{out}" if out else text.rstrip())
+    print_text(f"{out} is ready: wg-quick up ./{out}" if out else text.rstrip())
 
 
 async def _join(client: NodeClient, network: str, name: str, endpoint: str | None, host: str) -> str:

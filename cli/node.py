@@ -4,13 +4,12 @@ import datetime
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-import msgspec
 import typer
 
 from cli.config import apply as apply_config
 from cli.connect import call
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, print_json, print_json_line, print_line, print_table
 from core0.client.client import NodeClient
 from core0.wire.state import StateStatus
 from core0.wire.storage import Reset
@@ -161,7 +160,7 @@ def _print_events(found: Events, as_json: bool) -> None:
         print_line(f"({found.lost} events before these are gone)")
     for event in found.events:
         if as_json:
-            print_line(msgspec.json.encode(event).decode())
+            print_json_line(event)
             continue
         at = datetime.datetime.fromtimestamp(event.at).strftime("%H:%M:%S")
         print_line(f"{at} {event.kind:<10} {event.subject:<12} {event.message}")

@@ -10,7 +10,7 @@ import typer
 from cli.connect import call, node_client
 from cli.frame import Settings
 from cli.outcome import Failure
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, print_json, print_line, print_table, visible
 from core0.client.client import NodeClient
 from core0.wire.operations import Operation
 
@@ -82,7 +82,7 @@ async def _follow(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:.0f} %"),
         TimeElapsedColumn(),
@@ -94,7 +94,9 @@ async def _follow(
             while found.state == "running" and not detach:
                 found = await client.operation(found.id, _WAIT)
                 total = None if found.progress is None else 1.0
-                bar.update(task, total=total, completed=found.progress or 0.0, description=found.detail)
+                bar.update(
+                    task, total=total, completed=found.progress or 0.0, description=visible(found.detail)
+                )
     return found
 
 

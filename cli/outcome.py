@@ -47,6 +47,8 @@ _BY_NAME = {
     "core0.client.client.WrongNodeError": ExitCode.NOT_ALLOWED,
     "core0.client.client.RefusedError": ExitCode.REFUSED,
     "corex.client.session.UnreachableError": ExitCode.UNREACHABLE,
+    "corex.client.session.WrongCertificateError": ExitCode.NOT_ALLOWED,
+    "corex.client.client.NotAllowedError": ExitCode.NOT_ALLOWED,
     "corex.client.client.RefusedError": ExitCode.REFUSED,
 }
 # Packages whose errors are written for people.

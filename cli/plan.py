@@ -8,9 +8,10 @@ from typing import Annotated, get_args
 import msgspec
 import typer
 
-from cli.connect import call_corex
+from cli.connect import call_corex, corex_endpoint
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_line, print_rows, time_of
+from cli.output import Json, print_error, print_line, print_rows, time_of
+from cli.process_spec import read
 from corex.client.client import Client
 from corex.wire.auditing import AuditEvent
 from corex.wire.identities import IdentitySpec, Role
@@ -27,7 +28,7 @@ def plan(ctx: typer.Context, container: Container, as_json: Json = False) -> Non
 
     Example: zn process plan demo
     """
-    found = call_corex(ctx.obj, container, lambda client: client.plan()).plan
+    found = call_corex(ctx.obj, container, lambda client: client.plan()).value
     rows = [
         (name, spec.kind, " ".join(spec.argv), ", ".join(f"{one} {how}" for one, how in spec.after.items()))
         for name, spec in found.processes.items()
@@ -54,7 +55,7 @@ def apply(
     ctx: typer.Context,
     container: Container,
     name: Annotated[str, typer.Argument(metavar="LAYER", help="The layer's name.")],
-    file: Annotated[Path, typer.Argument(help="A JSON file with its processes and checks.")],
+    file: Annotated[Path, typer.Argument(help="Its processes and checks as JSON, '-' for standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, show what would.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +65,7 @@ def apply(
 
     Example: zn process apply demo shop shop.json --dry-run
     """
-    layer = _layer(file)
+    layer = read(file, Layer)
 
     async def work(client: Client) -> Difference:
         would = await client.put_layer(name, layer, dry_run=dry_run)
@@ -130,6 +131,9 @@ def allow(
         {"role": role, "token_sha256": hashlib.sha256(token.encode()).hexdigest()}, IdentitySpec
     )
     call_corex(ctx.obj, container, lambda client: client.put_identity(name, spec))
+    at = corex_endpoint(ctx.obj, container)
+    command = f"zn process login {container} {at.address} --fingerprint {at.fingerprint}"
+    print_error(f"zn: with it, from where that address is reached: {command}")
     print_line(token)
 
 
@@ -216,13 +220,6 @@ def _what(event: AuditEvent) -> str:
 
 
 VERBS = (plan, layers, apply, unapply, checks, targets, operations, cancel, identities, allow, deny, audit)
-
-
-def _layer(file: Path) -> Layer:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=Layer)
-    except (OSError, msgspec.DecodeError) as error:
-        raise Failure(f"cannot read the layer in {file}: {error}", ExitCode.USAGE) from None
 
 
 def _show(difference: Difference, *, as_json: bool) -> None:

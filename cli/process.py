@@ -1,24 +1,25 @@
 """`zn process`: the processes inside a container, by way of its Core-X."""
 
-import asyncio
 import base64
 import os
 import sys
-import time
-from typing import Annotated, TypeVar
+from typing import Annotated, TextIO, TypeVar
 
-import msgspec
 import typer
 
 from cli import plan
-from cli.connect import call_corex, corex_client
+from cli.connect import call_corex
+from cli.login import login, logout
+from cli.logs import logs
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_rows
+from cli.output import Json, output_to, print_error, print_json, print_line, print_rows
+from cli.process_declare import BeforeCommand, edit, put, rm
 from cli.process_events import events
+from cli.process_shown import COLUMNS, facts, report, row
+from cli.process_spec import environment
 from cli.terminal import KEEP, attach, run, sessions, window
-from corex.client.client import Client
 from corex.process.model import exit_code_of
-from corex.wire.api import ExecRequest, LogGap, LogLine, Output, ProcessInfo
+from corex.wire.api import ExecRequest, Output
 from corex.wire.sessions import SessionSpec
 
 app = typer.Typer(help="Manage the processes inside a container.", no_args_is_help=True)
@@ -28,8 +29,6 @@ AnswerT = TypeVar("AnswerT")
 Container = Annotated[str, typer.Argument(help="The container's name.")]
 Name = Annotated[str, typer.Argument(help="The process's name.")]
 Wait = Annotated[float, typer.Option(help="Seconds to wait until it is done.", min=0, max=300)]
-# What a shell would set; Core-X itself adds nothing to an environment.
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT = 60.0
 _TIMED_OUT = 124  # as timeout(1) has it
 # What programs take this terminal for, where nobody says.
@@ -45,8 +44,8 @@ def list_processes(ctx: typer.Context, container: Container, as_json: Json = Fal
     Example: zn process ls demo
     """
     found = call_corex(ctx.obj, container, lambda client: client.processes())
-    columns = ("name", "state", "pid", "cpu", "memory", "restarts", "since", "why")
-    print_rows(found, columns, [_row(info) for info in found], "no process is declared", as_json=as_json)
+    rows = [row(info) for info in found]
+    print_rows(found, COLUMNS, rows, "no process is declared", as_json=as_json)
 
 
 @app.command()
@@ -56,7 +55,7 @@ def show(ctx: typer.Context, container: Container, name: Name, as_json: Json = F
     Example: zn process show demo web
     """
     info = call_corex(ctx.obj, container, lambda client: client.process(name))
-    print_rows(info, ("what", "value"), _facts(info), as_json=as_json)
+    print_rows(info, ("what", "value"), facts(info), as_json=as_json)
 
 
 @app.command()
@@ -68,7 +67,7 @@ def start(
     Example: zn process start demo web
     """
     info = call_corex(ctx.obj, container, lambda client: client.start(name, wait))
-    _report(info, as_json=as_json, failed=info.state in ("failed", "backoff"))
+    report(info, as_json=as_json, failed=info.state in ("failed", "backoff"))
 
 
 @app.command()
@@ -80,7 +79,7 @@ def stop(
     Example: zn process stop demo web
     """
     info = call_corex(ctx.obj, container, lambda client: client.stop(name, wait))
-    _report(info, as_json=as_json, failed=info.state == "stopping")
+    report(info, as_json=as_json, failed=info.state == "stopping")
 
 
 @app.command()
@@ -92,7 +91,7 @@ def restart(
     Example: zn process restart demo web
     """
     info = call_corex(ctx.obj, container, lambda client: client.restart(name, wait))
-    _report(info, as_json=as_json, failed=info.state in ("failed", "backoff", "stopping"))
+    report(info, as_json=as_json, failed=info.state in ("failed", "backoff", "stopping"))
 
 
 @app.command()
@@ -104,7 +103,7 @@ def reset(
     Example: zn process reset demo web
     """
     info = call_corex(ctx.obj, container, lambda client: client.reset(name, wait))
-    _report(info, as_json=as_json, failed=info.state in ("failed", "backoff"))
+    report(info, as_json=as_json, failed=info.state in ("failed", "backoff"))
 
 
 @app.command()
@@ -120,24 +119,6 @@ def signal(
     """
     call_corex(ctx.obj, container, lambda client: client.signal(name, which))
     print_line(f"Sent {which} to {name}")
-
-
-@app.command()
-def logs(
-    ctx: typer.Context,
-    container: Container,
-    name: Annotated[str | None, typer.Argument(help="One process; else all.", show_default=False)] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines as they come.")
-    ] = False,
-    after: Annotated[int, typer.Option(help="Only lines after this number.", min=0)] = 0,
-    as_json: Json = False,
-) -> None:
-    """Print what processes wrote; standard error goes to standard error.
-
-    Example: zn process logs demo web --follow
-    """
-    asyncio.run(_logs(corex_client(ctx.obj, container), name, after, follow=follow, as_json=as_json))
 
 
 @app.command("exec")
@@ -167,114 +148,37 @@ def execute(
     if terminal or stdin:
         if as_json or timeout is not None:
             raise Failure("cannot use --json or --timeout with --stdin or --tty", ExitCode.USAGE)
-        environment = {**_TERMINAL, **_environment(env or [])} if terminal else _environment(env or [])
+        given = environment(env or [])
         size = window() if terminal else None
-        spec = SessionSpec(tuple(argv), environment, cwd, user, size, KEEP if terminal else _COME_BACK)
+        spec = SessionSpec(
+            tuple(argv),
+            {**_TERMINAL, **given} if terminal else given,
+            cwd,
+            user,
+            size,
+            KEEP if terminal else _COME_BACK,
+        )
         raise typer.Exit(run(ctx.obj, container, spec))
-    request = ExecRequest(tuple(argv), _environment(env or []), cwd, user, "", timeout or _TIMEOUT)
+    request = ExecRequest(tuple(argv), environment(env or []), cwd, user, "", timeout or _TIMEOUT)
     result = call_corex(ctx.obj, container, lambda client: client.execute(request))
     if as_json:
         print_json(result)
         return
-    _write(result.stdout, to_error=False)
-    _write(result.stderr, to_error=True)
+    _write(result.stdout, sys.stdout)
+    _write(result.stderr, sys.stderr)
     raise typer.Exit(_TIMED_OUT if result.timed_out else exit_code_of(result.exit))
 
 
-for verb in (attach, events, sessions, *plan.VERBS):
+app.command(cls=BeforeCommand)(put)
+for verb in (edit, rm, logs, attach, events, sessions, *plan.VERBS, login, logout):
     app.command()(verb)
-exec_app, logs_app = typer.Typer(), typer.Typer()
+exec_app = typer.Typer()
 exec_app.command()(execute)
-logs_app.command()(logs)
 
 
-def _report(info: ProcessInfo, *, as_json: bool, failed: bool) -> None:
-    if as_json:
-        print_json(info)
-    else:
-        print_line(f"{info.name} is {info.state}: {info.why}")
-    if failed:
-        raise Failure(f"cannot bring {info.name} to where it should be: {info.why}", ExitCode.FAILED)
-
-
-def _row(info: ProcessInfo) -> tuple[object, ...]:
-    usage = info.usage
-    return (
-        info.name,
-        info.state,
-        info.pid or "",
-        f"{usage.cpu_seconds:.1f} s" if usage else "",
-        f"{usage.memory_bytes / 2**20:.1f} MiB" if usage and usage.memory_bytes is not None else "",
-        info.restarts,
-        _ago(info.since),
-        info.why,
-    )
-
-
-def _facts(info: ProcessInfo) -> list[tuple[str, object]]:
-    columns = ("name", "state", "pid", "cpu", "memory", "restarts", "since", "why")
-    spec = info.spec
-    return [
-        *zip(columns, _row(info), strict=True),
-        ("wanted", info.wanted),
-        ("outdated", "yes, restart it to apply its specification" if info.outdated else "no"),
-        ("argv", " ".join(spec.argv)),
-        ("env", " ".join(f"{name}={value}" for name, value in spec.env.items())),
-        ("cwd", spec.cwd),
-        ("user", spec.user),
-        ("restart", spec.restart),
-        ("stop", f"{spec.stop_signal}, SIGKILL after {spec.stop_timeout:g} s"),
-    ]
-
-
-def _ago(moment: float) -> str:
-    seconds = max(0, int(time.time() - moment))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
-
-
-async def _logs(client: Client, name: str | None, after: int, *, follow: bool, as_json: bool) -> None:
-    async with client:
-        cursor = after
-        while True:
-            page = await client.logs(name, cursor)
-            for record in page.records:
-                _print_record(record, with_name=name is None, as_json=as_json)
-            if page.next == cursor:
-                break
-            cursor = page.next
-        if follow:
-            async for record in client.follow(name, cursor):
-                _print_record(record, with_name=name is None, as_json=as_json)
-                sys.stdout.flush()
-
-
-def _print_record(record: LogLine | LogGap, *, with_name: bool, as_json: bool) -> None:
-    if as_json:
-        print_line(msgspec.json.encode(record).decode())
-    elif isinstance(record, LogGap):
-        typer.echo(f"zn: {record.lost} lines were overwritten before they were read", err=True)
-    else:
-        prefix = f"{record.process}: " if with_name else ""
-        typer.echo(f"{prefix}{record.text}", nl=not record.partial, err=record.stream == "stderr")
-
-
-def _environment(given: list[str]) -> dict[str, str]:
-    env = {"PATH": _PATH}
-    for pair in given:
-        name, separator, value = pair.partition("=")
-        if not separator:
-            raise Failure(f"cannot use --env {pair!r}: it is not NAME=VALUE", ExitCode.USAGE)
-        env[name] = value
-    return env
-
-
-def _write(output: Output, *, to_error: bool) -> None:
+def _write(output: Output, stream: TextIO) -> None:
     data = base64.b64decode(output.data) if output.encoding == "base64" else output.data.encode()
-    stream = sys.stderr if to_error else sys.stdout
-    stream.buffer.write(data)
-    stream.buffer.flush()
+    with output_to(stream) as write:
+        write(data)
     if output.truncated:
-        typer.echo("zn: the output was longer than Core-X keeps and is cut here", err=True)
+        print_error("zn: the output was longer than Core-X keeps and is cut here")

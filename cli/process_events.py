@@ -4,11 +4,10 @@ import asyncio
 import time
 from typing import Annotated
 
-import msgspec
 import typer
 
 from cli.connect import corex_client
-from cli.output import Json, print_line
+from cli.output import Json, print_json_line, print_line
 from corex.client.client import Client
 from corex.wire.api import EventPage
 
@@ -45,7 +44,7 @@ def _print(page: EventPage, *, as_json: bool) -> None:
         typer.echo(f"zn: {page.lost} older events are no longer kept", err=True)
     for event in page.events:
         if as_json:
-            print_line(msgspec.json.encode(event).decode())
+            print_json_line(event)
         else:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
             print_line(f"{when}  {event.process} {event.state}: {event.why}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from cli.output import print_json, print_line, print_table
+from cli.output import print_json, print_table, print_text
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,7 +53,7 @@ def report(results: Sequence[Done], as_json: bool) -> bool:
         return all(done.code == 0 for done in results)
     for done in results:
         if done.code:
-            print_line(f"--- {done.name}\n{done.output.rstrip()}\n")
+            print_text(f"--- {done.name}\n{done.output.rstrip()}\n")
     rows = [(done.name, f"{done.seconds:.1f} s", "ok" if done.code == 0 else "failed") for done in results]
     print_table(("step", "time", "result"), rows)
     return all(done.code == 0 for done in results)

@@ -15,7 +15,7 @@ from cli.connect import corex_client
 from cli.frame import Settings
 from cli.keyboard import LEAVE, raw_terminal
 from cli.outcome import Failure
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, output_to, print_json, print_table, print_text
 from corex.client.client import Client, RefusedError
 from corex.client.session import Attachment
 from corex.process.model import exit_code_of
@@ -97,7 +97,7 @@ def window() -> Window:
 async def _attached(client: Client, container: str, session: str, *, has_terminal: bool) -> int:
     attachment = client.attach(session)
     if await _converse(attachment, has_terminal=has_terminal):
-        print_line(f"\nDetached; zn attach {container} {session} comes back within {KEEP / 60:.0f} minutes")
+        print_text(f"\nDetached; zn attach {container} {session} comes back within {KEEP / 60:.0f} minutes")
         return 0
     with contextlib.suppress(RefusedError):  # somebody else has
         await client.delete_session(session)
@@ -107,7 +107,7 @@ async def _attached(client: Client, container: str, session: str, *, has_termina
 async def _attached_to_process(client: Client, container: str, name: str) -> int:
     attachment = client.attach_process(name)
     if await _converse(attachment, has_terminal=True):
-        print_line(f"\nDetached; zn attach {container} {name} comes back")
+        print_text(f"\nDetached; zn attach {container} {name} comes back")
         return 0
     return _end(attachment, f"process {name}")
 
@@ -119,7 +119,7 @@ async def _converse(attachment: Attachment, *, has_terminal: bool) -> bool:
             if has_terminal:
                 await _follow_size(attachment)
             typing = asyncio.create_task(_type(attachment, detachable=has_terminal))
-            showing = asyncio.create_task(_show(attachment))
+            showing = asyncio.create_task(_show(attachment, raw=has_terminal))
             done, _ = await asyncio.wait({typing, showing}, return_when=asyncio.FIRST_COMPLETED)
             detached = typing in done and typing.exception() is None and typing.result()
             if not detached:
@@ -150,11 +150,11 @@ async def _follow_size(attachment: Attachment) -> None:
     await attachment.resize(window())
 
 
-async def _show(attachment: Attachment) -> None:
-    async for stream, data in attachment.output():
-        out = sys.stderr if stream == ERRORS else sys.stdout
-        out.buffer.write(data)
-        out.buffer.flush()
+async def _show(attachment: Attachment, *, raw: bool) -> None:
+    """Show what comes; what has a terminal of its own has this one, and may drive it."""
+    with output_to(sys.stdout, raw=raw) as write, output_to(sys.stderr, raw=raw) as write_error:
+        async for stream, data in attachment.output():
+            (write_error if stream == ERRORS else write)(data)
 
 
 async def _type(attachment: Attachment, *, detachable: bool) -> bool:

@@ -173,6 +173,7 @@ def show(reached: Reached) -> None:
         "  ./zn node show",
         "  ./zn container ls",
         f"  ./zn process ls {DEMO}",
+        f"  ./zn exec -it {DEMO} -- sh",
         "  ./zn disk ls",
         f"  ./zn vm console {NODE}",
         "  ./zn down",

@@ -15,7 +15,7 @@ from core0.containers import rootfs, storage
 from core0.containers.certificates import Certificates
 from core0.containers.health import create_report
 from core0.containers.limits import capped_io, limits_of, oom_score_of, tmpfs_of
-from core0.containers.model import IDS, Record, first_id
+from core0.containers.model import IDS, Identity, Record, first_id
 from core0.containers.observe import is_alive, start_time
 from core0.containers.plans import NoProgramError, boot_of
 from core0.containers.secrets import SecretStore
@@ -182,7 +182,7 @@ async def _limit_link(world: World, record: Record, limits: Limits) -> None:
         os.close(inside)
 
 
-async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) -> Record:
+async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image, identity: Identity) -> Record:
     """Make a container and start its Core-X.
 
     Raises:
@@ -191,7 +191,7 @@ async def create(world: World, slot: Slot, spec: ContainerSpec, image: Image) ->
     making = _Making()
     try:
         with making.opened:
-            record = await _create(world, slot, spec, image, making)
+            record = await _create(world, slot, spec, image, identity, making)
     except (OSError, ContainerError, NoProgramError, RefusedError, msgspec.DecodeError) as error:
         making.undo.close()
         await asyncio.to_thread(cgroups.remove, world.cgroup / slot.name)
@@ -233,7 +233,9 @@ class _Making:
         return descriptor
 
 
-async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, making: _Making) -> Record:
+async def _create(
+    world: World, slot: Slot, spec: ContainerSpec, image: Image, identity: Identity, making: _Making
+) -> Record:
     """The steps, in order."""
     group, folder = world.cgroup / slot.name, world.folder / slot.name
     own, undo = making.own, making.undo
@@ -250,9 +252,8 @@ async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, m
     making.at("health")
     health = [own(create_report(folder))] if spec.health else []
 
-    making.at("certificate")
-    certificate, key, fingerprint = world.certificates()
-    boot = boot_of(slot.name, socket.gethostname(), (certificate, key), spec, image)
+    making.at("start message")
+    boot = boot_of(slot.name, socket.gethostname(), (identity.certificate, identity.key), spec, image)
     making.at("port")
     listener = making.opened.enter_context(_listen(slot.port))
     making.at("descriptors")
@@ -295,7 +296,7 @@ async def _create(world: World, slot: Slot, spec: ContainerSpec, image: Image, m
     making.at("ports")
     world.network.publish(slot.number, spec.ports)
     making.at("record")
-    corex = CoreX(port=slot.port, fingerprint=fingerprint)
+    corex = CoreX(port=slot.port, fingerprint=identity.fingerprint)
     record = Record(slot.number, spec, image.digest, *addresses, slot.host, corex, pid, started, place)
     write_whole(folder / "record.json", record)
     return record

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -32,6 +32,7 @@ from core0.containers.model import (
     Action,
     Create,
     Freeze,
+    Identity,
     Limit,
     Pull,
     Record,
@@ -80,8 +81,9 @@ _ENDED: tuple[ContainerState, ...] = ("stopped", "failed")
 _SETTLED: tuple[ContainerState, ...] = ("running", "paused", *_ENDED)
 # States of a container whose first process lives, or may.
 _LIVING = ("running", "pausing", "paused", "resuming", "stopping")
-# Sections of the node's state: a wish each, and the digests of the images that are used, by their references.
-_WISH, _IMAGES = "container/", "images"
+# Sections of the node's state: a wish each, who its Core-X is, and the digests of the images that are used, by their
+# references.
+_WISH, _IDENTITY, _IMAGES = "container/", "core-x/", "images"
 
 
 _STOPPED: tuple[ContainerState, str] = ("stopped", "it was stopped as asked")
@@ -101,6 +103,7 @@ class _Life(msgspec.Struct, eq=False):
     created: float = 0.0
     end: tuple[ContainerState, str] = _STOPPED
     exit: Exit | None = None
+    before: str = ""  # how it ended, if it was started again for that
     health: str = ""
     held: bool = False
     wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
@@ -176,10 +179,10 @@ class Containers:
                 files.remove_tree(folder)
         ended = apply.end_unfinished(self._world, (name for name, *_, record in left if record))
         apply.forget_exits(record.pid for *_, record in left if record)
-        self._forgetting = asyncio.create_task(apply.forget_ended(ended), name="container exits")
-        # those that have a number first: the others get one that is free
+        self._forgetting = asyncio.create_task(self._forget_left(ended), name="left of containers")
+        numbers = self._numbers({name: record for name, *_, record in left})
         for name, spec, wanted, record in sorted(left, key=lambda one: (one[3] is None, -one[1].priority)):
-            number = record.number if record else self._free_number()
+            number = numbers[name]
             if record and is_alive(record):
                 # the packet filter is a new one, too
                 addresses = (record.address, record.address6)
@@ -187,6 +190,30 @@ class Containers:
                     record.number, name, record.spec.network, addresses, record.spec.ports
                 )
             self._begin(name, _Life(wanted, spec, number, record))
+
+    def _numbers(self, records: Mapping[str, Record | None]) -> dict[str, int]:
+        """Each container's slot: where it is made, or where its Core-X answered before; one that is free if not."""
+        found: dict[int, str] = {}
+        for name, record in records.items():
+            if record:
+                found[record.number] = name
+        for name, identity in (
+            (name, self._identity(name)) for name, record in records.items() if not record
+        ):
+            if identity:
+                found.setdefault(identity.number, name)
+        numbers = {name: number for number, name in found.items()}
+        for name in sorted(records.keys() - numbers.keys()):
+            numbers[name] = _free_number(numbers.values())
+        return numbers
+
+    async def _forget_left(self, ended: Sequence[int]) -> None:
+        """Forget what an earlier node daemon had no time to: exits, and who containers were that are gone."""
+        await apply.forget_ended(ended)
+        for section in self._keep.names(_IDENTITY):
+            async with self._changing:
+                if section.removeprefix(_IDENTITY) not in self._lives:
+                    await self._forget_identity(section.removeprefix(_IDENTITY))
 
     def _wishes(self) -> Iterator[tuple[str, Wanted]]:
         for section in self._keep.names(_WISH):
@@ -354,9 +381,9 @@ class Containers:
                 return self.get(name)
             if new and before:
                 raise taken("container", name)
-            number = known.number if known else self._free_number()
+            number = known.number if known else _free_number(life.number for life in self._lives.values())
             wanted = Wanted(spec, host=self._host_for(name, spec))
-            await self._remember(name, wanted)
+            await self._remember(name, wanted, number)
             life = self._lives.get(name)  # it may have ended meanwhile, if it was being removed
             if life:
                 life.spec = spec
@@ -391,7 +418,7 @@ class Containers:
             if life.wanted is None:
                 raise _not_found(name)
             wanted = msgspec.structs.replace(life.wanted, run=run, paused=False)
-            await self._remember(name, wanted)
+            await self._remember(name, wanted, life.number)
             self._want(name, life, wanted)
             return self.get(name)
 
@@ -410,7 +437,7 @@ class Containers:
             self._check_limits(name, spec, "")
             wanted = msgspec.structs.replace(life.wanted, spec=spec)
             if wanted != life.wanted:
-                await self._remember(name, wanted)
+                await self._remember(name, wanted, life.number)
                 life.spec = wanted.spec
                 self._want(name, life, wanted)
             return self.get(name)
@@ -454,7 +481,7 @@ class Containers:
                 raise conflict(f"cannot {doing} container {name}: it is {life.state}", "start it first")
             if life.wanted.paused != paused:
                 wanted = msgspec.structs.replace(life.wanted, paused=paused)
-                await self._remember(name, wanted)
+                await self._remember(name, wanted, life.number)
                 self._want(name, life, wanted)
                 self._say_turning(name, life, paused)
             return self.get(name)
@@ -467,7 +494,7 @@ class Containers:
             self._say(name, life, "resuming", "its processes shall go on")
 
     async def rename(self, name: str, new: str) -> Container:
-        """Call a container something else. One that runs has its name in cgroup, network and certificate.
+        """Call a container something else. One that runs has its name in cgroup and network.
 
         Raises:
             RefusedError: there is none (404), it runs, others begin after it, or the name is taken (409).
@@ -479,7 +506,9 @@ class Containers:
             if name == new:
                 return self.get(name)
             self._check_rename(name, new, life)
-            await self._keep.change({_WISH + name: None, _WISH + new: encode_wish(life.wanted)})
+            changes = {_WISH + name: None, _WISH + new: encode_wish(life.wanted)}
+            changes |= {_IDENTITY + name: None, _IDENTITY + new: self._keep.get(_IDENTITY + name)}
+            await self._keep.change(changes)
             await _ended_task(life.task)
             del self._lives[name]
             self._note_claims(name)
@@ -578,15 +607,49 @@ class Containers:
             self._want(name, life, None)
             self._say(name, life, "removing", "it is being removed")
 
-    async def _remember(self, name: str, wanted: Wanted) -> None:
-        """Have a wish in the node's state, from where it is not lost any more."""
+    async def _remember(self, name: str, wanted: Wanted, number: int) -> None:
+        """Have a wish in the node's state, from where it is not lost any more; with it who its Core-X is."""
         self._coming[name] = wanted
         self._note_claims(name)
+        changes = {_WISH + name: encode_wish(wanted)}
+        if name not in self._lives or self._keep.get(_IDENTITY + name) is None:
+            changes[_IDENTITY + name] = msgspec.json.encode(self._make_identity(number))
         try:
-            await self._keep.put(_WISH + name, encode_wish(wanted))
+            await self._keep.change(changes)
         finally:
             del self._coming[name]
             self._note_claims(name)
+
+    def _make_identity(self, number: int) -> Identity:
+        return Identity(number, *self._world.certificates())
+
+    def _identity(self, name: str) -> Identity | None:
+        """Who a container's Core-X is; None if that is not known, or not understood, as a newer image wrote it."""
+        kept = self._keep.get(_IDENTITY + name)
+        try:
+            return msgspec.json.decode(kept, type=Identity) if kept else None
+        except msgspec.ValidationError:
+            return None
+
+    async def _identify(self, name: str, number: int) -> Identity:
+        """Who a container's Core-X is from now on: who it was, if that is known and its slot is free."""
+        known = self._identity(name)
+        if known and known.number == number:
+            return known
+        made = msgspec.structs.replace(known, number=number) if known else self._make_identity(number)
+        try:
+            await self._keep.put(_IDENTITY + name, msgspec.json.encode(made))
+        except RefusedError as error:
+            said = (
+                f"Warning: its Core-X has this port and certificate until it ends: cannot keep them: {error}"
+            )
+            self._report("container", name, said)
+        return made
+
+    async def _forget_identity(self, name: str) -> None:
+        """Of a container that is gone; what cannot be forgotten now, the next node daemon forgets."""
+        with contextlib.suppress(RefusedError):
+            await self._keep.remove(_IDENTITY + name)
 
     def _host_for(self, name: str, spec: ContainerSpec) -> int:
         """The number of a container in its network: the one that it has, or a free one. Raises RefusedError."""
@@ -706,16 +769,6 @@ class Containers:
         except KeyError:
             raise _not_found(name) from None
 
-    def _free_number(self) -> int:
-        """The lowest slot that no container has; it gives Core-X's port, so there are as many as ports."""
-        used = {life.number for life in self._lives.values()}
-        last = ports.COREX_LAST - ports.COREX_FIRST + 1
-        free = next((number for number in range(1, last + 1) if number not in used), None)
-        if free is None:
-            detail = f"cannot make another container: the node has {last} already"
-            raise RefusedError(Refusal(409, "conflict", detail, "remove one first"))
-        return free
-
     def _begin(self, name: str, life: _Life) -> None:
         self._lives[name] = life
         self._note_claims(name)
@@ -724,7 +777,7 @@ class Containers:
         life.task.add_done_callback(_end_with)
 
     def _want(self, name: str, life: _Life, wanted: Wanted | None) -> None:
-        life.wanted, life.failures, life.due, life.end = wanted, 0, 0.0, _STOPPED
+        life.wanted, life.failures, life.due, life.end, life.before = wanted, 0, 0.0, _STOPPED, ""
         self._note_claims(name)
         life.wake.set()
 
@@ -781,18 +834,26 @@ class Containers:
             seen = self._see(name, life)
             if seen.record and not seen.alive:
                 await self._ended(name, life, seen.record, await _exit_of(seen.record))
-            if life.wanted is None and seen.record is None:
-                break
+            if life.wanted is None and seen.record is None and await self._forget(name, life):
+                return
             settled = await self._reconcile(name, life, seen)
             await asyncio.sleep(0)  # who waits for it is told first
             await self._wait_for_reason(name, life, settled)
-        apply.forget(self._world, name)
-        self._report("container", name, "Removed")
-        life.changed.set()
-        del self._lives[name]
-        self._note_claims(name)
-        self._waiting.pop(name, None)
-        self._wake_followers(name)
+
+    async def _forget(self, name: str, life: _Life) -> bool:
+        """Forget a container that is gone, unless somebody wants it again by now."""
+        async with self._changing:
+            if life.wanted is not None:
+                return False
+            await self._forget_identity(name)
+            apply.forget(self._world, name)
+            self._report("container", name, "Removed")
+            life.changed.set()
+            del self._lives[name]
+            self._note_claims(name)
+            self._waiting.pop(name, None)
+            self._wake_followers(name)
+            return True
 
     async def _reconcile(self, name: str, life: _Life, seen: Seen) -> bool:
         """Apply what the plan says; returns whether all of it is done, or something is left for when it is due."""
@@ -843,7 +904,8 @@ class Containers:
         rootfs.load_modules()
         image = await self._world.store.pull(spec.image)
         await self._world.store.verify(image)
-        self._set_record(name, life, await apply.create(self._world, slot, spec, image))
+        made = await apply.create(self._world, slot, spec, image, await self._identify(name, life.number))
+        self._set_record(name, life, made)
         await self._note_image(spec.image, image.digest)
         life.created = asyncio.get_running_loop().time()
 
@@ -870,7 +932,8 @@ class Containers:
                 name, life, "paused", "its processes are halted where they are, and keep what they have"
             )
         elif record:
-            self._say(name, life, "running", f"Core-X answers on port {record.corex.port}")
+            again = f"; it was started again: {life.before}" if life.before else ""
+            self._say(name, life, "running", f"Core-X answers on port {record.corex.port}{again}")
         elif life.wanted and not life.wanted.run:
             self._say(name, life, *life.end)
 
@@ -896,11 +959,12 @@ class Containers:
                 life.wanted = msgspec.structs.replace(life.wanted, run=False, paused=False)
                 life.end = ("stopped" if clean else "failed", ended)
                 try:
-                    await self._remember(name, life.wanted)
+                    await self._remember(name, life.wanted, life.number)
                 except RefusedError as error:
                     said = f"cannot remember that it ended: {error}; the next boot starts it again"
                     self._report("container", name, f"Warning: {said}")
                 return
+            life.before = ended
         if asyncio.get_running_loop().time() - life.created >= _STABLE:
             life.failures = 0
         said = apply.last_words(self._world, name)
@@ -1000,6 +1064,16 @@ async def _exit_of(record: Record) -> Exit | None:
             return Exit(code=code) if code >= 0 else Exit(signal=-code)
         await asyncio.sleep(_EXIT_LOOK_EVERY)
     return None
+
+
+def _free_number(used: Iterable[int]) -> int:
+    """The lowest slot that no container has; it gives Core-X's port, so there are as many as ports."""
+    taken_already, last = {*used}, ports.COREX_LAST - ports.COREX_FIRST + 1
+    free = next((number for number in range(1, last + 1) if number not in taken_already), None)
+    if free is None:
+        detail = f"cannot make another container: the node has {last} already"
+        raise RefusedError(Refusal(409, "conflict", detail, "remove one first"))
+    return free
 
 
 def _check_reference(image: str) -> None:

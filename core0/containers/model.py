@@ -1,11 +1,13 @@
 """What the container manager decides about, and what it writes down of each container it made."""
 
 import functools
+from typing import Annotated
 
 import msgspec
 
 from core0.images.model import Image
 from core0.linux.cgroups import Freezer
+from core0.wire import ports
 from core0.wire.types import ContainerSpec, CoreX
 
 # Each container has its own range of user ids on the node; 0 to 65535 inside.
@@ -29,6 +31,22 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     run: bool = True
     host: int = 0
     paused: bool = False
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What clients know a container's Core-X by, the same for as long as the container is wanted.
+
+    Attributes:
+        number: its slot, which makes the port.
+        certificate: PEM.
+        key: its private key (PKCS #8), PEM.
+        fingerprint: SHA-256 of the certificate's DER, in hexadecimal.
+    """
+
+    number: Annotated[int, msgspec.Meta(ge=1, le=ports.COREX_LAST - ports.COREX_FIRST + 1)]
+    certificate: str
+    key: str
+    fingerprint: str
 
 
 def encode_wish(wanted: Wanted) -> bytes:

@@ -3,11 +3,11 @@
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, Generic, Self, TypeVar
 from urllib.parse import quote, quote_from_bytes, urlencode
 
 import aiohttp
@@ -15,7 +15,7 @@ import msgspec
 from yarl import URL
 
 from corex.client.pin import Pin
-from corex.client.session import Attachment, UnreachableError
+from corex.client.session import Attachment, UnreachableError, WrongCertificateError
 from corex.http.problem import CONTENT_TYPE, Problem
 from corex.wire.api import (
     CheckInfo,
@@ -27,6 +27,7 @@ from corex.wire.api import (
     LogGap,
     LogLine,
     LogPage,
+    LogSieve,
     ProcessInfo,
     ProcessList,
     SignalRequest,
@@ -34,22 +35,25 @@ from corex.wire.api import (
 )
 from corex.wire.auditing import AuditPage
 from corex.wire.files import FileInfo, FolderPage, Removed, Unpacked
-from corex.wire.identities import IdentityInfo, IdentityList, IdentitySpec
+from corex.wire.identities import IdentityInfo, IdentityList, IdentitySpec, Ticket, TicketRequest
 from corex.wire.operations import Operation, OperationList
 from corex.wire.plan import Difference, Layer, LayerInfo, LayerList, Plan
 from corex.wire.process import ProcessSpec
-from corex.wire.sessions import Session, SessionList, SessionSpec
+from corex.wire.sessions import KUBERNETES_PROTOCOL, ExecQuery, Session, SessionList, SessionSpec, Window
 from corex.wire.targets import TargetInfo, TargetList
 
 AnswerT = TypeVar("AnswerT")
 # What is uploaded: bytes, pieces as they come, or a file that is open.
 Content = bytes | AsyncIterable[bytes] | IO[bytes]
 _NOT_OPEN = "cannot ask Core-X: the client is not open; use it in 'async with'"
+_EVERY_LINE = LogSieve()
 # Seconds between pings of a WebSocket.
 HEARTBEAT = 20.0
 
 # Seconds that storage may work on what was asked for without a word.
 _LONG_WORK = 600.0
+
+_UNAUTHORIZED = 401
 
 CONNECT_TIMEOUT = 10.0  # seconds for TCP and TLS together
 ANSWER_TIMEOUT = 30.0  # seconds between two pieces of an answer, besides what the request itself asks to wait
@@ -71,10 +75,10 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Tagged:
-    """A plan with its ETag."""
+class Tagged(Generic[AnswerT]):
+    """A resource with its ETag, for changes that shall happen only if it is still that."""
 
-    plan: Plan
+    value: AnswerT
     etag: str
 
 
@@ -82,13 +86,24 @@ class RefusedError(Exception):
     """Core-X refused a request; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
+        where = f" (at {problem.pointer})" if problem.pointer else ""
         remedy = f"; {problem.remedy}" if problem.remedy else ""
-        super().__init__(f"{problem.detail}{remedy}")
+        super().__init__(f"{problem.detail}{where}{remedy}")
         self.problem = problem
 
 
+class NotAllowedError(RefusedError):
+    """Core-X does not take the token."""
+
+
 class Client:
-    """Use it as an asynchronous context manager."""
+    """Use it as an asynchronous context manager.
+
+    All that asks raises UnreachableError if Core-X does not answer, WrongCertificateError if somebody else does, and
+    RefusedError with the problem if it refuses; of a token that it does not take, NotAllowedError.
+    "Refused as" names types of problems besides those that every request can meet: unauthenticated, forbidden,
+    invalid, timed-out, too-large, misdirected, rate-limited, internal.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -122,46 +137,64 @@ class Client:
         return (await self._ask("GET", "/v1/processes", ProcessList)).processes
 
     async def process(self, name: str) -> ProcessInfo:
-        """One process."""
-        return await self._ask("GET", _path(name), ProcessInfo)
+        """One process. Refused as not-found."""
+        return (await self.process_with_etag(name)).value
+
+    async def process_with_etag(self, name: str) -> Tagged[ProcessInfo]:
+        """One process, with the ETag of its specification. Refused as not-found."""
+        return await self._ask_tagged(_path(name), ProcessInfo)
 
     async def put(
         self, name: str, spec: ProcessSpec, *, etag: str | None = None, new: bool = False
     ) -> ProcessInfo:
-        """Declare a process or replace its specification, if it has an ETag, or is new, for the next start."""
+        """Declare a process or replace its specification, if it has an ETag, or is new, for the next start.
+
+        Refused as precondition-failed.
+        """
         return await self._ask("PUT", _path(name), ProcessInfo, body=spec, etag=etag, new=new)
 
-    async def delete(self, name: str) -> None:
-        """Forget a process that does not run."""
-        await self._ask("DELETE", _path(name), None)
+    async def delete(self, name: str, *, etag: str | None = None) -> None:
+        """Forget a process that does not run, if it has an ETag.
+
+        Refused as not-found, conflict, precondition-failed.
+        """
+        await self._ask("DELETE", _path(name), None, etag=etag)
 
     async def start(self, name: str, wait: float = 0) -> ProcessInfo:
-        """Want a process to run; the answer waits up to `wait` seconds until it does."""
+        """Want a process to run; the answer waits up to `wait` seconds until it does.
+
+        Refused as not-found, conflict.
+        """
         return await self._verb(name, "start", wait)
 
     async def stop(self, name: str, wait: float = 0) -> ProcessInfo:
-        """Want it stopped; the answer waits up to `wait` seconds until it is."""
+        """Want it stopped; the answer waits up to `wait` seconds until it is. Refused as not-found, conflict."""
         return await self._verb(name, "stop", wait)
 
     async def restart(self, name: str, wait: float = 0) -> ProcessInfo:
-        """Stop it if it runs, then start it."""
+        """Stop it if it runs, then start it. Refused as not-found, conflict."""
         return await self._verb(name, "restart", wait)
 
     async def reset(self, name: str, wait: float = 0) -> ProcessInfo:
-        """Forget a process's earlier failures; one that waits for its restart is started now."""
+        """Forget a process's earlier failures; one that waits for its restart is started now.
+
+        Refused as not-found, conflict.
+        """
         return await self._verb(name, "reset", wait)
 
     async def signal(self, name: str, signal: str) -> None:
-        """Send a signal to those that a process's scope names."""
+        """Send a signal to those that a process's scope names. Refused as not-found, conflict."""
         await self._ask("POST", f"{_path(name)}/signal", None, body=SignalRequest(signal))
 
-    async def plan(self) -> Tagged:
+    async def plan(self) -> Tagged[Plan]:
         """What all layers say together, with its ETag."""
-        answer = await self._send("GET", "/v1/plan", {}, None, _timeout())
-        return Tagged(msgspec.json.decode(await answer.read(), type=Plan), answer.headers["ETag"])
+        return await self._ask_tagged("/v1/plan", Plan)
 
     async def apply(self, *, etag: str | None = None, dry_run: bool = False, wait: float = 0) -> Difference:
-        """Make all what the plan says, if it is still the one of an ETag; what that did, or would do."""
+        """Make all what the plan says, if it is still the one of an ETag; what that did, or would do.
+
+        Refused as precondition-failed, conflict.
+        """
         query = {"dry_run": "true"} if dry_run else {"wait": str(wait)}
         return await self._ask("POST", "/v1/plan/apply", Difference, query=query, etag=etag, extra=wait)
 
@@ -170,11 +203,11 @@ class Client:
         return (await self._ask("GET", "/v1/operations", OperationList)).operations
 
     async def operation(self, operation: str, wait: float = 0) -> Operation:
-        """One of them; the answer waits up to `wait` seconds for its end."""
+        """One of them; the answer waits up to `wait` seconds for its end. Refused as not-found."""
         return await self._ask("GET", _operation_path(operation), Operation, query={"wait": wait}, extra=wait)
 
     async def cancel(self, operation: str) -> None:
-        """Cancel an operation, or forget one that has ended."""
+        """Cancel an operation, or forget one that has ended. Refused as not-found, conflict."""
         await self._ask("DELETE", _operation_path(operation), None)
 
     async def layers(self) -> list[LayerInfo]:
@@ -182,48 +215,77 @@ class Client:
         return (await self._ask("GET", "/v1/layers", LayerList)).layers
 
     async def layer(self, name: str) -> LayerInfo:
-        """One layer."""
+        """One layer. Refused as not-found."""
         return await self._ask("GET", _layer_path(name), LayerInfo)
 
     async def put_layer(
         self, name: str, layer: Layer, *, etag: str | None = None, new: bool = False, dry_run: bool = False
     ) -> Difference:
-        """Add or replace a layer, if it has an ETag, or is new; what applying the plan would do then."""
+        """Add or replace a layer, if it has an ETag, or is new; what applying the plan would do then.
+
+        Refused as precondition-failed.
+        """
         query = {"dry_run": "true"} if dry_run else {}
         path = _layer_path(name)
         return await self._ask("PUT", path, Difference, query=query, body=layer, etag=etag, new=new)
 
-    async def delete_layer(self, name: str) -> Difference:
-        """Take a layer away; what applying the plan would do then."""
-        return await self._ask("DELETE", _layer_path(name), Difference)
+    async def delete_layer(self, name: str, *, etag: str | None = None) -> Difference:
+        """Take a layer away, if it has an ETag; what applying the plan would do then.
+
+        Refused as not-found, precondition-failed.
+        """
+        return await self._ask("DELETE", _layer_path(name), Difference, etag=etag)
 
     async def checks(self) -> list[CheckInfo]:
         """All checks."""
         return (await self._ask("GET", "/v1/checks", CheckList)).checks
 
     async def check(self, name: str) -> CheckInfo:
-        """One check."""
+        """One check. Refused as not-found."""
         return await self._ask("GET", f"/v1/checks/{quote(name, safe='')}", CheckInfo)
 
     async def targets(self) -> list[TargetInfo]:
         """Where log lines are sent, and how it goes."""
         return (await self._ask("GET", "/v1/targets", TargetList)).targets
 
-    async def logs(self, name: str | None = None, after: int = 0, limit: int = 1000) -> LogPage:
-        """A page of one process's output, or of all."""
-        return await self._ask("GET", _logs_path(name), LogPage, query={"after": after, "limit": limit})
+    async def target(self, name: str) -> TargetInfo:
+        """One of them. Refused as not-found."""
+        return await self._ask("GET", f"/v1/targets/{quote(name, safe='')}", TargetInfo)
 
-    async def follow(self, name: str | None = None, after: int = 0) -> AsyncIterator[LogLine | LogGap]:
-        """Lines and declared gaps as they come, until Core-X ends.
+    async def logs(
+        self,
+        name: str | Sequence[str] | None = None,
+        after: int = 0,
+        limit: int = 1000,
+        wanted: LogSieve = _EVERY_LINE,
+    ) -> LogPage:
+        """A page of logs.
+
+        Args:
+            name: a process, whose own log is read by its `seq`; several, or None for all, which are read by `order`.
+            after: the cursor: the number of the last line that is known.
+            limit: how many lines are looked at.
+            wanted: which of them are sent; gaps always are.
+
+        Refused as not-found.
+        """
+        return await self._ask("GET", _logs_path(name, wanted, after=after, limit=limit), LogPage)
+
+    async def follow(
+        self, name: str | Sequence[str] | None = None, after: int = 0, wanted: LogSieve = _EVERY_LINE
+    ) -> AsyncGenerator[LogLine | LogGap, None]:
+        """Lines and declared gaps as they come, until Core-X ends, or the pattern takes too long; as in `logs`.
 
         Who stops earlier closes the connection with `contextlib.aclosing` around this.
+
+        Refused as not-found.
         """
         decoder = msgspec.json.Decoder(LogLine | LogGap)
-        query = {"after": str(after), "follow": "true"}
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)
-        async with await self._send("GET", _logs_path(name), query, None, timeout) as answer:
+        path = _logs_path(name, wanted, after=after, follow="true")
+        async with await self._send("GET", path, {}, None, timeout) as answer:
             rest = b""
-            async for piece in answer.content.iter_any():
+            async for piece in self._pieces(answer):
                 *lines, rest = (rest + piece).split(b"\n")
                 for line in lines:
                     yield decoder.decode(line)
@@ -234,25 +296,31 @@ class Client:
         return await self._ask("GET", "/v1/events", EventPage, query=query, extra=wait)
 
     async def execute(self, request: ExecRequest) -> ExecResult:
-        """Run a command to its end."""
+        """Run a command to its end. Refused as cannot-run."""
         return await self._ask("POST", "/v1/exec", ExecResult, body=request, extra=request.timeout)
 
     async def stat(self, path: str | bytes) -> FileInfo:
-        """What is at a path of the container; of a link the link itself."""
+        """What is at a path of the container; of a link the link itself.
+
+        Refused as not-found, conflict, unavailable.
+        """
         return await self._ask("GET", _fs("stat", path), FileInfo)
 
     async def folder(self, path: str | bytes, after: str = "", limit: int = 1000) -> FolderPage:
-        """A page of a folder; `after` is the `next` of the page before."""
+        """A page of a folder; `after` is the `next` of the page before.
+
+        Refused as not-found, conflict, unavailable.
+        """
         return await self._ask("GET", _fs("folder", path, limit=limit) + f"&after={after}", FolderPage)
 
     async def read_file(self, path: str | bytes) -> bytes:
-        """A whole file."""
+        """A whole file. Refused as not-found, conflict, unavailable, range."""
         async with self.open_file(path) as pieces:
             return b"".join([piece async for piece in pieces])
 
     @asynccontextmanager
     async def open_file(self, path: str | bytes, start: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A file's content from a byte on, piece by piece."""
+        """A file's content from a byte on, piece by piece. Refused as not-found, conflict, unavailable, range."""
         async with self._stream(_fs("file", path), {"Range": f"bytes={start}-"} if start else {}) as pieces:
             yield pieces
 
@@ -266,29 +334,38 @@ class Client:
         etag: str | None = None,
         new: bool = False,
     ) -> FileInfo:
-        """Write a file as a whole, if it has an ETag, or is new."""
+        """Write a file as a whole, if it has an ETag, or is new.
+
+        Refused as not-found, conflict, unavailable, precondition-failed, full.
+        """
         where = _fs("file", path, mode=mode, owner=owner)
         return await self._upload(where, data, FileInfo, _only_if(etag, new=new))
 
-    async def delete_file(self, path: str | bytes) -> None:
-        """Delete what is no folder."""
-        await self._ask("DELETE", _fs("file", path), None)
+    async def delete_file(self, path: str | bytes, *, etag: str | None = None) -> None:
+        """Delete what is no folder, if it has an ETag.
+
+        Refused as not-found, conflict, unavailable, precondition-failed.
+        """
+        await self._ask("DELETE", _fs("file", path), None, etag=etag)
 
     async def make_folder(
         self, path: str | bytes, *, mode: str = "0755", owner: str | None = None, parents: bool = False
     ) -> FileInfo:
-        """Make a folder, if it is not there."""
+        """Make a folder, if it is not there. Refused as not-found, conflict, unavailable, full."""
         where = _fs("folder", path, mode=mode, owner=owner, parents=str(parents).lower())
         return await self._ask("PUT", where, FileInfo)
 
     async def delete_folder(self, path: str | bytes, *, recursive: bool = False, wait: float = 30) -> Removed:
-        """Delete a folder, with all that is in it if that is asked for; an operation after `wait` seconds."""
+        """Delete a folder, with all that is in it if that is asked for; an operation after `wait` seconds.
+
+        Refused as not-found, conflict, unavailable.
+        """
         where = _fs("folder", path, recursive=str(recursive).lower(), wait=wait)
         return await self._ask("DELETE", where, Removed, extra=wait)
 
     @asynccontextmanager
     async def open_archive(self, path: str | bytes) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A folder as a tar, piece by piece."""
+        """A folder as a tar, piece by piece. Refused as not-found, conflict, unavailable."""
         async with self._stream(_fs("archive", path), {}) as pieces:
             yield pieces
 
@@ -300,7 +377,7 @@ class Client:
         owner: str | None = None,
         keep_owner: bool = False,
     ) -> Unpacked:
-        """Unpack a tar into a folder."""
+        """Unpack a tar into a folder. Refused as not-found, conflict, unavailable, full."""
         where = _fs("archive", path, owner=owner, keep_owner=str(keep_owner).lower())
         return await self._upload(where, data, Unpacked, {})
 
@@ -336,7 +413,7 @@ class Client:
                 URL(path, encoded=True), data=data, headers=headers, timeout=_timeout(_LONG_WORK)
             ) as answer:
                 if answer.status >= 400:
-                    raise RefusedError(await self._problem(answer))
+                    raise _refusal(await self._problem(answer))
                 return msgspec.json.decode(await answer.read(), type=kind)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
@@ -345,13 +422,31 @@ class Client:
         """Who may ask."""
         return (await self._ask("GET", "/v1/identities", IdentityList)).identities
 
+    async def own_identity(self) -> IdentityInfo:
+        """As whom, and in which role, this client's token asks."""
+        found = await self._ask("GET", "/v1/identities", IdentityList)
+        return next(one for one in found.identities if one.name == found.own)
+
     async def put_identity(self, name: str, spec: IdentitySpec) -> IdentityInfo:
-        """Let somebody ask, or change what they may."""
+        """Let somebody ask, or change what they may. Refused as conflict."""
         return await self._ask("PUT", f"/v1/identities/{quote(name, safe='')}", IdentityInfo, body=spec)
 
     async def delete_identity(self, name: str) -> None:
-        """Let somebody ask no more."""
+        """Let somebody ask no more. Refused as not-found, conflict."""
         await self._ask("DELETE", f"/v1/identities/{quote(name, safe='')}", None)
+
+    async def ticket(self, path: str) -> Ticket:
+        """What opens one WebSocket of a path, as its query's `ticket`, for who cannot send a token."""
+        return await self._ask("POST", "/v1/tickets", Ticket, body=TicketRequest(path))
+
+    async def metrics(self) -> str:
+        """Figures as OpenMetrics' text."""
+        answer = await self._send("GET", "/v1/metrics", {}, None, _timeout())
+        return (await self._body(answer)).decode()
+
+    async def openapi(self) -> dict[str, Any]:
+        """The interface as an OpenAPI 3.1 document."""
+        return await self._ask("GET", "/v1/openapi.json", dict[str, Any])
 
     async def audit(self, after: int = 0, limit: int = 1000) -> AuditPage:
         """Who did what, from where, after a cursor."""
@@ -362,24 +457,42 @@ class Client:
         return (await self._ask("GET", "/v1/sessions", SessionList)).sessions
 
     async def create_session(self, spec: SessionSpec) -> Session:
-        """Run a command to attach to."""
+        """Run a command to attach to. Refused as cannot-run, conflict."""
         return await self._ask("POST", "/v1/sessions", Session, body=spec)
 
     async def session(self, session: str) -> Session:
-        """One session."""
+        """One session. Refused as not-found."""
         return await self._ask("GET", _session_path(session), Session)
 
     async def delete_session(self, session: str) -> None:
-        """Hang a session up."""
+        """Hang a session up. Refused as not-found."""
         await self._ask("DELETE", _session_path(session), None)
 
+    async def resize_session(self, session: str, window: Window) -> Session:
+        """Give its terminal another size. Refused as not-found."""
+        return await self._ask("POST", f"{_session_path(session)}/resize", Session, body=window)
+
     def attach(self, session: str, after: int = 0) -> Attachment:
-        """Be attached to a session: an asynchronous context manager."""
+        """Be attached to a session: an asynchronous context manager. Refused as not-found."""
         return Attachment(self, f"{_session_path(session)}/attach", after=after)
 
     def attach_process(self, name: str, after: int = 0) -> Attachment:
-        """Be attached to the terminal of a declared process: an asynchronous context manager."""
+        """Be attached to the terminal of a declared process: an asynchronous context manager.
+
+        Refused as not-found, conflict.
+        """
         return Attachment(self, f"{_path(name)}/attach", after=after)
+
+    async def kubernetes_exec(self, query: ExecQuery) -> aiohttp.ClientWebSocketResponse:
+        """Run a command that ends with the WebSocket, which speaks Kubernetes' `v5.channel.k8s.io`.
+
+        Refused as cannot-run, conflict.
+        """
+        given = msgspec.to_builtins(query)
+        words = {
+            name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()
+        }
+        return await self.websocket(f"/v1/exec?{urlencode(words, doseq=True)}", {}, KUBERNETES_PROTOCOL)
 
     async def websocket(
         self, path: str, query: Mapping[str, str], subprotocol: str
@@ -398,11 +511,19 @@ class Client:
                     path, params=query, protocols=(subprotocol,), heartbeat=HEARTBEAT, max_msg_size=0
                 )
         except aiohttp.WSServerHandshakeError as error:
-            # the refusal's document is gone with its connection: ask for the same thing without a WebSocket
-            await self._ask("GET", path, None)
-            raise self._unreachable(error) from error
+            raise await self._refused_websocket(path, error.status) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
+
+    async def _refused_websocket(self, path: str, status: int) -> RefusedError:
+        """Why there is no WebSocket: the refusal's document is gone with its connection."""
+        try:
+            await self._ask("GET", path, None)  # the same thing without a WebSocket
+        except RefusedError as refused:
+            if refused.problem.status == status:
+                return refused
+        detail = f"cannot open a WebSocket: the answer has status {status}"
+        return RefusedError(Problem("about:blank", "No WebSocket", status, detail))
 
     async def _verb(self, name: str, verb: str, wait: float) -> ProcessInfo:
         query = {"wait": wait}
@@ -422,12 +543,22 @@ class Client:
     ) -> AnswerT:
         values = {name: str(value) for name, value in (query or {}).items()}
         answer = await self._send(method, path, values, body, _timeout(extra), _only_if(etag, new=new))
-        try:
-            data = await answer.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unreachable(error) from error
+        return await self._decoded(answer, kind)
+
+    async def _ask_tagged(self, path: str, kind: type[AnswerT]) -> Tagged[AnswerT]:
+        answer = await self._send("GET", path, {}, None, _timeout())
+        return Tagged(await self._decoded(answer, kind), answer.headers["ETag"])
+
+    async def _decoded(self, answer: aiohttp.ClientResponse, kind: type[AnswerT] | None) -> AnswerT:
+        data = await self._body(answer)
         nothing: Any = None
         return nothing if kind is None else msgspec.json.decode(data, type=kind)
+
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        try:
+            return await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
 
     async def _send(
         self,
@@ -452,7 +583,7 @@ class Client:
                 timeout=timeout,
             )
             if answer.status >= 400:
-                raise RefusedError(await self._problem(answer))
+                raise _refusal(await self._problem(answer))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
         return answer
@@ -464,11 +595,11 @@ class Client:
         where = self._endpoint.address
         raise UnreachableError(f"cannot understand {where}: status {answer.status}; is it Core-X's address?")
 
-    def _unreachable(self, error: Exception) -> UnreachableError:
+    def _unreachable(self, error: Exception) -> UnreachableError | WrongCertificateError:
         where = self._endpoint.address
         if isinstance(error, aiohttp.ServerFingerprintMismatch):
             got = error.got.hex()
-            return UnreachableError(
+            return WrongCertificateError(
                 f"cannot trust {where}: its certificate is {got}, expected {self._endpoint.fingerprint}; "
                 "do not go on unless the container was made anew"
             )
@@ -478,6 +609,10 @@ class Client:
 
 def _timeout(extra: float = 0) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=ANSWER_TIMEOUT + extra)
+
+
+def _refusal(problem: Problem) -> RefusedError:
+    return NotAllowedError(problem) if problem.status == _UNAUTHORIZED else RefusedError(problem)
 
 
 def _only_if(etag: str | None, *, new: bool) -> dict[str, str]:
@@ -507,5 +642,9 @@ def _session_path(session: str) -> str:
     return f"/v1/sessions/{quote(session, safe='')}"
 
 
-def _logs_path(name: str | None) -> str:
-    return "/v1/logs" if name is None else f"{_path(name)}/logs"
+def _logs_path(name: str | Sequence[str] | None, wanted: LogSieve, **parameters: object) -> str:
+    """A route of logs with its query."""
+    path, several = (f"{_path(name)}/logs", ()) if isinstance(name, str) else ("/v1/logs", name or ())
+    given = {**parameters, **msgspec.to_builtins(wanted), "process": several}
+    query = urlencode({key: value for key, value in given.items() if value is not None}, doseq=True)
+    return f"{path}?{query}"

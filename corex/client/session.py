@@ -32,13 +32,17 @@ class UnreachableError(Exception):
     """Core-X did not answer, or something else did."""
 
 
+class WrongCertificateError(Exception):
+    """Who answers has another certificate than the one that is pinned."""
+
+
 class Opener(Protocol):
     """What opens WebSockets."""
 
     async def websocket(
         self, path: str, query: Mapping[str, str], subprotocol: str
     ) -> aiohttp.ClientWebSocketResponse:
-        """One, with a subprotocol. Raises UnreachableError."""
+        """One, with a subprotocol. Raises UnreachableError, WrongCertificateError."""
 
 
 class Attachment:

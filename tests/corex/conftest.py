@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cli import context
+from cli.context import Context, CoreXEndpoint
 from core0.linux import cgroups
 from corex.client.client import Client, Endpoint
 from corex.console.assets import FOLDER
@@ -377,3 +379,47 @@ async def browser(core: Container) -> AsyncIterator[aiohttp.ClientSession]:
         f"https://{core.endpoint.address}", connector=connector, headers=headers
     ) as http:
         yield http
+
+
+@dataclass(frozen=True)
+class Done:
+    """What `zn` printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+Zn = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+def contexts(core: Container, tmp_path: Path) -> Path:
+    path = tmp_path / "contexts.toml"
+    token = context.write_token(path, "local-demo", core.endpoint.token)
+    demo = CoreXEndpoint(core.endpoint.address, core.endpoint.fingerprint, token)
+    context.put(path, "local", Context("127.0.0.1:1", "00" * 32, "operator.pem", container={"demo": demo}))
+    return path
+
+
+@pytest.fixture
+def zn(contexts: Path) -> Zn:
+    async def run(*words: str, stdin: bytes = b"", noun: str = "process", at: Path = contexts) -> Done:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "cli",
+            "--contexts",
+            str(at),
+            noun,
+            *words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        out, err = await asyncio.wait_for(process.communicate(stdin), 60)
+        assert process.returncode is not None
+        return Done(process.returncode, out.decode(), err.decode())
+
+    return run

@@ -4,71 +4,22 @@ import asyncio
 import fcntl
 import json
 import os
-import pty
-import select
 import signal
 import struct
-import subprocess
 import sys
 import termios
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli import context
-from cli.context import Context, CoreXEndpoint
 from corex.client.client import Client, Endpoint, RefusedError
+from tests.corex.typist import sit_down
 
 pytestmark = pytest.mark.root
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Zn = Callable[..., Awaitable[Done]]
-
-
-@pytest.fixture
-def contexts(core: Any, tmp_path: Path) -> Path:
-    path = tmp_path / "contexts.toml"
-    token = context.write_token(path, "local-demo", core.endpoint.token)
-    demo = CoreXEndpoint(core.endpoint.address, core.endpoint.fingerprint, token)
-    context.put(path, "local", Context("127.0.0.1:1", "00" * 32, "operator.pem", container={"demo": demo}))
-    return path
-
-
-@pytest.fixture
-def zn(contexts: Path) -> Zn:
-    async def run(*words: str, stdin: bytes = b"", noun: str = "process") -> Done:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "cli",
-            "--contexts",
-            str(contexts),
-            noun,
-            *words,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "NO_COLOR": "1"},
-        )
-        out, err = await asyncio.wait_for(process.communicate(stdin), 60)
-        assert process.returncode is not None
-        return Done(process.returncode, out.decode(), err.decode())
-
-    return run
-
-
-async def test_a_process_is_listed_started_shown_signalled_and_stopped(core: Any, sh: Any, zn: Zn) -> None:
+async def test_a_process_is_listed_started_shown_signalled_and_stopped(core: Any, sh: Any, zn: Any) -> None:
     assert (await zn("ls", "demo")).out == "no process is declared\n"
     await core.client.put("web", sh("trap 'echo got it' HUP; echo up; while :; do sleep 0.05; done"))
     started = await zn("start", "demo", "web")
@@ -90,7 +41,7 @@ async def test_a_process_is_listed_started_shown_signalled_and_stopped(core: Any
     )
 
 
-async def test_what_happened_is_listed(core: Any, sh: Any, zn: Zn) -> None:
+async def test_what_happened_is_listed(core: Any, sh: Any, zn: Any) -> None:
     await core.client.put("job", sh("exit 3"))
     await core.client.start("job", wait=10)
     listed = (await zn("events", "demo")).out.splitlines()
@@ -100,7 +51,7 @@ async def test_what_happened_is_listed(core: Any, sh: Any, zn: Zn) -> None:
 
 
 async def test_a_process_that_cannot_start_ends_the_command_with_the_reason(
-    core: Any, sh: Any, zn: Zn
+    core: Any, sh: Any, zn: Any
 ) -> None:
     await core.client.put("web", sh("exit 3"))
     await core.client.put("none", sh("x", argv=("/missing",)))
@@ -112,23 +63,10 @@ async def test_a_process_that_cannot_start_ends_the_command_with_the_reason(
     assert unknown.err.startswith("zn: cannot find process nothing: it is not declared")
 
 
-async def test_logs_keep_streams_apart_and_follow(core: Any, sh: Any, zn: Zn) -> None:
-    await core.client.put("a", sh("echo out; echo err >&2"))
-    await core.client.start("a")
-    await core.output("a", 2)
-    done = await zn("logs", "demo")
-    assert (done.out, done.err) == ("a: out\n", "a: err\n")
-    records = [json.loads(line) for line in (await zn("logs", "demo", "a", "--json")).out.splitlines()]
-    assert {(record["stream"], record["text"]) for record in records} == {
-        ("stdout", "out"),
-        ("stderr", "err"),
-    }
-
-
-async def test_exec_passes_streams_environment_and_exit_code_on(zn: Zn) -> None:
+async def test_exec_passes_streams_environment_and_exit_code_on(zn: Any) -> None:
     script = "cat; echo $GREETING >&2; exit 42"
     done = await zn("exec", "demo", "-i", "-e", "GREETING=hello", "--", "sh", "-c", script, stdin=b"typed")
-    assert done == Done(42, "typed", "hello\n")
+    assert (done.code, done.out, done.err) == (42, "typed", "hello\n")
     assert (await zn("exec", "demo", "--", "sh", "-c", "kill -9 $$")).code == 137
     assert (await zn("exec", "demo", "--timeout", "0.2", "--", "sleep", "100")).code == 124
     missing = await zn("exec", "demo", "--", "missing")
@@ -136,13 +74,13 @@ async def test_exec_passes_streams_environment_and_exit_code_on(zn: Zn) -> None:
     assert missing.err.startswith("zn: cannot run the command: 'missing' is in no folder of PATH")
 
 
-async def test_a_container_that_the_context_does_not_know_is_said(zn: Zn) -> None:
+async def test_a_container_that_the_context_does_not_know_is_said(zn: Any) -> None:
     done = await zn("ls", "other")
     assert (done.code, done.out) == (3, "")
     assert "the context has the token of demo" in done.err
 
 
-async def test_files_are_listed_shown_and_deleted(zn: Zn) -> None:
+async def test_files_are_listed_shown_and_deleted(zn: Any) -> None:
     assert (await zn("mkdir", "demo", "/tmp/cli/sub", "--parents", "--owner", "web", noun="file")).code == 0
     listed = await zn("ls", "demo", "/tmp/cli", noun="file")
     assert listed.out.splitlines()[1].split()[:3] == ["0755", "folder", "1000:1001"]
@@ -154,7 +92,7 @@ async def test_files_are_listed_shown_and_deleted(zn: Zn) -> None:
     assert (await zn("rm", "demo", "/tmp/cli", "-r", noun="file")).out == "Deleted 2\n"
 
 
-async def test_files_and_folders_are_copied_both_ways(zn: Zn, tmp_path: Path) -> None:
+async def test_files_and_folders_are_copied_both_ways(zn: Any, tmp_path: Path) -> None:
     folder = tmp_path / "site"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep/page").write_bytes(os.urandom(2_000_000))
@@ -173,53 +111,8 @@ async def test_files_and_folders_are_copied_both_ways(zn: Zn, tmp_path: Path) ->
     assert (missing.code, "No such file" in missing.err) == (3, True)
 
 
-class Typist:
-    """Somebody at a terminal in which `zn` runs."""
-
-    def __init__(self, pid: int, terminal: int) -> None:
-        self.pid, self.terminal, self.seen = pid, terminal, b""
-
-    def read(self, until: bytes = b"\0never") -> bytes:
-        """What is shown, up to a text or to the end."""
-        end = time.monotonic() + 30
-        while until not in self.seen:
-            ready, _, _ = select.select([self.terminal], [], [], end - time.monotonic())
-            assert ready, self.seen
-            try:
-                data = os.read(self.terminal, 65536)
-            except OSError:  # nobody has the other end any more
-                return self.seen
-            self.seen += data
-        return self.seen
-
-    def type(self, text: bytes) -> None:
-        self.seen = b""
-        os.write(self.terminal, text)
-
-    def end(self) -> int:
-        self.read()
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def sit_down(contexts: Path, *words: str, rows: int = 33, columns: int = 111) -> Typist:
-    """Run `zn` in a terminal of that size."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli", "--contexts", str(contexts), *words],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        env={**os.environ, "NO_COLOR": "1", "TERM": "vt220"},
-    )
-    os.close(theirs)
-    process.returncode = 0  # the typist waits for it
-    return Typist(process.pid, ours)
-
-
 async def test_a_terminal_is_left_found_again_and_ends_with_the_commands_code(
-    contexts: Path, core: Any, zn: Zn
+    contexts: Path, core: Any, zn: Any
 ) -> None:
     def at_the_terminal() -> bytes:
         one = sit_down(contexts, "exec", "-it", "demo", "--", "sh")
@@ -252,7 +145,7 @@ async def test_a_terminal_is_left_found_again_and_ends_with_the_commands_code(
     assert (await zn("sessions", "demo")).out == "there is no session\n"
 
 
-async def test_what_is_piped_in_and_out_keeps_its_bytes_and_streams(contexts: Path, zn: Zn) -> None:
+async def test_what_is_piped_in_and_out_keeps_its_bytes_and_streams(contexts: Path, zn: Any) -> None:
     many = bytes(range(256)) * 8192
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cli", "--contexts", str(contexts)),
@@ -277,7 +170,7 @@ SHOP = {
 }
 
 
-async def test_a_plan_is_tried_applied_looked_at_and_taken_away(zn: Zn, core: Any, tmp_path: Path) -> None:
+async def test_a_plan_is_tried_applied_looked_at_and_taken_away(zn: Any, core: Any, tmp_path: Path) -> None:
     file = tmp_path / "shop.json"
     file.write_text(json.dumps(SHOP))
     tried = await zn("apply", "demo", "shop", str(file), "--dry-run")
@@ -313,7 +206,7 @@ async def test_a_plan_is_tried_applied_looked_at_and_taken_away(zn: Zn, core: An
     assert (refused.code, "argw" in refused.err) == (2, True)
 
 
-async def test_somebody_is_let_in_with_a_token_and_out_again(zn: Zn, core: Any) -> None:
+async def test_somebody_is_let_in_with_a_token_and_out_again(zn: Any, core: Any) -> None:
     made = await zn("allow", "demo", "prometheus", "--role", "metrics")
     token = made.out.strip()
     assert len(token) == 43
@@ -327,6 +220,63 @@ async def test_somebody_is_let_in_with_a_token_and_out_again(zn: Zn, core: Any) 
         with pytest.raises(RefusedError, match="cannot tell who asks"):
             await client.processes()
     assert (await zn("allow", "demo", "x", "--role", "king")).code == 2
+
+
+async def test_who_was_let_in_logs_in_elsewhere_without_a_node_and_out_again(
+    zn: Any, core: Any, tmp_path: Path
+) -> None:
+    made = await zn("allow", "demo", "bob", "--role", "viewer")
+    token, at = made.out.strip().encode(), tmp_path / "bob" / "contexts.toml"
+    address, fingerprint = core.endpoint.address, core.endpoint.fingerprint
+    assert f"zn process login demo {address} --fingerprint {fingerprint}" in made.err
+
+    spaced = ":".join(fingerprint[n : n + 2] for n in range(0, 64, 2)).upper()
+    words = ("login", "shop", f"https://{address}/#/logs", "--fingerprint", spaced)
+    done = await zn(*words, stdin=token + b"\n", at=at)
+    assert (done.code, done.out) == (
+        0,
+        "Core-X of shop takes you for bob, viewer; go on with: zn process ls shop\n",
+    )
+    assert (await zn("ls", "shop", at=at)).out == "no process is declared\n"
+    assert token.decode() not in at.read_text("utf-8")
+    asked = await zn("ls", noun="container", at=at)
+    assert (asked.code, "has containers alone" in asked.err) == (2, True)
+
+    await zn("logout", "shop", at=at)
+    assert [path.name for path in at.parent.iterdir()] == ["contexts.toml"]
+    left = await zn("ls", "shop", at=at)
+    assert (left.code, "then zn process login" in left.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "fingerprint", "token", "code", "said"),
+    [
+        pytest.param("a/b", None, None, "x", 2, "letters, digits and hyphens", id="a name that is a path"),
+        pytest.param("a", "nowhere", None, "x", 2, "write it as", id="no port"),
+        pytest.param("a", None, "12", "x", 2, "64 hexadecimal digits", id="no fingerprint"),
+        pytest.param("a", None, "00" * 32, "x", 5, "certificate", id="another certificate"),
+        pytest.param("a", None, None, "", 2, "one line of printable ASCII", id="no token"),
+        pytest.param("a", None, None, "x", 5, "cannot tell who asks", id="a wrong token"),
+        pytest.param("a", "127.0.0.1:1", None, "x", 4, "127.0.0.1:1", id="nobody there"),
+    ],
+)
+async def test_a_login_that_does_not_work_keeps_nothing(
+    zn: Any,
+    core: Any,
+    tmp_path: Path,
+    name: str,
+    address: str | None,
+    fingerprint: str | None,
+    token: str,
+    code: int,
+    said: str,
+) -> None:
+    at = tmp_path / "elsewhere" / "contexts.toml"
+    words = ("login", name, address or core.endpoint.address)
+    pinned = fingerprint or core.endpoint.fingerprint
+    done = await zn(*words, "--fingerprint", pinned, stdin=token.encode(), at=at)
+    assert (done.code, said in done.err) == (code, True), done.err
+    assert not at.parent.exists()
 
 
 async def test_a_process_is_attached_to_left_and_followed_to_its_end(

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -60,6 +61,18 @@ def test_every_field_of_a_specification_is_explained() -> None:
     page = PAGE.read_text()
     for field in msgspec.structs.fields(ProcessSpec):
         assert f"`{field.name}`" in page
+
+
+@pytest.mark.root
+async def test_the_example_in_python_prints_what_the_page_says(
+    core: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = re.search(r"```python\n(?P<code>.*?)```\n\n```\n(?P<said>.*?)```", PAGE.read_text(), re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {}
+    exec(compile(found["code"], str(PAGE), "exec"), names)  # the page is ours
+    await names["main"](core.endpoint.address, core.endpoint.fingerprint, core.endpoint.token)
+    assert capsys.readouterr().out == found["said"]
 
 
 def test_the_openapi_document_changes_by_intent_only(golden: object) -> None:

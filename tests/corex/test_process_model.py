@@ -412,7 +412,7 @@ async def test_single_processes_are_the_highest_layer(core: Any) -> None:
     await client.put("a", ProcessSpec(SLEEP, env={"A": "edit"}))
     await client.put_layer("later", layer(a=ProcessLayer(argv=("id",)), b=ProcessLayer(argv=("id",))))
     assert [one.name for one in await client.layers()] == ["later", "edits"]
-    assert (await client.plan()).plan.processes["a"].argv == SLEEP
+    assert (await client.plan()).value.processes["a"].argv == SLEEP
     with pytest.raises(RefusedError, match="layer later declares it"):
         await client.delete("a")
     await client.apply()

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from corex.client.client import Client, Endpoint, RefusedError, UnreachableError
+from corex.client.client import Client, Endpoint, RefusedError, UnreachableError, WrongCertificateError
 from corex.http import problem
 from corex.http.problem import ProblemError
 from corex.http.routes import PUBLIC
@@ -182,7 +182,7 @@ async def test_events_wait_for_the_next_one(core: Any, sh: Any) -> None:
 async def test_the_client_trusts_one_certificate_only(core: Any) -> None:
     other = Endpoint(core.endpoint.address, "00" * 32, core.endpoint.token)
     async with Client(other) as client:
-        with pytest.raises(UnreachableError, match=f"its certificate is {core.endpoint.fingerprint}"):
+        with pytest.raises(WrongCertificateError, match=f"its certificate is {core.endpoint.fingerprint}"):
             await client.health()
 
 

@@ -4,12 +4,32 @@ import gzip
 import hashlib
 import io
 import json
+import re
+import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 BUSYBOX = Path("/bin/busybox")
+# Of Debian's perl-base, which every Debian has: it has any socket that there is.
+PERL = "/usr/bin/perl"
+APPLETS = [
+    "sh",
+    "cat",
+    "httpd",
+    "id",
+    "ls",
+    "mount",
+    "ping",
+    "sleep",
+    "unshare",
+    "nc",
+    "dd",
+    "cp",
+    "chown",
+    "grep",
+]
 SERVES_WWW = {"Cmd": ["/bin/httpd", "-f", "-p", "80", "-h", "/www"], "Env": ["COLOUR=green"]}
 
 
@@ -21,29 +41,21 @@ def blob(folder: Path, content: bytes) -> dict[str, Any]:
     return {"digest": f"sha256:{digest}", "size": len(content)}
 
 
-def layer_of_busybox() -> bytes:
+def layer_of_busybox(*programs: str) -> bytes:
+    """A root with a shell and a page to serve; and with these programs of this machine, with their libraries."""
+    files = {
+        BUSYBOX: Path("bin/busybox"),
+        **{path: path.relative_to("/") for path in _with_libraries(programs)},
+    }
+    folders = {parent for path in files.values() for parent in path.parents[:-1]}
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name in ("bin", "etc", "tmp", "www"):
+        for name in sorted({"bin", "etc", "tmp", "www"} | {str(one) for one in folders}):
             tar.addfile(folder_entry(name))
-        tar.addfile(file_entry("bin/busybox", BUSYBOX.read_bytes(), 0o755), io.BytesIO(BUSYBOX.read_bytes()))
-        for name in (
-            "sh",
-            "cat",
-            "httpd",
-            "id",
-            "ls",
-            "mount",
-            "ping",
-            "sleep",
-            "unshare",
-            "nc",
-            "dd",
-            "cp",
-            "chown",
-            "grep",
-        ):
-            link = tarfile.TarInfo(f"bin/{name}")
+        for path, name in files.items():
+            tar.addfile(file_entry(str(name), path.read_bytes(), 0o755), io.BytesIO(path.read_bytes()))
+        for applet in APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
         page = b"served from a container\n"
@@ -51,6 +63,15 @@ def layer_of_busybox() -> bytes:
         users = b"root:x:0:0::/root:/bin/sh\nweb:x:33:33::/www:/bin/sh\n"
         tar.addfile(file_entry("etc/passwd", users, 0o644), io.BytesIO(users))
     return archive.getvalue()
+
+
+def _with_libraries(programs: Iterable[str]) -> set[Path]:
+    """Programs, and what the loader loads for them (ldd(1))."""
+    found = set(programs)
+    for program in programs:
+        said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        found |= set(re.findall(r"(/\S+) \(0x", said))
+    return {Path(one) for one in found}
 
 
 def folder_entry(name: str) -> tarfile.TarInfo:

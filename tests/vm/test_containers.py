@@ -21,6 +21,7 @@ from core0.wire.config import ContainersConfig, NodeConfig
 from core0.wire.secrets import SecretValue
 from core0.wire.types import ContainerSpec, Exit, Limits, PublishedPort, SecretFile, TmpfsMount
 from corex.client.client import RefusedError as CorexRefusedError
+from corex.client.session import UnreachableError
 from corex.wire.api import ExecRequest
 from corex.wire.api import Exit as ProcessExit
 from corex.wire.health import HealthCheck
@@ -339,6 +340,30 @@ async def test_who_wants_too_much_memory_or_too_many_processes_ends_alone(
     await node.delete_container("bomb")
     await until(gone(node, "bomb"))
     assert (await node.container("neighbour")).pid == neighbour.pid
+
+
+async def test_who_is_started_again_says_why_and_is_the_same_to_its_clients(
+    machine: Machine, node: NodeClient, spec: Spec
+) -> None:
+    small = Limits(memory_mib=24, storage_mib=4)
+    first = await running(node, "again", spec(argv=SHELL, limits=small, restart="always"))
+    greedy = ExecRequest(("/bin/sh", "-c", "dd if=/dev/zero of=/dev/null bs=64M count=1"))
+    async with inside(machine, first) as corex:
+        with pytest.raises(UnreachableError):
+            await corex.execute(greedy)
+
+        async def is_back() -> bool:
+            found = await node.container("again")
+            return found.state == "running" and found.pid != first.pid
+
+        await until(is_back)
+        again = await settled(node, "again")
+        assert (
+            "it was started again: it ended: killed by signal 9: it needed more than its 28 MiB" in again.why
+        )
+        assert again.corex == first.corex
+        (process,) = await corex.processes()
+        assert process.state == "running"
 
 
 async def _lasting(node: NodeClient) -> dict[str, int]:
@@ -710,17 +735,20 @@ async def test_stop_start_and_remove_leave_what_they_say(node: NodeClient, spec:
     again = await node.start_container("life", wait=60)
     assert again.state == "running"
     assert again.pid != first.pid
+    assert again.corex == first.corex, "clients that pinned its certificate go on"
     await node.delete_container("life")
     await until(gone(node, "life"))
     # the address, the port and the name are free again
     reborn = await running(node, "life", wanted)
     assert reborn.address == first.address
+    assert reborn.corex != first.corex
 
 
 async def test_another_spec_makes_the_container_anew(machine: Machine, node: NodeClient, spec: Spec) -> None:
     first = await running(node, "new", spec(argv=SHELL))
     second = await running(node, "new", spec(argv=SHELL, env={"A": "b"}))
     assert first.pid != second.pid
+    assert first.corex == second.corex
     async with inside(machine, second) as corex:
         (process,) = await corex.processes()
         assert process.spec.env["A"] == "b"

@@ -1,10 +1,6 @@
 """The isolation matrix on a booted node: containers, node, LAN and Internet; TCP, UDP, ICMP; IPv4 and IPv6."""
 
-import io
-import re
 import socket
-import subprocess
-import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +18,7 @@ from core0.wire.networks import EgressRule, NetworkSpec
 from core0.wire.types import Container, ContainerSpec, PublishedPort
 from corex.wire.api import ExecRequest
 from tests.vm.inside import inside, running
-from tests.vm.layouts import BUSYBOX, file_entry, folder_entry, write_layout
+from tests.vm.layouts import PERL, layer_of_busybox, write_layout
 from tests.vm.outside import Outside
 
 Spec = Callable[..., ContainerSpec]
@@ -39,7 +35,6 @@ HOSTS = {"gateway": GATEWAY, "node": NODE, "lan": LAN, "internet": INTERNET}
 CONTAINERS = {"a": "default", "b": "default", "c": "blue", "w": "walled"}
 WEB, PUBLISHED, CLOSED = 80, 8085, 4444
 PORTS = {"node": (8443, 9001, PUBLISHED), "gateway": (8443, 9001)}
-PERL = "/usr/bin/perl"
 # How often each packet with another's address is sent: more than anything else that a container may get meanwhile.
 TIMES = 20
 CONFIG = f"""
@@ -55,29 +50,10 @@ via = "{LAN[1]}"
 """
 
 
-def layer_with_perl() -> bytes:
-    """Busybox for a service, and Debian's perl-base, which every Debian has, for any socket that there is."""
-    said = subprocess.run(["ldd", PERL], capture_output=True, text=True, check=True).stdout
-    files = {PERL, *re.findall(r"(/\S+) \(0x", said)}
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for folder in ("bin", "lib", "lib/x86_64-linux-gnu", "lib64", "tmp", "usr", "usr/bin", "www"):
-            tar.addfile(folder_entry(folder))
-        for path, content in (
-            (str(BUSYBOX), BUSYBOX.read_bytes()),
-            *((one, Path(one).read_bytes()) for one in files),
-        ):
-            tar.addfile(file_entry(path.removeprefix("/"), content, 0o755), io.BytesIO(content))
-        link = tarfile.TarInfo("bin/httpd")
-        link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-        tar.addfile(link)
-    return archive.getvalue()
-
-
 @pytest.fixture(scope="module")
 def perl(oci: Path) -> str:
     """The reference of an image with a service and perl."""
-    write_layout(oci / "perl", layer_with_perl())
+    write_layout(oci / "perl", layer_of_busybox(PERL))
     return "oci/perl/"
 
 

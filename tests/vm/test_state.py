@@ -67,7 +67,7 @@ async def test_a_node_is_itself_again_with_any_of_its_disks_in_any_order(
         await shelf.settled(client, 2)
         await pooled(client, "fast")
         await client.put_config(NodeConfig(StorageConfig(media={"one": "ssd"})))
-        await running(client, "steady", spec)
+        steady = await running(client, "steady", spec)
         await running(client, "former", spec)
         await client.stop_container("former", wait=60)
         await client.put_secret("key", SecretValue(b"a secret"))
@@ -83,6 +83,7 @@ async def test_a_node_is_itself_again_with_any_of_its_disks_in_any_order(
         await same(client, before)
         container = await settled(client, "steady")
         assert container.state == "running", container.why
+        assert container.corex == steady.corex
         async with inside(machine, container) as corex:  # by the token that it had
             assert [process.state for process in await corex.processes()] == ["running"]
         assert (await settled(client, "former")).state == "stopped"

@@ -39,6 +39,7 @@ def test_up_leads_to_an_answering_container_and_down_to_nothing(zn: Zn, tmp_path
 
     found = zn("process", "ls", "demo", "--json")
     assert any(one["state"] == "running" for one in found)
+    assert zn("exec", "demo", "--", "sh", "-c", "ls /var/www") == "index.html\n"
     (machine,) = zn("vm", "ls", "--json")
     assert zn("up", "--json") == reached
     assert [again["pid"] for again in zn("vm", "ls", "--json")] == [machine["pid"]]

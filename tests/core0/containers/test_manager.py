@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 from core0.containers import apply, manager
 from core0.containers.limits import limits_of
 from core0.containers.manager import Containers
-from core0.containers.model import Record, Wanted
+from core0.containers.model import Identity, Record, Wanted
 from core0.containers.observe import is_alive, observe_record
 from core0.linux import cgroups
 from core0.wire.control import Refusal, RefusedError
@@ -538,13 +538,65 @@ async def test_what_cannot_be_remembered_is_not_acknowledged(
 ) -> None:
     async with running(host_node) as containers:
 
-        async def put(section: str, value: bytes) -> None:
+        async def change(values: Mapping[str, bytes | None]) -> None:
             raise RefusedError(Refusal(503, "unavailable", "cannot remember it: no disk is left"))
 
-        monkeypatch.setattr(containers._keep, "put", put)
+        monkeypatch.setattr(containers._keep, "change", change)
         with pytest.raises(RefusedError, match="no disk is left"):
             await containers.put("demo", SPEC)
         assert containers.list() == ()
+
+
+async def test_its_core_x_has_one_port_and_certificate_as_long_as_a_container_is_wanted(
+    host_node: HostNode,
+) -> None:
+    host_node.wanted["old"] = Wanted(SPEC, run=False)  # as an earlier image remembered it
+
+    async def shown(containers: Containers, *names: str) -> list[Identity]:
+        return [await containers._identify(name, containers._lives[name].number) for name in names]
+
+    async with running(host_node) as containers:
+        for name in ("first", "demo"):
+            await containers.put(name, SPEC)
+        before = await shown(containers, "demo", "old")
+        assert [one.number for one in before] == [3, 1]
+        assert before[0].key != before[1].key
+        await containers.put("demo", msgspec.structs.replace(SPEC, hostname="other"))
+        await containers.delete("first")
+        for name in ("demo", "old"):
+            await containers.set_running(name, False)
+            await until(containers, lambda one: one.state == "stopped", name)
+        await until(containers, lambda _: len(containers.list()) == 2)
+    async with running(host_node) as containers:
+        assert await shown(containers, "demo", "old") == before
+        await containers.rename("demo", "shop")
+        assert await shown(containers, "shop") == before[:1]
+        assert containers._keep.names("core-x/") == ("core-x/old", "core-x/shop")
+        await containers.delete("shop")
+        await containers.delete("old")
+        await gone(containers)
+        assert containers._keep.names("core-x/") == ()
+        await containers.put("shop", SPEC)
+        (reborn,) = await shown(containers, "shop")
+        assert reborn.key != before[0].key
+
+
+async def test_a_port_is_of_one_container_and_who_a_container_was_that_is_gone_is_forgotten(
+    host_node: HostNode,
+) -> None:
+    host_node.wanted |= {name: Wanted(SPEC, run=False) for name in ("a", "b", "c")}
+    same = msgspec.json.encode(Identity(7, "certificate", "key", "ab" * 32))
+    beyond = msgspec.json.encode(Identity(10**6, "certificate", "key", "ab" * 32))
+    async with running(host_node) as containers:
+        changes = {"core-x/a": same, "core-x/b": same, "core-x/c": beyond, "core-x/gone": same}
+        await containers._keep.change(changes)
+    async with running(host_node) as containers:
+        assert {name: life.number for name, life in containers._lives.items()} == {"a": 7, "b": 1, "c": 2}
+        other = await containers._identify("b", 1)
+        assert (other.number, other.key) == (1, "key")
+        async with asyncio.timeout(20):
+            while containers._keep.get("core-x/gone"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_another_image_by_the_same_name_is_told(host_node: HostNode) -> None:
