@@ -162,7 +162,7 @@ function commands(data) {
   const path = `/v1/layers/${layer.name}`;
   return [
     ...rows,
-    { title: `Save layer ${layer.name}`, curl: curl("PUT", path, { body: JSON.stringify(layer.layer, null, 1) }), zn: znInput(zn("process apply", layer.name, "/dev/stdin"), layer.layer) },
-    { title: `Take layer ${layer.name} away`, curl: curl("DELETE", path), zn: zn("process unapply", layer.name) },
+    { title: `Save layer ${layer.name}; zn applies the plan, too`, curl: curl("PUT", path, { body: JSON.stringify(layer.layer, null, 1) }), zn: znInput(zn("process apply", layer.name, "-"), layer.layer) },
+    { title: `Take layer ${layer.name} away; zn applies the plan, too`, curl: curl("DELETE", path), zn: zn("process unapply", layer.name) },
   ];
 }
