@@ -123,6 +123,7 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._pin.end()
+            await asyncio.sleep(0)  # in which asyncio closes their sockets
 
     async def health(self) -> Health:
         """Whether Core-X answers."""

@@ -85,6 +85,11 @@ def main() -> None:
     preload(warm_up["certificate"], warm_up["key"], console)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who asked is told by a pipe
     program = seccomp.read_bytes()
+    with talk:
+        answer_requests(talk, program)
+
+
+def answer_requests(talk: socket.socket, program: bytes) -> None:
     while True:
         message, descriptors, _, _ = socket.recv_fds(talk, 4096, 4)
         if not message:
