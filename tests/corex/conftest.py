@@ -295,6 +295,7 @@ async def launch(
     stack: AsyncExitStack,
     console: Path | None = None,
     name: str = "test",
+    kept: Path | None = None,
 ) -> Container:
     """A Core-X that ends with the stack."""
     identity = surroundings.identity
@@ -315,7 +316,7 @@ async def launch(
     start_message = os.memfd_create("start message")
     os.write(start_message, msgspec.json.encode(boot))
     os.lseek(start_message, 0, os.SEEK_SET)
-    request = {"root": str(root or "-"), "group": str(group or "-")}
+    request = {"root": str(root or "-"), "group": str(group or "-"), "kept": str(kept or "-")}
     descriptors = [listener.fileno(), late_imports, telling, start_message]
     pid = surroundings.templates.fork(str(console or FOLDER), request, descriptors)
     for descriptor in (late_imports, telling, start_message):
@@ -348,9 +349,10 @@ async def start(surroundings: Surroundings) -> AsyncIterator[Start]:
             check: HealthCheck | None = None,
             checks: dict[str, CheckSpec] | None = None,
             group: Path | None = None,
+            kept: Path | None = None,
             **processes: ProcessSpec,
         ) -> Container:
-            return await launch(surroundings, processes, root, check, checks or {}, group, stack)
+            return await launch(surroundings, processes, root, check, checks or {}, group, stack, kept=kept)
 
         yield container
 

@@ -217,11 +217,14 @@ function Form({ name, title, info, spec, etag, reload }) {
       body = spec;
     }
     const target = name ?? (newName || "NAME");
-    return [{
+    const rows = [{
       title: name ? "Save it" : "Add it",
       curl: curl("PUT", `/v1/processes/${target}`, { body: JSON.stringify(body, null, 1), headers: [name ? `If-Match: ${etag}` : "If-None-Match: *"] }),
-      zn: znInput(zn("process put", target, "-"), body),
+      zn: znInput(zn("process put", target, "-", ...(name ? [] : ["--if-absent"]), ...(then ? ["--start"] : [])), body),
     }];
+    if (then) rows.push({ title: name ? "Then restart it" : "Then start it", curl: curl("POST", `/v1/processes/${target}/${name ? "restart" : "start"}`) });
+    if (name) rows.push({ title: "Edit it in an editor", zn: zn("process edit", name) });
+    return rows;
   };
 
   const control = (field) => html`<${Control} key=${field.at} field=${field} value=${draft[field.at]} error=${wrong[field.at]} change=${change} />`;
