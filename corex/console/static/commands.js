@@ -29,7 +29,7 @@ export function znInput(command, content) {
 /** The button that shows them. `commands()` gives rows of title, curl and zn. */
 export function Commands({ commands }) {
   const [open, setOpen] = useState(false);
-  return html`<${Button} icon="code" onClick=${() => setOpen(true)} label="Copy as curl or zn" kind="quiet curl">curl · zn<//>
+  return html`<${Button} icon="code" onClick=${() => setOpen(true)} label="Copy as curl or zn" kind="quiet brief">curl · zn<//>
     ${open && html`<${CommandsDialog} rows=${commands()} onClose=${() => setOpen(false)} />`}`;
 }
 

@@ -71,8 +71,14 @@ export function SendDialog({ folder, given, onClose, onDone }) {
   const [keeps, setKeeps] = useState(false);
   const canUnpack = files.length === 1 && /\.(tar|tgz|tar\.gz)$/i.test(files[0].name);
   const work = async () => {
-    if (unpacks && canUnpack) await unpack(folder, files[0], owner, keeps);
-    else for (const file of files) await sendOne(folder, file, owner);
+    let sent = 0;
+    try {
+      if (unpacks && canUnpack) await unpack(folder, files[0], owner, keeps);
+      else for (; sent < files.length; sent += 1) await sendOne(folder, files[sent], owner);
+    } catch (error) {
+      if (error.name !== "AbortError") throw error;
+      say(`Cancelled; ${sent} of ${count(files.length, "file")} came whole`, { kind: "refused" });
+    }
   };
   const start = () => {
     work().catch(complain).finally(onDone);
