@@ -95,6 +95,14 @@ def digest(path: Path) -> str:
     return whole.hexdigest()
 
 
+def holds(path: Path, words: bytes) -> bool:
+    """Whether a file has these bytes somewhere; they must not begin with a zero."""
+    with path.open("rb") as file:
+        descriptor = file.fileno()
+        length = _PIECE + len(words) - 1
+        return any(words in os.pread(descriptor, length, place) for place in _data(descriptor))
+
+
 def _data(descriptor: int) -> Iterator[int]:
     """Where the pieces begin that may hold anything (lseek(2), SEEK_DATA)."""
     place = 0

@@ -123,6 +123,7 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._pin.end()
+            await asyncio.sleep(0)  # in which asyncio closes their sockets
 
     async def health(self) -> Health:
         """Whether Core-X answers."""
@@ -149,14 +150,14 @@ class Client:
     ) -> ProcessInfo:
         """Declare a process or replace its specification, if it has an ETag, or is new, for the next start.
 
-        Refused as precondition-failed.
+        Refused as precondition-failed, full.
         """
         return await self._ask("PUT", _path(name), ProcessInfo, body=spec, etag=etag, new=new)
 
     async def delete(self, name: str, *, etag: str | None = None) -> None:
         """Forget a process that does not run, if it has an ETag.
 
-        Refused as not-found, conflict, precondition-failed.
+        Refused as not-found, conflict, precondition-failed, full.
         """
         await self._ask("DELETE", _path(name), None, etag=etag)
 
@@ -223,7 +224,7 @@ class Client:
     ) -> Difference:
         """Add or replace a layer, if it has an ETag, or is new; what applying the plan would do then.
 
-        Refused as precondition-failed.
+        Refused as precondition-failed, full.
         """
         query = {"dry_run": "true"} if dry_run else {}
         path = _layer_path(name)
@@ -232,7 +233,7 @@ class Client:
     async def delete_layer(self, name: str, *, etag: str | None = None) -> Difference:
         """Take a layer away, if it has an ETag; what applying the plan would do then.
 
-        Refused as not-found, precondition-failed.
+        Refused as not-found, precondition-failed, full.
         """
         return await self._ask("DELETE", _layer_path(name), Difference, etag=etag)
 
@@ -428,11 +429,11 @@ class Client:
         return next(one for one in found.identities if one.name == found.own)
 
     async def put_identity(self, name: str, spec: IdentitySpec) -> IdentityInfo:
-        """Let somebody ask, or change what they may. Refused as conflict."""
+        """Let somebody ask, or change what they may. Refused as conflict, full."""
         return await self._ask("PUT", f"/v1/identities/{quote(name, safe='')}", IdentityInfo, body=spec)
 
     async def delete_identity(self, name: str) -> None:
-        """Let somebody ask no more. Refused as not-found, conflict."""
+        """Let somebody ask no more. Refused as not-found, conflict, full."""
         await self._ask("DELETE", f"/v1/identities/{quote(name, safe='')}", None)
 
     async def ticket(self, path: str) -> Ticket:

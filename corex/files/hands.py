@@ -5,6 +5,7 @@ but its place. They go when there has been nothing to do for a while: a Core-X a
 """
 
 import asyncio
+import errno
 import queue
 import threading
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class Hands:
 
         Raises:
             HungError: it did not end in time.
+            OSError: EAGAIN, there is no thread and none can be made (pthread_create(3)); it was not called.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
@@ -51,7 +53,10 @@ class Hands:
             else:
                 _tell(loop, _give, answer, result)
 
-        self._give_out(order)
+        if not self._give_out(order):
+            raise OSError(
+                errno.EAGAIN, "no thread can be made: the container has as many processes as it may"
+            )
         try:
             async with asyncio.timeout(DEADLINE):
                 return await answer
@@ -59,21 +64,31 @@ class Hands:
             raise HungError(f"the container's storage did not answer for {DEADLINE:.0f} s") from None
 
     def later(self, job: Callable[..., object], *arguments: Any) -> None:
-        """Have a function called that nobody waits for; what the kernel refuses it is passed over."""
+        """Have a function called that nobody waits for; what the kernel refuses it is passed over.
+
+        Where no thread can be made it waits for the next one.
+        """
 
         def order() -> None:
             with suppress(OSError):
                 job(*arguments)
 
-        self._give_out(order)
+        self._give_out(order, can_wait=True)
 
-    def _give_out(self, order: Callable[[], None]) -> None:
+    def _give_out(self, order: Callable[[], None], *, can_wait: bool = False) -> bool:
+        """Hand an order to the threads; false if there is none, and the order cannot wait for one."""
         with self._lock:
+            if self._busy >= self._threads and self._threads < self._most:
+                with suppress(
+                    RuntimeError
+                ):  # CPython has no error of its own for what pthread_create(3) refuses
+                    threading.Thread(target=self._work, name="files", daemon=True).start()
+                    self._threads += 1
+            if not (self._threads or can_wait):
+                return False
             self._orders.put(order)
             self._busy += 1
-            if self._busy > self._threads and self._threads < self._most:
-                self._threads += 1
-                threading.Thread(target=self._work, name="files", daemon=True).start()
+            return True
 
     def _work(self) -> None:
         while True:

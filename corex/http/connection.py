@@ -8,8 +8,11 @@ Sources: RFC 9110 and RFC 9112; h11's documentation of its states.
 
 import asyncio
 import contextlib
+import functools
+import ssl
 import time
 import urllib.parse
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -18,8 +21,13 @@ import msgspec
 
 # Seconds that a connection may take for a request's head, idle time before it included.
 HEAD_TIMEOUT = 60.0
+HANDSHAKE_TIMEOUT = 10.0
 MAX_HEAD = 16 << 10
 _PIECE = 64 << 10
+# Connections at a time whose other end has not shown yet who it is: each takes some 100 KiB.
+MOST_STRANGERS = 32
+# Seconds that one of them is waited for while others wait for its place.
+_PATIENCE = 5.0
 # Seconds without a connection until a server is at rest.
 _REST = 1.0
 # Seconds that a client which still sends may take to see an answer that did not want the rest.
@@ -89,6 +97,10 @@ class RawRequest:
         """The client certificate that TLS has verified, as `ssl.SSLSocket.getpeercert` gives it, or nothing."""
         return self._connection.peer_certificate
 
+    def note_known(self) -> None:
+        """Who asks has shown who it is: its connection stays, however many strangers come."""
+        self._connection.note_known()
+
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end. Raises ConnectionError if the client leaves before."""
         return await self._connection.read_body()
@@ -103,8 +115,14 @@ class Connection:
     """One connection, from its first request to its end."""
 
     def __init__(
-        self, app: App, malformed: Malformed, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        app: App,
+        malformed: Malformed,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        note_known: Callable[[], None],
     ) -> None:
+        self.note_known = note_known
         peer = writer.get_extra_info("peername")
         self.remote = str(peer[0]) if isinstance(peer, tuple) else ""
         self.peer_certificate: Mapping[str, Any] = writer.get_extra_info("peercert") or {}
@@ -265,6 +283,62 @@ def _framing(response: Response) -> list[tuple[str, str]]:
     return [] if has_no_length else [("Content-Length", str(len(response.body)))]
 
 
+class Strangers:
+    """Connections whose other end has not shown yet who it is: TLS and HTTP take memory of the container for each.
+
+    A few have a place. The others wait for one before they begin TLS, which costs next to nothing; while somebody
+    waits, nobody keeps a place for long without having shown anything. So no number of them takes more memory than
+    those few, and whoever knows a right token gets in beside them.
+    """
+
+    def __init__(self) -> None:
+        # Since when each has its place, on the loop's clock.
+        self._since: dict[asyncio.WriteTransport, float] = {}
+        self._queue: deque[tuple[asyncio.WriteTransport, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def admit(self, transport: asyncio.WriteTransport) -> None:
+        """Wait for a place."""
+        loop = asyncio.get_running_loop()
+        if len(self._since) < MOST_STRANGERS:
+            self._since[transport] = loop.time()
+            return
+        turn: asyncio.Future[None] = loop.create_future()
+        self._queue.append((transport, turn))
+        self._watch()
+        await turn
+
+    def replace(self, transport: asyncio.WriteTransport, by: asyncio.WriteTransport) -> None:
+        """One goes on as another, in the same place."""
+        since = self._since.pop(transport, None)
+        if since is not None:
+            self._since[by] = since
+
+    def leave(self, transport: asyncio.WriteTransport) -> None:
+        """One is known now, or gone."""
+        if self._since.pop(transport, None) is None:
+            return
+        while self._queue and len(self._since) < MOST_STRANGERS:
+            following, turn = self._queue.popleft()
+            if not turn.done():
+                self._since[following] = asyncio.get_running_loop().time()
+                turn.set_result(None)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._queue and not self._timer:
+            due = min(self._since.values()) + _PATIENCE
+            self._timer = asyncio.get_running_loop().call_at(due, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._timer = None
+        late = asyncio.get_running_loop().time() - _PATIENCE
+        for transport in [one for one, since in self._since.items() if since <= late and self._queue]:
+            self.leave(transport)
+            transport.abort()
+        self._watch()
+
+
 class Connections:
     """Makes the protocol object of each new connection, up to a number of them.
 
@@ -283,19 +357,50 @@ class Connections:
         at_rest: Callable[[], None] | None = None,
     ) -> None:
         self._app, self._malformed, self._most, self._at_rest = app, malformed, most, at_rest
+        self._strangers = Strangers()
         self._open: dict[asyncio.Task[None], Connection] = {}
+        self._arriving: set[asyncio.Task[None]] = set()
         self._resting: asyncio.TimerHandle | None = None
 
     def __call__(self) -> asyncio.StreamReaderProtocol:
         """A protocol object for the running loop."""
         return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=_PIECE), self._accept)
 
+    def let_in(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        """Begin TLS with who has come, as soon as there is a place."""
+        transport.pause_reading()  # what comes is for TLS
+        if len(self._open) + len(self._arriving) >= self._most():
+            transport.abort()
+            return
+        arriving = asyncio.get_running_loop().create_task(self._let_in(transport, tls))
+        self._arriving.add(arriving)
+        arriving.add_done_callback(self._arriving.discard)
+
+    async def _let_in(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        loop, protocol = asyncio.get_running_loop(), self()
+        try:
+            await self._strangers.admit(transport)
+            encrypted = await loop.start_tls(
+                transport, protocol, tls, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+            )
+            if encrypted:  # asyncio has none where the other end hung up without a word
+                self._strangers.replace(transport, encrypted)
+                protocol.connection_made(encrypted)
+        except OSError:  # no TLS, another one, too late, or gone
+            pass
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+        finally:
+            self._strangers.leave(transport)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
+        task, leave = asyncio.current_task(), functools.partial(self._strangers.leave, writer.transport)
         if task is None or len(self._open) >= self._most():
             writer.transport.abort()
+            leave()
             return
-        connection = Connection(self._app, self._malformed, reader, writer)
+        connection = Connection(self._app, self._malformed, reader, writer, leave)
         self._open[task] = connection
         self._rest()
         try:
@@ -303,6 +408,7 @@ class Connections:
         except asyncio.CancelledError:
             writer.transport.abort()
         finally:
+            leave()
             del self._open[task]
             self._rest()
 
@@ -316,6 +422,8 @@ class Connections:
 
     async def shutdown(self, grace: float) -> None:
         """End idle connections at once, let requests under way end for at most `grace` seconds, end the rest."""
+        for arriving in self._arriving:
+            arriving.cancel()
         for task, connection in self._open.items():
             if connection.idle:
                 task.cancel()

@@ -217,6 +217,7 @@ class App(msgspec.Struct, frozen=True):
         identity = NOBODY
         if not (isinstance(found, Match) and found.route.role == PUBLIC):
             identity = seen.identity = self.authenticate(raw)
+            raw.note_known()
         if isinstance(found, ProblemError):
             raise found
         route = seen.route = found.route

@@ -16,7 +16,6 @@ from corex.http import problem
 from corex.http.connection import App, Connections, Response
 from corex.http.routes import encode_problem
 
-HANDSHAKE_TIMEOUT = 10.0
 MAX_CONNECTIONS = 256
 BACKLOG = 128
 # Bytes that a connection over TLS reads at once, some records. asyncio's own 256 KiB are written to when a connection
@@ -49,6 +48,18 @@ def _malformed(reason: str) -> Response:
     return encode_problem(problem.MALFORMED_REQUEST(f"cannot read the request: {words!a}", headers=headers))
 
 
+class _Door(asyncio.Protocol):
+    """Hands a connection on as soon as it is there: asyncio's own TLS tells of those that have it already."""
+
+    def __init__(self, made: Connections, tls: ssl.SSLContext) -> None:
+        self._made, self._tls = made, tls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody has come, whoever it is."""
+        if isinstance(transport, asyncio.Transport):
+            self._made.let_in(transport, self._tls)
+
+
 async def serve(
     app: App,
     listeners: Sequence[socket.socket],
@@ -65,18 +76,13 @@ async def serve(
     """
     made = connections(app, at_rest)
     loop = asyncio.get_running_loop()
-    handshake = HANDSHAKE_TIMEOUT if tls else None
     for listener in listeners:
         if listener.family != socket.AF_UNIX:
             # asyncio does it for sockets that know their protocol only, which accepted ones do not: a piece of a
             # stream would wait for the client's delayed acknowledgement, some 40 ms
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    started = [
-        await loop.create_server(
-            made, sock=listener, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
-        )
-        for listener in listeners
-    ]
+    door = (lambda: _Door(made, tls)) if tls else made
+    started = [await loop.create_server(door, sock=listener, backlog=BACKLOG) for listener in listeners]
     return Serving(tuple(started), made)
 
 

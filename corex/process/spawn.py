@@ -328,7 +328,9 @@ def _fork_exec(
             nothing,
             True,  # vfork where no user is changed
         )
-    except (OSError, ValueError, OverflowError) as error:
+    except OSError as error:
+        raise SpawnError(f"no process: {error.strerror}") from None
+    except (ValueError, OverflowError) as error:
         raise SpawnError(str(error)) from None
 
 

@@ -403,7 +403,7 @@ def _kind_of(number: int | None) -> tuple[ProblemType, str]:
         return problem.FULL, "delete something, or give it more room; nothing of it was left"
     if number in _WRONG:
         return problem.INVALID, ""
-    if number in (errno.EMFILE, errno.ENFILE, errno.EIO):
+    if number in (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.EIO):
         return problem.UNAVAILABLE, "try again later"
     remedies = {
         errno.ENOTEMPTY: "add recursive=true to delete it with all that is in it",

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from corex.client.client import RefusedError
@@ -16,6 +15,7 @@ from corex.process.output import MAX_LINE
 from corex.process.spawn import Command, SpawnError, spawn_now
 from corex.wire.api import ExecRequest, Exit, LogGap, LogLine
 from corex.wire.process import ProcessSpec
+from tests.corex.conftest import plain_http
 
 pytestmark = pytest.mark.root
 
@@ -542,9 +542,8 @@ async def _rubbish(core: Any) -> None:
     writer.write(b"GET / HTTP/1.0\r\n\r\n")
     assert (await _reader.read()) is not None
     writer.close()
-    pin = aiohttp.Fingerprint(bytes.fromhex(core.endpoint.fingerprint))
     async with (
-        aiohttp.ClientSession(f"https://{core.endpoint.address}") as session,
-        session.put("/v1/processes/a", data=b"{", headers={"Authorization": "Bearer no"}, ssl=pin) as answer,
+        plain_http(core.endpoint, {"Authorization": "Bearer no"}) as session,
+        session.put("/v1/processes/a", data=b"{") as answer,
     ):
         assert answer.status == 401

@@ -456,6 +456,25 @@ async def test_storage_that_does_not_answer_is_given_up(monkeypatch: pytest.Monk
         await asyncio.sleep(0.01)
 
 
+async def test_where_no_thread_can_be_made_nothing_is_done_and_all_is_well_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hands, done = Hands(most=2), []
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with pytest.raises(BlockingIOError, match="has as many processes as it may"):
+                await hands.do(done.append, "refused")
+        hands.later(done.append, "later")
+    assert await hands.do(lambda: 7) == 7
+    assert done == ["later"]
+    assert await asyncio.gather(*(hands.do(lambda: 1) for _ in range(9))) == [1] * 9
+
+
 # Over the wire.
 
 OCTETS = {"Content-Type": "application/octet-stream"}

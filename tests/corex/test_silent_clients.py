@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from corex.client.client import Client
+from corex.http.connection import MOST_STRANGERS
 from corex.wire.api import LogGap, LogLine
 from corex.wire.process import ProcessSpec
 from corex.wire.sessions import SESSION_PROTOCOL, SessionSpec, Window
+from tests.corex.conftest import eventually
 
 pytestmark = pytest.mark.root
 Script = Callable[..., ProcessSpec]
@@ -55,6 +58,8 @@ async def test_the_end_of_a_container_waits_for_none_of_them(
             ("/v1/health", ""),
         ):
             await asyncio.to_thread(stack.enter_context, silence(container, path, headers))
+        host, _, port = container.endpoint.address.rpartition(":")
+        stack.enter_context(socket.create_connection((host, int(port))))
         container.process.send_signal(signal.SIGTERM)
         # less than asyncio waits for a goodbye by TLS
         assert await container.exit_code(15) == 128 + signal.SIGTERM
@@ -77,3 +82,38 @@ async def test_a_follower_that_does_not_read_keeps_neither_writers_nor_others_wa
                     break
         assert counted == lines
         assert (await core.until("flood", "exited")).exit.code == 0
+
+
+async def test_strangers_are_few_and_keep_nobody_out_who_shows_a_token(core: Any) -> None:
+    """Whether they say nothing at all, or begin TLS and say nothing then."""
+    host, _, port = core.endpoint.address.rpartition(":")
+    believing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    believing.check_hostname, believing.verify_mode = False, ssl.CERT_NONE
+    head = f"GET /v1/processes HTTP/1.1\r\nHost: {core.endpoint.address}\r\n"
+    request = f"{head}Authorization: Bearer {core.endpoint.token}\r\n\r\n".encode()
+    known, asking = await asyncio.open_connection(host, int(port), ssl=believing)
+    asking.write(request)
+    assert (await known.readline()).startswith(b"HTTP/1.1 200")
+    writers, ends = [asking], []
+
+    async def come(tls: ssl.SSLContext | None) -> None:
+        with contextlib.suppress(ConnectionError):
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
+            writers.append(writer)
+            await reader.read()
+
+    try:
+        for tls in (None, believing):
+            ends += [asyncio.create_task(come(tls)) for _ in range(MOST_STRANGERS)]
+            await eventually(lambda: len(writers) > MOST_STRANGERS)
+            async with Client(core.endpoint) as owner:
+                assert await owner.processes() == []
+        # those that nobody waits for any more may stay
+        await eventually(lambda: sum(one.done() for one in ends) >= MOST_STRANGERS, 30)
+        assert sum(one.done() for one in ends) < 2 * MOST_STRANGERS
+        asking.write(request)
+        await known.readuntil(b"HTTP/1.1 200")
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*ends)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,11 +106,19 @@ def serve(way: Router, folder: Path, first: str, last: str, *options: str):  # t
 
 @dataclass(frozen=True)
 class Site:
-    """A node with four cards on a segment, and one on another where the server comes a minute late."""
+    """A node with four cards on a segment, and one on another where the server comes a minute late.
+
+    Attributes:
+        machine: the node's.
+        lan: the four cards' segment.
+        way: what is on the other one.
+        late: waits for that minute, has the server serve then, and tells the card that it had waited.
+    """
 
     machine: Machine
     lan: Segment
-    later: Segment
+    way: Router
+    late: asyncio.Task[str]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -119,13 +128,27 @@ async def site(
     """It lives as long as the module's tests: the minute passes beside them."""
     folder = tmp_path_factory.mktemp("four")
     (folder / "later").mkdir()
-    async with Segment(folder) as lan, Segment(folder / "later") as later:
+    async with (
+        Segment(folder) as lan,
+        Segment(folder / "later") as later,
+        Router(later.nic("router"), "10.7.0.1/24") as way,
+    ):
         cards = (lan.nic("a"), lan.nic("b", "vmxnet3"), lan.nic("c", "e1000e"), lan.nic("d", "rtl8139"))
         spec = MachineSpec("four", direct_boot, nics=(*cards, later.nic("e")))
         async with Machine(spec, acceleration, folder) as machine:
             await machine.wait_for_phase("ready", READY_SECONDS)
-            yield Site(machine, lan, later)
+            with ExitStack() as serving:
+                late = asyncio.create_task(serve_late(machine, way, folder / "later", serving))
+                yield Site(machine, lan, way, late)
+                late.cancel()
         check_console(machine.console, spec.name)
+
+
+async def serve_late(machine: Machine, way: Router, folder: Path, serving: ExitStack) -> str:
+    """Serve as soon as a card has asked for a minute: its fourth try ends some 65 s after the first began."""
+    said = await machine.wait_for_line(r"zn: network enp0s\d+: No lease: .*; trying again in 8 s", MINUTE)
+    serving.enter_context(serve(way, folder, "10.7.0.50", "10.7.0.59"))
+    return said.partition("zn: network ")[2].partition(":")[0]
 
 
 async def test_four_cards_on_one_segment_are_served_late_then_by_another_server_and_at_last_by_ipv6_too(
@@ -401,16 +424,13 @@ async def test_a_lease_ends_with_its_address_where_the_server_is_gone_and_comes_
 
 
 async def test_a_card_whose_server_is_a_minute_late_is_served_then(
-    site: Site, connect: Connect, request: pytest.FixtureRequest, tmp_path: Path
+    site: Site, connect: Connect, request: pytest.FixtureRequest
 ) -> None:
     machine = site.machine
     watch(request.node, machine)
-    async with Router(site.later.nic("router"), "10.7.0.1/24") as way:
-        name = last_card(machine)
-        # the fourth try ends some 65 s after the first began: each lasts 15 s
-        await machine.wait_for_line(f"{name}: No lease: .*; trying again in 8 s", MINUTE)
-        with serve(way, tmp_path, "10.7.0.50", "10.7.0.59"):
-            said = await machine.wait_for_line(f"Add 10.7.0.5./24 to {name}", LEASE_SECONDS)
-            links = await ask(machine, connect, way, said.split("Add ")[1].split("/")[0])
-        (link,) = (link for link in links if link.name == name)
-        assert (link.state, link.mac) == ("up", mac_address("four", "e"))
+    name = await site.late
+    assert name == last_card(machine)
+    said = await machine.wait_for_line(f"Add 10.7.0.5./24 to {name}", LEASE_SECONDS)
+    links = await ask(machine, connect, site.way, said.split("Add ")[1].split("/")[0])
+    (link,) = (link for link in links if link.name == name)
+    assert (link.state, link.mac) == ("up", mac_address("four", "e"))

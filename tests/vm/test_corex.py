@@ -26,7 +26,7 @@ from corex.wire.api import ExecRequest, LogGap, LogLine, ProcessInfo
 from corex.wire.identities import IdentitySpec
 from corex.wire.plan import Layer, ProcessLayer
 from corex.wire.sessions import SESSION_PROTOCOL, SessionSpec, Window
-from tests.vm.inside import TOKEN, running, until
+from tests.vm.inside import TOKEN, gone, inside, running, until
 from tests.vm.layouts import PERL, layer_of_busybox, write_layout
 
 Spec = Callable[..., ContainerSpec]
@@ -46,6 +46,8 @@ sleep;
 LISTENS = "trap 'echo again' HUP; echo listening; while :; do sleep 0.2; done"
 # Of this family nobody heeds SIGTERM; one is a daemon by the book: a child of its own session's dead leader.
 BROOD = "trap '' TERM; busybox setsid sh -c 'sleep 1000 & echo born'; sleep 1000 & exec sleep 1000"
+# Never ends by itself: a shell does when it cannot fork.
+BOMB = r"$SIG{TERM} = 'IGNORE'; while (1) { fork; select(undef, undef, undef, 0.01) }"
 ANSWERS = "while read line; do echo got $line; done"
 
 
@@ -483,6 +485,42 @@ async def test_a_tree_ends_with_all_that_left_it(site: Site) -> None:
     left = await site.shell(f"for one in {' '.join(members)}; do cat /proc/$one/comm; done")
     assert left.count("No such file or directory") == 3
     await site.corex.start("brood", 60)
+
+
+async def test_a_container_full_of_processes_says_so_and_is_well_once_they_are_gone(
+    site: Site, spec: Spec
+) -> None:
+    plan = {
+        "processes": {
+            "steady": {"argv": ["/bin/sleep", "1000"]},
+            "bomb": {"argv": [PERL, "-e", BOMB], "scope": "tree", "stop_timeout": 0.1, "enabled": False},
+        }
+    }
+    most = 40
+    wanted = spec("oci/tools/", plan=plan, limits=Limits(memory_mib=64, processes=most))
+    container = await running(site.node, "crowded", wanted)
+    async with inside(site.machine, container) as corex:
+        await corex.start("bomb", 30)
+        # the others are Core-X with its spawner, and the steady one
+        await until(lambda: _has_tasks(corex, "bomb", most - 3))
+        for _ in range(5):
+            with pytest.raises(
+                RefusedError, match="has as many processes as it may; try again later"
+            ) as full:
+                await corex.write_file("/tmp/file", b"x")
+            assert full.value.problem.status == 503
+        with pytest.raises(RefusedError, match="no process: Resource temporarily unavailable"):
+            await corex.execute(ExecRequest(("/bin/true",)))
+        assert (await corex.stop("bomb", 60)).state == "stopped"
+        assert (await corex.write_file("/tmp/file", b"x")).size == 1
+        assert (await corex.execute(ExecRequest(("/bin/sh", "-c", "exit 5")))).exit.code == 5
+    await site.node.delete_container("crowded")
+    await until(gone(site.node, "crowded"))
+
+
+async def _has_tasks(corex: Client, name: str, count: int) -> bool:
+    usage = (await corex.process(name)).usage
+    return bool(usage and usage.tasks and usage.tasks >= count)
 
 
 async def test_the_end_of_a_process_is_the_containers_and_the_node_knows_it(site: Site, spec: Spec) -> None:
