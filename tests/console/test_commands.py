@@ -108,6 +108,9 @@ async def test_every_command_of_every_page_is_understood(start: Start, look: Loo
         check(commands, tmp_path)
     await at.open("#/processes/own")
     commands = await shown(at.page)
+    hint = at.page.get_by_role("dialog").locator("code", has_text="login")
+    await at.page.get_by_role("button", name="Copy as curl or zn").click()
+    understood_by_zn((await hint.inner_text()).split()[1:])
     assert commands["Delete as zn"] == "zn process rm it-s own"
     check(commands, tmp_path)
 

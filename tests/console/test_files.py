@@ -376,7 +376,7 @@ async def test_a_long_deletion_is_followed_and_cancelled(start: Start, look: Loo
     await expect(page.get_by_text("1500 files and folders were deleted so far.")).to_be_visible()
     await at.picture("folder-deleting")
     await page.get_by_role("button", name="Cancel the deletion").click()
-    await expect(said(page, "It was cancelled on request.")).to_be_visible()
+    await expect(said(page, "big: it was cancelled on request")).to_be_visible()
     await expect(row(page, "big")).to_be_visible()
 
 

@@ -21,6 +21,9 @@ export function zn(verb, ...words) {
   return ["zn", ...verb.split(" "), system.get()?.name ?? "CONTAINER", ...words.map(String).map(quote)].join(" ");
 }
 
+/** How zn learns a token of this container. */
+export const login = () => zn("process login", location.origin, "--fingerprint", "SHA256");
+
 /** A command of zn's with the JSON that it reads from its standard input. */
 export function znInput(command, content) {
   return `${command} <<'END'\n${JSON.stringify(content, null, 1)}\nEND`;
@@ -36,7 +39,8 @@ export function Commands({ commands }) {
 export function CommandsDialog({ rows, onClose }) {
   return html`<${Dialog} title="The same from a terminal" onClose=${onClose} kind="broad">
     <p class="muted">Put your token into <code>TOKEN</code> before: <code>read -rs TOKEN</code>. <code>-k</code> takes any
-      certificate: compare its fingerprint first. zn has the container's token and fingerprint already.</p>
+      certificate: compare its fingerprint first. zn knows containers that it made; others it learns by
+      <code>${login()}</code>.</p>
     ${rows.map(
       (row) => html`<section class="command" key=${row.title}>
         <h3>${row.title}</h3>

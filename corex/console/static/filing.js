@@ -187,7 +187,7 @@ export function DeleteDialog({ info, onClose, onDone }) {
       seen = await get(`${place}?wait=1`).catch(forgotten);
       setOperation({ ...seen, place });
     } while (seen.state === "running");
-    say(sentence(`${name}: ${seen.why}`), { kind: seen.state === "failed" ? "failed" : "done" });
+    say(`${name}: ${seen.why}`, { kind: seen.state === "failed" ? "failed" : "done" });
     end();
   };
   if (operation) {
