@@ -346,8 +346,8 @@ class Processes:
             known.stop()
         spec = self.plan.targets.get(name)
         if spec is not None:
-            cursor = known.cursor if known else self.world.logs.last
-            made = self._forwarders[name] = Forwarder(self._container, name, spec, self.world, cursor)
+            lines = known.known if known else self.world.logs.positions()
+            made = self._forwarders[name] = Forwarder(self._container, name, spec, self.world, lines)
             made.start()
 
     def end(self, code: int | None = None) -> None:
