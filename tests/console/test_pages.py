@@ -48,6 +48,12 @@ async def sideways(page: Page) -> int:
     return int(await page.evaluate("document.documentElement.scrollWidth - innerWidth"))
 
 
+async def hidden_sideways(page: Page) -> int:
+    """Pixels of its tables that somebody would have to scroll to."""
+    tables = "[...document.querySelectorAll('.scroll')].map((one) => one.scrollWidth - one.clientWidth)"
+    return int(await page.evaluate(f"Math.max(0, ...{tables})"))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_each_page_fits_a_phone_and_names_all_its_controls(
     start: Start, look: Look, scheme: str
@@ -68,6 +74,20 @@ async def test_each_page_fits_a_phone_and_names_all_its_controls(
         await at.picture(f"phone-{scheme}-{place.strip('#/').replace('/', '-')}")
     background = await at.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert background == {"light": "rgb(245, 246, 248)", "dark": "rgb(15, 18, 22)"}[scheme]
+
+
+async def test_nothing_is_cut_off_at_any_width(start: Start, look: Look) -> None:
+    core = await start(**PROCESSES)
+    at = await look(core)
+    await at.log_in()
+    await core.until("mailer", "backoff")
+    for place in ("#/processes", "#/files/etc", "#/events", "#/access"):
+        await show(at, place)
+        await expect(at.page.get_by_role("row").first).to_be_visible()
+        for width in (320, 770, 1100, 1120, 1600):
+            await at.page.set_viewport_size({"width": width, "height": 800})
+            assert await sideways(at.page) <= 0, (place, width)
+            assert await hidden_sideways(at.page) <= 0, (place, width)
 
 
 async def test_all_sessions_can_be_reached_from_a_terminal_on_a_phone(start: Start, look: Look) -> None:

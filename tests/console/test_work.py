@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 
 ENV = {"PATH": "/bin"}
 SLEEP = ProcessSpec(("sleep", "1000"), ENV)
-DEAF = ProcessSpec(("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"), ENV, stop_timeout=3)
+DEAF = ProcessSpec(("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"), ENV, stop_timeout=600)
 
 
 async def test_operations_are_told_while_they_go_on_and_after(start: Start, look: Look) -> None:
@@ -34,6 +34,7 @@ async def test_operations_are_told_while_they_go_on_and_after(start: Start, look
     await expect(cancel).to_have_attribute("aria-disabled", "true")
     await expect(cancel).to_have_attribute("title", re.compile("Others changed with it already"))
     await at.picture("operations")
+    await core.client.signal("deaf", "SIGKILL")
     await expect(row).to_contain_text("succeeded")
     await expect(row).to_contain_text("SIGKILL")
     await expect(row.get_by_role("button")).to_have_count(0)

@@ -8,7 +8,7 @@ import { Checks } from "./checks.js";
 import { Events, Operations } from "./events.js";
 import { ProcessForm } from "./form.js";
 import { Files } from "./files.js";
-import { Question } from "./filing.js";
+import { Question, dropQuestion } from "./filing.js";
 import { span, bytes, count } from "./format.js";
 import { Icon, State } from "./icons.js";
 import * as live from "./live.js";
@@ -65,6 +65,7 @@ function leave(why = "") {
   token.drop();
   dropTabs();
   dropTransfers();
+  dropQuestion();
   live.stop();
   live.identity.set(null);
   farewell.set(why);
