@@ -7,6 +7,8 @@ is sent again.
 """
 
 import asyncio
+import os
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
@@ -147,7 +149,7 @@ class Forwarder:
                 refused = await send()
             except (OSError, ValueError, BusyError) as error:  # ValueError: TLS takes no such host name
                 self._disconnect()
-                await self._wait(str(error) or "it did not answer in time")
+                await self._wait(_words(error))
                 continue
             self.sent += max(0, lines - refused)
             self.refused += min(refused, lines)
@@ -207,6 +209,15 @@ class Forwarder:
         if state != self._state:
             self._since = self._world.wall_clock()
         self._state, self._why = state, why
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {error.verify_message}"
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
+    return str(error) or "it did not answer in time"
 
 
 def _rejected(said: bytes) -> int:

@@ -1,16 +1,16 @@
 """What pages show for a terminal is what a shell, zn and Core-X understand."""
 
+import functools
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, quote_from_bytes, urlsplit
 
 import msgspec
 import pytest
-import typer
 from playwright.async_api import Page, expect
 
-from cli.frame import app
+from cli.frame import MOUNTS, load
 from corex.http.routes import Match, match
 from corex.rest.api import table
 from corex.wire.process import ProcessSpec
@@ -32,22 +32,32 @@ jq() { :; }
 """
 
 
-def words_of(command: str, folder: Path) -> list[list[str]]:
-    """The programs that a line of a shell starts, each with its words."""
-    script = folder / "script"
-    script.write_text(f"{PROGRAMS}{command}\n")
+def words_of(commands: Iterable[str], folder: Path) -> list[list[list[str]]]:
+    """The programs that each of some lines of a shell starts, each with its words."""
+    numbered = dict(enumerate(commands))
+    lines = [f"exec 3>words-{number}\n{command}\n" for number, command in numbered.items()]
+    (folder / "script").write_text(PROGRAMS + "".join(lines))
     done = subprocess.run(
-        ["bash", "-c", "exec 3>words; . ./script < /dev/null"], cwd=folder, capture_output=True, timeout=10
+        ["bash", "-c", ". ./script < /dev/null"], cwd=folder, capture_output=True, timeout=20
     )
-    assert (done.returncode, done.stderr) == (0, b""), command
-    told = (folder / "words").read_bytes().split(b"\0\n")
-    return [[one.decode(errors="surrogateescape") for one in line.split(b"\0")] for line in told if line]
+    assert (done.returncode, done.stderr) == (0, b"")
+    told = [(folder / f"words-{number}").read_bytes() for number in numbered]
+    return [[_words(program) for program in started.split(b"\0\n") if program] for started in told]
+
+
+def _words(program: bytes) -> list[str]:
+    return [word.decode(errors="surrogateescape") for word in program.split(b"\0")]
+
+
+noun = functools.cache(load)
 
 
 def understood_by_zn(words: list[str]) -> None:
     """Read them as zn does; what it does not know raises."""
-    command: Any = typer.main.get_command(app)
-    context = command.make_context("zn", words)
+    assert words[0] in MOUNTS
+    name, *rest = words
+    command = noun(name)
+    context = command.make_context(name, rest)
     while hasattr(command, "resolve_command"):
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         context = command.make_context(name, rest, parent=context)
@@ -79,8 +89,7 @@ async def shown(page: Page) -> dict[str, str]:
 
 
 def check(commands: dict[str, str], folder: Path) -> None:
-    for title, command in commands.items():
-        started = words_of(command, folder)
+    for title, started in zip(commands, words_of(commands.values(), folder), strict=True):
         assert started, title
         for program, *words in started:
             (understood_by_zn if program == "zn" else understood_by_core_x)(words)
@@ -99,6 +108,9 @@ async def test_every_command_of_every_page_is_understood(start: Start, look: Loo
         check(commands, tmp_path)
     await at.open("#/processes/own")
     commands = await shown(at.page)
+    hint = at.page.get_by_role("dialog").locator("code", has_text="login")
+    await at.page.get_by_role("button", name="Copy as curl or zn").click()
+    understood_by_zn((await hint.inner_text()).split()[1:])
     assert commands["Delete as zn"] == "zn process rm it-s own"
     check(commands, tmp_path)
 
@@ -111,7 +123,7 @@ async def test_what_a_form_says_is_put_as_it_is(start: Start, look: Look, tmp_pa
     await page.get_by_label("Command", exact=True).fill('echo "it\'s $HOME" END')
     commands = await shown(page)
     assert commands["Add it as zn"].startswith("zn process put it-s greeter - --if-absent --start <<'END'\n")
-    words_of(commands["Add it as zn"], tmp_path)
+    words_of([commands["Add it as zn"]], tmp_path)
     assert msgspec.json.decode((tmp_path / "input").read_bytes()) == {"argv": ["echo", "it's $HOME", "END"]}
     check(commands, tmp_path)
 
@@ -126,16 +138,16 @@ async def test_filters_of_logs_and_names_of_files_reach_the_terminal(
     page = at.page
     await at.log_in(place=f"#/logs?{FILTERS}")
     commands = await shown(page)
-    ((_, *words),) = words_of(commands["These lines as zn"], tmp_path)
+    (((_, *words),),) = words_of([commands["These lines as zn"]], tmp_path)
     logs = ["process", "logs", "it-s", "web", "db", "--stream=stderr", "--match=it's ${no}"]
     assert words == [*logs, "--since=2026-11-22T10:00:00.000Z"]
     check(commands, tmp_path)
     await at.open(f"#/files/tmp/{quote_from_bytes(HOSTILE)}")
     await expect(page.get_by_label("Beginning of the file")).to_be_visible()
     commands = await shown(page)
-    ((_, *words),) = words_of(commands["What is in it as zn"], tmp_path)
+    (((_, *words),),) = words_of([commands["What is in it as zn"]], tmp_path)
     assert words == ["file", "cat", "it-s", f"/tmp/{path.name}"]
-    ((_, *words),) = words_of(commands["Download it as zn"], tmp_path)
+    (((_, *words),),) = words_of([commands["Download it as zn"]], tmp_path)
     assert words == ["cp", f"it-s:/tmp/{path.name}", "."]
     check(commands, tmp_path)
     path.unlink()

@@ -175,6 +175,28 @@ async def test_files_are_fetched_and_sent_and_replaced_only_on_request(
     at.forgive(412)
 
 
+async def test_an_upload_is_cancelled_and_leaves_nothing(start: Start, look: Look, folder: Path) -> None:
+    at = await look(await start(web=SLEEP))
+    page = at.page
+    await at.log_in(place=place(folder))
+    network = await page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 200_000}
+    await network.send("Network.emulateNetworkConditions", slow)
+    await send(page, payload("small", b"x" * 1000), payload("big", b"x" * 10_000_000), payload("late", b"x"))
+    await expect(page.get_by_role("progressbar", name="Uploading big")).to_be_visible()
+    await page.get_by_role("link", name="Plan").click()
+    await at.picture("transfer")
+    await page.get_by_role("button", name="Uploading big: cancel").click()
+    await expect(said(page, "Cancelled; 1 of 3 files came whole")).to_be_visible()
+    await expect(page.get_by_role("progressbar")).to_have_count(0)
+    await network.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
+    await at.open(place(folder))
+    await expect(row(page, "small")).to_be_visible()
+    async with asyncio.timeout(20):
+        while names(folder) != {b"small"}:
+            await page.reload()
+
+
 async def test_a_refusal_that_breaks_the_connection_is_told_as_one(
     start: Start, look: Look, folder: Path
 ) -> None:
@@ -354,7 +376,7 @@ async def test_a_long_deletion_is_followed_and_cancelled(start: Start, look: Loo
     await expect(page.get_by_text("1500 files and folders were deleted so far.")).to_be_visible()
     await at.picture("folder-deleting")
     await page.get_by_role("button", name="Cancel the deletion").click()
-    await expect(said(page, "It was cancelled on request.")).to_be_visible()
+    await expect(said(page, "big: it was cancelled on request")).to_be_visible()
     await expect(row(page, "big")).to_be_visible()
 
 

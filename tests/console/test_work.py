@@ -4,7 +4,7 @@ import asyncio
 import re
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from corex.wire.plan import Layer, TargetLayer
 from corex.wire.process import ProcessSpec
@@ -39,6 +39,35 @@ async def test_operations_are_told_while_they_go_on_and_after(start: Start, look
     await expect(row.get_by_role("button")).to_have_count(0)
     await row.get_by_role("link", name="deaf").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("deaf")
+
+
+async def test_a_deletion_that_goes_on_is_cancelled(start: Start, look: Look) -> None:
+    at = await look(await start(web=SLEEP))
+    page = at.page
+    one = {
+        "id": "00112233aabbccdd",
+        "kind": "delete-folder",
+        "subject": "/srv/%FFbig",
+        "by": "anna",
+        "since": 1,
+    }
+    told = {**one, "state": "running", "why": "1500 files and folders were deleted so far"}
+
+    async def answer(route: Route) -> None:
+        if route.request.method == "DELETE":
+            assert route.request.url.endswith(one["id"])
+            told.update(state="cancelled", why="it was cancelled on request", ended=5)
+            await route.fulfill(status=204)
+        else:
+            await route.fulfill(json={"operations": [told]})
+
+    await page.route(re.compile("/v1/operations"), answer)
+    await at.log_in(place="#/operations")
+    row = page.get_by_role("row").filter(has_text=r"delete folder /srv/\xffbig")
+    await expect(row).to_contain_text("1500 files and folders were deleted so far.")
+    await row.get_by_role("button", name=r"Cancel delete-folder /srv/\xffbig").click()
+    await expect(row).to_contain_text("cancelled")
+    await expect(row.get_by_role("button")).to_have_count(0)
 
 
 async def test_targets_of_log_lines_tell_how_it_goes_and_keep_their_headers(start: Start, look: Look) -> None:

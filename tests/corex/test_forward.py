@@ -249,7 +249,7 @@ async def test_lines_go_to_syslog_by_tcp_once_it_is_there(core: Any, sh: Any, un
     await core.client.start("a", 10)
     await core.client.start("other", 10)
     waiting = await until_target(core, lambda target: target.state == "retrying")
-    assert "onnect call failed" in waiting.why
+    assert waiting.why.startswith("Connection refused; the next try follows")
     collector = Collector()
     async with syslog(collector, unused_tcp_port):
         done = await until_target(core, lambda target: target.sent >= 2)
@@ -435,7 +435,7 @@ async def test_only_a_certificate_that_is_trusted_gets_lines(core: Any, sh: Any)
         assert "no certificates to trust" in told.why
         await send_to(core, out=TargetLayer(type="syslog", location=location, ca=other))
         told = await until_target(core, lambda target: target.state == "retrying" and target.spec.ca == other)
-        assert "certificate verify failed" in told.why
+        assert "its certificate is not to be trusted: " in told.why
         assert collector.messages == []
         await send_to(core, out=TargetLayer(type="syslog", location=location, ca=ca))
         await until_target(core, lambda target: target.sent == 1)

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { Problem, get, put, remove } from "./api.js";
-import { Commands, curl, zn } from "./commands.js";
+import { Commands, curl, login, zn } from "./commands.js";
 import { moment } from "./format.js";
 import { may } from "./live.js";
 import { Button, Dialog, Field, Head, Loading, Table, copy, html, say, sentence, useLoaded } from "./ui.js";
@@ -81,7 +81,8 @@ function AllowDialog({ onClose, onDone }) {
   };
   if (token) {
     return html`<${Dialog} title=${`The token of ${name}`} onClose=${onClose}>
-      <p>Copy it now: nobody can show it again. It was made in this browser, and Core-X knows only its SHA-256.</p>
+      <p>Copy it now: nobody can show it again. It was made in this browser, and Core-X knows only its SHA-256.
+        It is for this page, or for <code>${login()}</code>.</p>
       <div class="snippet"><pre tabindex="0" aria-label="Token">${token}</pre><${Button} icon="copy" kind="quiet" label="Copy the token" onClick=${() => copy(token)} /></div>
       <footer><${Button} kind="primary" onClick=${onClose} autofocus>Done<//></footer>
     <//>`;

@@ -58,7 +58,7 @@ export function Operations() {
         <td><span class="what">Who</span>${one.by}</td>
         <td class="when">${moment(one.since)}</td>
         <td class="number"><span class="what">Took</span>${span((one.ended ?? now) - one.since)}</td>
-        <td class="do">${one.state === "running" && html`<${Button} icon="close" need="operator" kind="quiet" label=${`Cancel ${one.kind} ${one.subject}`}
+        <td class="do">${one.state === "running" && html`<${Button} icon="close" need="operator" kind="quiet" label=${`Cancel ${one.kind} ${textOf(one.subject)}`}
           why=${one.kind === "delete-folder" ? "" : "Others changed with it already: start or stop the processes as they shall be."} onClick=${() => cancel(one)} />`}</td>
       </tr>`)}<//>`}`;
 }

@@ -178,7 +178,7 @@ function File({ info, reload }) {
   return html`<${Head} title=${nameText(info.name)} back=${folder}>
       <${Commands} commands=${() => fileCommands(info)} />
       <${Button} icon="download" onClick=${() => fetchIt(info, () => setAsked("big"))}>${`Download ${bytes(info.size)}`}<//>
-      <${Button} icon="remove" onClick=${() => setAsked("delete")}>Delete…<//>
+      <${Button} icon="remove" kind="brief" label="Delete" onClick=${() => setAsked("delete")}>Delete…<//>
       ${!isEdited && html`<${Button} icon="edit" kind="primary" why=${why} onClick=${() => setIsEdited(true)}>Edit<//>`}
     <//>
     <${Crumbs} path=${info.path} />

@@ -71,8 +71,14 @@ export function SendDialog({ folder, given, onClose, onDone }) {
   const [keeps, setKeeps] = useState(false);
   const canUnpack = files.length === 1 && /\.(tar|tgz|tar\.gz)$/i.test(files[0].name);
   const work = async () => {
-    if (unpacks && canUnpack) await unpack(folder, files[0], owner, keeps);
-    else for (const file of files) await sendOne(folder, file, owner);
+    let sent = 0;
+    try {
+      if (unpacks && canUnpack) await unpack(folder, files[0], owner, keeps);
+      else for (; sent < files.length; sent += 1) await sendOne(folder, files[sent], owner);
+    } catch (error) {
+      if (error.name !== "AbortError") throw error;
+      say(`Cancelled; ${sent} of ${count(files.length, "file")} came whole`, { kind: "refused" });
+    }
   };
   const start = () => {
     work().catch(complain).finally(onDone);
@@ -181,7 +187,7 @@ export function DeleteDialog({ info, onClose, onDone }) {
       seen = await get(`${place}?wait=1`).catch(forgotten);
       setOperation({ ...seen, place });
     } while (seen.state === "running");
-    say(sentence(`${name}: ${seen.why}`), { kind: seen.state === "failed" ? "failed" : "done" });
+    say(`${name}: ${seen.why}`, { kind: seen.state === "failed" ? "failed" : "done" });
     end();
   };
   if (operation) {

@@ -3,8 +3,7 @@ import { Problem, ask, put } from "./api.js";
 import { Commands, curl, zn, znInput } from "./commands.js";
 import { line, words } from "./format.js";
 import { processes, take } from "./live.js";
-import { declared, isEdited, owners } from "./process.js";
-import { act } from "./processes.js";
+import { act, declared, isEdited, owners } from "./processes.js";
 import { useValue } from "./store.js";
 import { Button, Empty, Field, Head, complain, html, say, sentence } from "./ui.js";
 
