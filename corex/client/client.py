@@ -4,7 +4,7 @@ import asyncio
 import io
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import IO, Any, Generic, Self, TypeVar
@@ -275,7 +275,9 @@ class Client:
     async def follow(
         self, name: str | Sequence[str] | None = None, after: int = 0, wanted: LogSieve = _EVERY_LINE
     ) -> AsyncGenerator[LogLine | LogGap, None]:
-        """Lines and declared gaps as they come, until Core-X ends, or the pattern takes too long; as in `logs`.
+        """Lines and declared gaps as they come, until Core-X ends; as in `logs`.
+
+        A pattern that takes too long with what comes is refused then.
 
         Who stops earlier closes the connection with `contextlib.aclosing` around this.
 
@@ -284,12 +286,22 @@ class Client:
         decoder = msgspec.json.Decoder(LogLine | LogGap)
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)
         path = _logs_path(name, wanted, after=after, follow="true")
+        cursor = after
         async with await self._send("GET", path, {}, None, timeout) as answer:
             rest = b""
             async for piece in self._pieces(answer):
                 *lines, rest = (rest + piece).split(b"\n")
                 for line in lines:
-                    yield decoder.decode(line)
+                    record = decoder.decode(line)
+                    if isinstance(record, LogGap):
+                        cursor += record.lost
+                    else:
+                        cursor = record.seq if isinstance(name, str) else record.order
+                    yield record
+        if wanted.match is not None:
+            # the answer had begun when the pattern took too long; a page says so
+            with suppress(UnreachableError):
+                await self.logs(name, cursor, wanted=wanted)
 
     async def events(self, after: int = 0, wait: float = 0, limit: int = 1000) -> EventPage:
         """Events after a cursor; with none yet, the answer waits for one up to `wait` seconds."""
