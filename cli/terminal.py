@@ -15,7 +15,7 @@ from cli.connect import call_corex, corex_client
 from cli.frame import Settings
 from cli.keyboard import LEAVE, raw_terminal
 from cli.outcome import Failure
-from cli.output import Json, output_to, print_rows, print_text
+from cli.output import Json, output_to, print_line, print_rows, print_text
 from corex.client.client import Client, RefusedError
 from corex.client.session import Attachment
 from corex.process.model import exit_code_of
@@ -74,6 +74,19 @@ def sessions(ctx: typer.Context, container: Container, as_json: Json = False) ->
     ]
     columns = ("id", "state", "pid", "viewers", "written", "argv")
     print_rows(found, columns, rows, "there is no session", as_json=as_json)
+
+
+def hangup(
+    ctx: typer.Context,
+    container: Container,
+    session: Annotated[str, typer.Argument(help="Its id, as `zn process sessions` lists it.")],
+) -> None:
+    """Hang a session up: its command gets SIGHUP, some seconds later SIGKILL.
+
+    Example: zn process hangup demo 3f2a
+    """
+    call_corex(ctx.obj, container, lambda client: client.delete_session(session))
+    print_line(f"Session {session} is hung up")
 
 
 def window() -> Window:

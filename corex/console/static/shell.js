@@ -308,7 +308,7 @@ function commands(tab) {
   const path = `/v1/sessions/${tab.id}`;
   return [
     { title: "Attach to this session", curl: curl("GET", path), zn: zn("attach", tab.id) },
-    { title: "Hang it up", curl: curl("DELETE", path) },
+    { title: "Hang it up", curl: curl("DELETE", path), zn: zn("process hangup", tab.id) },
     ...rows,
   ];
 }
