@@ -11,7 +11,7 @@ sys.path += ["/usr/lib/zeronode/site", "/usr/lib/zeronode"]
 
 import msgspec
 
-from corex.main import run, tls_context
+from corex.main import Given, run, tls_context
 from corex.wire.boot import Boot
 
 
@@ -19,7 +19,7 @@ def main(port: int) -> None:
     """Be Core-X."""
     boot = msgspec.json.decode(Path("/boot.json").read_bytes(), type=Boot)
     listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    run(boot, tls=tls_context(boot), listener=listener, root_fd=None)
+    run(boot, tls=tls_context(boot), listener=listener, given=Given())
 
 
 if __name__ == "__main__":

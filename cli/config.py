@@ -8,7 +8,7 @@ import typer
 from cli import operator, trial
 from cli.connect import call
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, print_json, print_line, print_rows
 from core0.client.credentials import load_key
 from core0.wire import config as wire
 from core0.wire.config import ConfigStatus, NodeConfig
@@ -105,9 +105,6 @@ def _read(file: Path) -> NodeConfig:
 
 
 def _print(status: ConfigStatus, as_json: bool) -> None:
-    if as_json:
-        print_json(status)
-        return
     pools = status.config.storage.pools
     rows = [
         ("state", status.state),
@@ -118,4 +115,4 @@ def _print(status: ConfigStatus, as_json: bool) -> None:
         ("claims", ", ".join(status.config.storage.claims) or "-"),
         ("links", ", ".join(status.config.network.links) or "-"),
     ]
-    print_table(("config", ""), rows)
+    print_rows(status, ("config", ""), rows, as_json=as_json)

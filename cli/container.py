@@ -31,7 +31,7 @@ from cli.container_spec import (
 from cli.frame import Settings
 from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_table
+from cli.output import Json, print_json, print_rows
 from cli.sizes import bytes_of, size, traffic_text
 from core0.wire.types import Container, Limits, PublishedPort, VolumeMount
 from corex.wire.health import HealthCheck
@@ -68,13 +68,12 @@ def list_(
     Example: zn container ls --label app=shop
     """
     found = call(ctx.obj, lambda client: client.containers(label or ()))
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (one.name, _state(one), one.address or "-", _ports(one), one.spec.image, one.why) for one in found
     ]
-    print_table(("name", "state", "address", "ports", "image", "why"), rows, "no containers")
+    print_rows(
+        found, ("name", "state", "address", "ports", "image", "why"), rows, "no containers", as_json=as_json
+    )
 
 
 @app.command()
@@ -398,9 +397,6 @@ def stats(ctx: typer.Context, name: str, as_json: Json = False) -> None:
     Example: zn container stats demo
     """
     found = call(ctx.obj, lambda client: client.container_stats(name))
-    if as_json:
-        print_json(found)
-        return
     memory = f"{size(found.memory_bytes)} of {size(found.memory_limit_bytes)}"
     rows = [
         ("memory", f"{memory}, {size(found.memory_peak_bytes)} at most, {found.memory_kills} killed for it"),
@@ -410,7 +406,7 @@ def stats(ctx: typer.Context, name: str, as_json: Json = False) -> None:
         ("written", f"{size(found.written_bytes)} by {found.writes} operations"),
         ("traffic", traffic_text(found.traffic)),
     ]
-    print_table((name, ""), rows)
+    print_rows(found, (name, ""), rows, as_json=as_json)
 
 
 @app.command()
@@ -485,9 +481,6 @@ def rm(ctx: typer.Context, name: str) -> None:
 
 
 def _print(container: Container, as_json: bool) -> None:
-    if as_json:
-        print_json(container)
-        return
     rows = [
         ("name", container.name),
         ("state", _state(container)),
@@ -505,7 +498,7 @@ def _print(container: Container, as_json: bool) -> None:
         ("Core-X", f"port {container.corex.port}" if container.corex else "-"),
         ("fingerprint", f"sha256:{container.corex.fingerprint}" if container.corex else "-"),
     ]
-    print_table(("container", ""), rows)
+    print_rows(container, ("container", ""), rows, as_json=as_json)
 
 
 def _state(container: Container) -> str:

@@ -10,7 +10,7 @@ from cli.frame import Settings
 from cli.operation import Detach, follow
 from cli.operator import KEY_FILE
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, print_json, print_line, print_rows, print_table
 from cli.sizes import size
 from cli.transfer import load_image
 from core0.client.credentials import load_key
@@ -34,9 +34,6 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn container image ls
     """
     found = call(ctx.obj, lambda client: client.images())
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (
             _short(one.digest),
@@ -46,7 +43,7 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
         )
         for one in found.images
     ]
-    print_table(("image", "size", "containers", "references"), rows, "no images")
+    print_rows(found, ("image", "size", "containers", "references"), rows, "no images", as_json=as_json)
 
 
 @app.command()

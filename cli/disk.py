@@ -8,7 +8,7 @@ import typer
 from cli.connect import call
 from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_error, print_json, print_table
+from cli.output import Json, print_error, print_rows
 from cli.sizes import size
 from core0.wire.storage import Claim, Disk, EraseRequest, Health
 
@@ -22,13 +22,12 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn disk ls
     """
     found = call(ctx.obj, lambda client: client.disks())
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (one.id, one.device, one.media, size(one.size), one.state, one.pool or "-", one.why) for one in found
     ]
-    print_table(("disk", "device", "media", "size", "state", "pool", "why"), rows, "no disks")
+    print_rows(
+        found, ("disk", "device", "media", "size", "state", "pool", "why"), rows, "no disks", as_json=as_json
+    )
 
 
 @app.command()
@@ -104,9 +103,6 @@ def _agree_to_wipe(disk: Disk, yes: bool) -> str | None:
 
 
 def _print(disk: Disk, as_json: bool) -> None:
-    if as_json:
-        print_json(disk)
-        return
     rows = [
         ("id", disk.id),
         ("state", disk.state),
@@ -123,7 +119,7 @@ def _print(disk: Disk, as_json: bool) -> None:
         ("content", disk.content or "-"),
         ("health", _in_words(disk.health) if disk.health else "it does not say"),
     ]
-    print_table(("disk", ""), rows)
+    print_rows(disk, ("disk", ""), rows, as_json=as_json)
 
 
 def _in_words(health: Health) -> str:

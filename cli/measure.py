@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cli.output import print_json, print_table
+from cli.output import print_rows
 
 RUNS = 5
 
@@ -44,13 +44,9 @@ def ratios(name: str, ours: Measure, other: Measure, goal: float) -> Measure:
 
 def report(measures: Sequence[Measure], as_json: bool) -> None:
     """Print the measures with their medians."""
-    if as_json:
-        print_json(
-            [{**msgspec.structs.asdict(one), "median": one.median, "met": one.met} for one in measures]
-        )
-        return
     columns = ("measure", "median", "least", "most", "runs", "goal")
-    print_table(columns, [_row(one) for one in measures])
+    facts = [{**msgspec.structs.asdict(one), "median": one.median, "met": one.met} for one in measures]
+    print_rows(facts, columns, [_row(one) for one in measures], as_json=as_json)
 
 
 def _row(one: Measure) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from cli.connect import call
 from cli.network_links import link, links
 from cli.network_mesh import join, leave, mesh, rotate
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, print_json, print_line, print_rows, print_table
 from cli.sizes import traffic_text
 from core0.wire.mesh import Mesh
 from core0.wire.networks import INTERNET, EgressRule, Network, NetworkSpec
@@ -28,14 +28,13 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn network ls
     """
     found = call(ctx.obj, lambda client: client.networks())
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (one.name, one.state, one.ipv4, one.ipv6, one.spec.egress, str(len(one.containers)), one.why)
         for one in found
     ]
-    print_table(("network", "state", "ipv4", "ipv6", "egress", "containers", "why"), rows)
+    print_rows(
+        found, ("network", "state", "ipv4", "ipv6", "egress", "containers", "why"), rows, as_json=as_json
+    )
 
 
 @app.command()

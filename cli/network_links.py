@@ -3,7 +3,7 @@
 import typer
 
 from cli.connect import call
-from cli.output import Json, print_json, print_table
+from cli.output import Json, print_rows
 from core0.wire.links import Dhcp, Lacp, Link
 
 
@@ -13,14 +13,11 @@ def links(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn network links
     """
     found = call(ctx.obj, lambda client: client.links())
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (one.name, one.state, _driver(one), one.pci or "-", next(iter(one.addresses), "-"), one.why)
         for one in found
     ]
-    print_table(("link", "state", "driver", "pci", "address", "why"), rows, "no links")
+    print_rows(found, ("link", "state", "driver", "pci", "address", "why"), rows, "no links", as_json=as_json)
 
 
 def link(ctx: typer.Context, name: str, as_json: Json = False) -> None:
@@ -29,10 +26,7 @@ def link(ctx: typer.Context, name: str, as_json: Json = False) -> None:
     Example: zn network link eth0
     """
     found = call(ctx.obj, lambda client: client.link(name))
-    if as_json:
-        print_json(found)
-    else:
-        print_table(("link", ""), _rows(found))
+    print_rows(found, ("link", ""), _rows(found), as_json=as_json)
 
 
 def _driver(link: Link) -> str:

@@ -9,7 +9,7 @@ import typer
 from cli.config import apply as apply_config
 from cli.connect import call
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_json_line, print_line, print_table
+from cli.output import Json, print_json, print_json_line, print_line, print_rows, print_table
 from core0.client.client import NodeClient
 from core0.wire.state import StateStatus
 from core0.wire.storage import Reset
@@ -27,9 +27,6 @@ def show(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn node show
     """
     node = call(ctx.obj, lambda client: client.node())
-    if as_json:
-        print_json(node)
-        return
     rows = [
         ("host name", node.hostname),
         ("fingerprint", f"sha256:{node.fingerprint}"),
@@ -41,7 +38,7 @@ def show(ctx: typer.Context, as_json: Json = False) -> None:
         ("up", str(datetime.timedelta(seconds=int(node.uptime_seconds)))),
         ("addresses", ", ".join(f"{one.interface} on {one.link}" for one in node.addresses) or "none"),
     ]
-    print_table(("node", ""), rows)
+    print_rows(node, ("node", ""), rows, as_json=as_json)
 
 
 @app.command()

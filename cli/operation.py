@@ -10,7 +10,7 @@ import typer
 from cli.connect import call, node_client
 from cli.frame import Settings
 from cli.outcome import Failure
-from cli.output import Json, print_json, print_line, print_table, visible
+from cli.output import Json, print_json, print_line, print_rows, visible
 from core0.client.client import NodeClient
 from core0.wire.operations import Operation
 
@@ -27,11 +27,14 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn operation ls
     """
     found = call(ctx.obj, lambda client: client.operations())
-    if as_json:
-        print_json(found)
-        return
     rows = [(one.id, one.kind, one.subject, one.state, _percent(one), one.detail) for one in found]
-    print_table(("operation", "kind", "subject", "state", "progress", "detail"), rows, "no operations")
+    print_rows(
+        found,
+        ("operation", "kind", "subject", "state", "progress", "detail"),
+        rows,
+        "no operations",
+        as_json=as_json,
+    )
 
 
 @app.command()

@@ -70,8 +70,8 @@ def _explain(error: BaseException) -> tuple[ExitCode, str] | None:
         return ExitCode.INTERRUPTED, "interrupted"
     names = list(_class_names(type(error)))
     code = next((_BY_NAME[name] for name in names if name in _BY_NAME), None)
-    if code is not None:
-        return code, str(error)
+    if code is not None:  # what others say is one line of ours
+        return code, str(error).replace("\n", "\\n")
     if isinstance(error, OSError) or names[0].startswith(_SPOKEN):
         return ExitCode.FAILED, str(error)
     return None

@@ -8,7 +8,7 @@ import typer
 from cli.connect import call
 from cli.operation import Detach, follow
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_table, time_of
+from cli.output import Json, print_json, print_rows, print_table, time_of
 from cli.sizes import bytes_of, size
 from core0.wire.storage import Destruction, Pool, PoolSpec, Replacement
 
@@ -24,14 +24,13 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn pool ls
     """
     found = call(ctx.obj, lambda client: client.pools())
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (one.name, one.state, one.profile, str(len(one.members)), size(one.size), size(one.free), one.why)
         for one in found
     ]
-    print_table(("pool", "state", "profile", "disks", "size", "free", "why"), rows, "no pools")
+    print_rows(
+        found, ("pool", "state", "profile", "disks", "size", "free", "why"), rows, "no pools", as_json=as_json
+    )
 
 
 @app.command()

@@ -17,7 +17,7 @@ from cli.process_declare import BeforeCommand, edit, put, rm
 from cli.process_events import events
 from cli.process_shown import COLUMNS, facts, report, row
 from cli.process_spec import environment
-from cli.terminal import KEEP, attach, run, sessions, window
+from cli.terminal import KEEP, attach, hangup, run, sessions, window
 from corex.process.model import exit_code_of
 from corex.wire.api import ExecRequest, Output
 from corex.wire.sessions import SessionSpec
@@ -170,7 +170,7 @@ def execute(
 
 
 app.command(cls=BeforeCommand)(put)
-for verb in (edit, rm, logs, attach, events, sessions, *plan.VERBS, login, logout):
+for verb in (edit, rm, logs, attach, events, sessions, hangup, *plan.VERBS, login, logout):
     app.command()(verb)
 exec_app = typer.Typer()
 exec_app.command()(execute)

@@ -45,7 +45,10 @@ def facts(info: ProcessInfo) -> list[tuple[str, object]]:
     return [
         *zip(COLUMNS, row(info), strict=True),
         ("wanted", info.wanted),
+        ("layers", ", ".join(info.layers)),
         ("outdated", "yes, restart it to apply its specification" if info.outdated else "no"),
+        ("kind", spec.kind),
+        ("after", ", ".join(f"{name}={condition}" for name, condition in spec.after.items())),
         ("argv", " ".join(spec.argv)),
         ("env", " ".join(f"{name}={value}" for name, value in spec.env.items())),
         ("cwd", spec.cwd),

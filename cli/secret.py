@@ -10,7 +10,7 @@ import typer
 
 from cli.connect import call
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_table
+from cli.output import Json, print_json, print_rows
 from cli.sizes import size
 from core0.wire.secrets import LARGEST, Secret, SecretValue
 
@@ -24,11 +24,8 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn secret ls
     """
     found = call(ctx.obj, lambda client: client.secrets())
-    if as_json:
-        print_json(found)
-        return
     rows = [(one.name, size(one.bytes), _moment(one), ", ".join(one.containers) or "-") for one in found]
-    print_table(("name", "size", "given", "containers"), rows, "no secrets")
+    print_rows(found, ("name", "size", "given", "containers"), rows, "no secrets", as_json=as_json)
 
 
 @app.command("set")

@@ -11,11 +11,11 @@ from typing import Annotated
 
 import typer
 
-from cli.connect import corex_client
+from cli.connect import call_corex, corex_client
 from cli.frame import Settings
 from cli.keyboard import LEAVE, raw_terminal
 from cli.outcome import Failure
-from cli.output import Json, output_to, print_json, print_table, print_text
+from cli.output import Json, output_to, print_line, print_rows, print_text
 from corex.client.client import Client, RefusedError
 from corex.client.session import Attachment
 from corex.process.model import exit_code_of
@@ -68,20 +68,25 @@ def sessions(ctx: typer.Context, container: Container, as_json: Json = False) ->
 
     Example: zn process sessions demo
     """
+    found = call_corex(ctx.obj, container, lambda client: client.sessions())
+    rows = [
+        (one.id, one.state, one.pid or "", one.viewers, one.written, " ".join(one.spec.argv)) for one in found
+    ]
+    columns = ("id", "state", "pid", "viewers", "written", "argv")
+    print_rows(found, columns, rows, "there is no session", as_json=as_json)
 
-    async def work() -> None:
-        async with corex_client(ctx.obj, container) as client:
-            found = await client.sessions()
-        if as_json:
-            print_json(found)
-            return
-        rows = [
-            (one.id, one.state, one.pid or "", one.viewers, one.written, " ".join(one.spec.argv))
-            for one in found
-        ]
-        print_table(("id", "state", "pid", "viewers", "written", "argv"), rows, "there is no session")
 
-    asyncio.run(work())
+def hangup(
+    ctx: typer.Context,
+    container: Container,
+    session: Annotated[str, typer.Argument(help="Its id, as `zn process sessions` lists it.")],
+) -> None:
+    """Hang a session up: its command gets SIGHUP, some seconds later SIGKILL.
+
+    Example: zn process hangup demo 3f2a
+    """
+    call_corex(ctx.obj, container, lambda client: client.delete_session(session))
+    print_line(f"Session {session} is hung up")
 
 
 def window() -> Window:

@@ -12,7 +12,7 @@ from ci.qemu import detached
 from ci.qemu.spec import Boot
 from cli import machines, operator
 from cli.keyboard import LEAVE, raw_terminal
-from cli.output import Json, print_json, print_line, print_table
+from cli.output import Json, print_json, print_line, print_rows
 from cli.sizes import bytes_of
 from cli.tasks import ROOT
 
@@ -71,11 +71,9 @@ def list_machines(as_json: Json = False) -> None:
         }
         for folder, record in machines.running()
     ]
-    if as_json:
-        print_json(found)
-    else:
-        columns = ("name", "pid", "memory", "cpus", "acceleration", "console")
-        print_table(columns, [[row[column] for column in columns] for row in found], "no machine runs")
+    columns = ("name", "pid", "memory", "cpus", "acceleration", "console")
+    rows = [[row[column] for column in columns] for row in found]
+    print_rows(found, columns, rows, "no machine runs", as_json=as_json)
 
 
 @app.command()

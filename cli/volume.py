@@ -8,7 +8,7 @@ import typer
 
 from cli.connect import call
 from cli.outcome import ExitCode, Failure
-from cli.output import Json, print_json, print_line, print_table, time_of
+from cli.output import Json, print_json, print_line, print_rows, print_table, time_of
 from cli.sizes import bytes_of, size
 from cli.transfer import Export, export_snapshot, import_stream
 from core0.wire.volumes import SMALLEST, ImportRequest, IoLimits, Volume, VolumeSpec
@@ -29,9 +29,6 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     Example: zn volume ls
     """
     found = call(ctx.obj, lambda client: client.volumes())
-    if as_json:
-        print_json(found)
-        return
     rows = [
         (
             one.name,
@@ -46,7 +43,7 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
         for one in found
     ]
     columns = ("volume", "pool", "state", "size", "used", "snapshots", "containers", "why")
-    print_table(columns, rows, "no volumes")
+    print_rows(found, columns, rows, "no volumes", as_json=as_json)
 
 
 @app.command()

@@ -43,6 +43,7 @@ from corex.rest import api
 from corex.rest.access import Access
 from corex.rest.auditing import Audit
 from corex.rest.container import Container
+from corex.rest.kept import Kept
 from corex.sessions.manager import Sessions
 from corex.wire.boot import Boot
 from corex.wire.health import REPORT_BYTES, HealthCheck, HealthReport
@@ -56,11 +57,19 @@ _log = logging.getLogger(__name__)
 
 
 class Given(msgspec.Struct, frozen=True):
-    """Descriptors that the node gave; None for what there is not."""
+    """Descriptors that the node gave; None for what there is not.
 
-    root_fd: int | None
-    health_fd: int | None
-    cgroup_fd: int | None
+    Attributes:
+        root: the container's root folder, which children enter; without it, our own root.
+        kept: the file that outlives this Core-X (`corex.rest.kept`).
+        health: the file that takes reports on the container's health.
+        cgroup: the container's own cgroup, which Core-X may divide.
+    """
+
+    root: int | None = None
+    kept: int | None = None
+    health: int | None = None
+    cgroup: int | None = None
 
 
 def tls_context(boot: Boot) -> ssl.SSLContext:
@@ -68,15 +77,7 @@ def tls_context(boot: Boot) -> ssl.SSLContext:
     return server_context(boot.certificate, boot.key)
 
 
-def run(
-    boot: Boot,
-    *,
-    tls: ssl.SSLContext,
-    listener: socket.socket,
-    root_fd: int | None,
-    health_fd: int | None = None,
-    cgroup_fd: int | None = None,
-) -> NoReturn:
+def run(boot: Boot, *, tls: ssl.SSLContext, listener: socket.socket, given: Given) -> NoReturn:
     """Be Core-X until all declared processes have ended or SIGTERM comes, then exit with the main one's code.
 
     Call it in a single-threaded process that is PID 1 of its namespace, with descriptors 0 to 2 open, and without
@@ -86,15 +87,13 @@ def run(
         boot: the start message.
         tls: from `tls_context`.
         listener: a listening TCP socket for the REST interface.
-        root_fd: descriptor of the container's root folder, which children enter; None for our own root.
-        health_fd: descriptor of the file that takes reports on the container's health, if the node wants them.
-        cgroup_fd: descriptor of the container's own cgroup, if Core-X may divide it.
+        given: what else the node gave.
     """
     signals.unblock()
     # prlimit(2) sets the limits of whoever has all three group ids of the caller's, as the container's root has ours
     os.setresgid(-1, -1, _NOBODYS_GROUP)
     loop = asyncio.new_event_loop()
-    code = loop.run_until_complete(_live(boot, tls, listener, Given(root_fd, health_fd, cgroup_fd)))
+    code = loop.run_until_complete(_live(boot, tls, listener, given))
     sys.stdout.flush()
     sys.stderr.flush()
     # No tidy end of the interpreter: threads may wait in the kernel, and nothing is left to save.
@@ -106,16 +105,19 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
     world = processes.world
     loop = world.loop
     _handle_signals(processes, next(iter(boot.processes), ""))
-    processes.declare(boot.processes, boot.checks, boot.targets)
-    monitor = _monitor(boot, processes, given.health_fd)
-    access, audit = Access(boot.token_sha256, loop.time), Audit(time)
+    kept = Kept(given.kept)
+    processes.keep = kept.keep_layers
+    processes.declare(boot.processes, boot.checks, boot.targets, kept.known.layers)
+    monitor = _monitor(boot, processes, given.health)
+    access = Access(boot.token_sha256, loop.time, kept.known.identities, kept.keep_identities)
+    audit = Audit(time)
     container = Container(
         boot.name,
         access,
         processes,
         Sessions(world),
         loop.time(),
-        Root(given.root_fd),
+        Root(given.root),
         Hands(),
         Operations(time),
         audit,
@@ -140,7 +142,7 @@ async def _live(boot: Boot, tls: ssl.SSLContext, listener: socket.socket, given:
 
 
 def _make(name: str, given: Given) -> Processes:
-    spawner = Spawner(given.root_fd)
+    spawner = Spawner(given.root)
     spawner.start()
     loop = asyncio.get_running_loop()
     world = World(
@@ -152,8 +154,8 @@ def _make(name: str, given: Given) -> Processes:
         wall_clock=time,
         jitter=SystemRandom().random,
         alarms=WallClock(loop),
-        figures=Figures(open_proc(given.root_fd)),
-        groups=Groups(given.cgroup_fd),
+        figures=Figures(open_proc(given.root)),
+        groups=Groups(given.cgroup),
     )
     processes = Processes(world, name)
     world.alarms.changed = processes.clock_was_set

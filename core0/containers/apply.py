@@ -14,6 +14,7 @@ import msgspec
 from core0.containers import rootfs, storage
 from core0.containers.certificates import Certificates
 from core0.containers.health import create_report
+from core0.containers.kept import open_kept
 from core0.containers.limits import capped_io, limits_of, oom_score_of, tmpfs_of
 from core0.containers.model import IDS, Identity, Record, first_id
 from core0.containers.observe import is_alive, start_time
@@ -251,6 +252,8 @@ async def _create(
     secrets = [own(world.secrets.open(one.secret)) for one in spec.secrets]
     making.at("health")
     health = [own(create_report(folder))] if spec.health else []
+    making.at("what was kept")
+    kept = own(open_kept(folder, spec))
 
     making.at("start message")
     boot = boot_of(slot.name, socket.gethostname(), (identity.certificate, identity.key), spec, image)
@@ -285,7 +288,9 @@ async def _create(
         for volume in volumes:
             mounts.set_attributes(volume, mounts.ATTR_IDMAP, user_namespace=users)
         go = msgspec.json.encode(_go(slot.name, spec, addresses))
-        _tell(ours, go, [*built, *volumes, *secrets, *health])  # it builds its root while its link is made
+        _tell(
+            ours, go, [*built, kept, *volumes, *secrets, *health]
+        )  # it builds its root while its link is made
         making.at("link")
         undo.callback(world.network.detach, slot.number)
         world.network.attach(slot.number, slot.name, spec.network, slot.host, namespace, spec.limits)

@@ -90,8 +90,12 @@ def _capped(line: str, own: Mapping[str, int | None]) -> str:
 
 def changes_while_running(before: ContainerSpec, after: ContainerSpec) -> bool:
     """Whether one spec becomes the other without another container: equal ones do not change."""
-    known = msgspec.structs.replace(before, limits=after.limits, labels=after.labels, after=after.after)
-    return known == after and before != after
+    return lasting(before) == lasting(after) and before != after
+
+
+def lasting(spec: ContainerSpec) -> ContainerSpec:
+    """What of a spec only another container can change: without what changes while it runs."""
+    return msgspec.structs.replace(spec, limits=Limits(), labels={}, after={})
 
 
 def beyond(limits: Limits, node: Capacity, tmpfs: int = 0) -> Trouble | None:

@@ -60,7 +60,7 @@ def be_container(given: Descriptors) -> NoReturn:
         step = "certificate"
         boot, tls = _load_boot(given.boot)  # while the node does its part
         step = "go"
-        go, (root, _work, *rest) = _wait_for_go(talk)
+        go, (root, _work, kept, *rest) = _wait_for_go(talk)
         health = rest.pop() if go.health else None
         step = "user"
         privileges.become_user(0, 0)
@@ -77,7 +77,7 @@ def be_container(given: Descriptors) -> NoReturn:
         talk.send(msgspec.json.encode(Ready()))
         talk.close()
         step = "core-x"
-        _run(boot, tls, given.listener, (root_of_children, health, cgroup))
+        _run(boot, tls, given.listener, (root_of_children, kept, health, cgroup))
     except BaseException as error:  # noqa: BLE001 — whatever happens, this must not go on as the template
         _give_up(talk, step, error)
     os._exit(70)
@@ -109,18 +109,18 @@ def _keep_only(given: Descriptors) -> None:
 
 
 def _wait_for_go(talk: socket.socket) -> tuple[Go, list[int]]:
-    """Wait for the node: the message; root, volumes and secrets' files as `Go` says, the file for health last.
+    """Wait for the node: the message; root, what Core-X kept, volumes and secrets' files as `Go` says, health last.
 
     What is behind the root stays open: the node reaches the container's files by it.
     """
     from core0.template.main import receive
 
     talk.settimeout(30)
-    data, descriptors = receive(talk, _MOST_VOLUMES + _MOST_SECRETS + 3, _LARGEST_GO)
+    data, descriptors = receive(talk, _MOST_VOLUMES + _MOST_SECRETS + 4, _LARGEST_GO)
     if not descriptors:
         raise OSError("the node is gone")
     go = msgspec.json.decode(data, type=Go)
-    wanted = 2 + len(go.targets) + len(go.secrets) + go.health
+    wanted = 3 + len(go.targets) + len(go.secrets) + go.health
     if len(descriptors) != wanted:
         raise OSError(f"{len(descriptors)} descriptors came, not {wanted}")
     return go, descriptors
@@ -189,11 +189,10 @@ def _keep_capabilities(dropped: "Sequence[Capability]") -> None:
 
 
 def _run(
-    boot: "Boot", tls: "ssl.SSLContext", listener: int, descriptors: tuple[int, int | None, int]
+    boot: "Boot", tls: "ssl.SSLContext", listener: int, descriptors: tuple[int, int, int | None, int]
 ) -> NoReturn:
-    from corex.main import run
+    from corex.main import Given, run
 
     sys.stdin = sys.stdout = sys.stderr
-    root, health, cgroup = descriptors
-    door = socket.socket(fileno=listener)
-    run(boot, tls=tls, listener=door, root_fd=root, health_fd=health, cgroup_fd=cgroup)
+    root, kept, health, cgroup = descriptors
+    run(boot, tls=tls, listener=socket.socket(fileno=listener), given=Given(root, kept, health, cgroup))

@@ -18,7 +18,9 @@ class Forked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the container builds itself by; its root comes along as a descriptor, and what reaches its files.
+    """What the container builds itself by.
+
+    Its root comes along as a descriptor, what reaches its files, and what its Core-X kept (`core0.containers.kept`).
 
     The node makes its link meanwhile, and says so by `LINKED`.
 
@@ -28,7 +30,7 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         address6: its IPv6 address.
         nameserver: for its resolv.conf.
         search: the domain in which it looks for names without a dot.
-        targets: where the volumes are seen, whose mounts come behind those two.
+        targets: where the volumes are seen, whose mounts come behind those three.
         tmpfs: files in memory.
         secrets: files below /run/secrets, whose contents come behind the volumes.
         read_only: whether the root cannot be written to once it is built.

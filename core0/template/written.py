@@ -94,6 +94,7 @@ WRITTEN: dict[str, str] = {
     "core0.template.root": "*",
     "corex.console.assets": "*",
     "corex.http.connection": "*",
+    "corex.http.hosts": "*",
     "corex.http.routes": "*",
     "corex.http.server": "*",
     "corex.main": "*",
@@ -109,6 +110,8 @@ WRITTEN: dict[str, str] = {
     "corex.process.spawn": "*",
     "corex.rest.access": "*",
     "corex.rest.api": "*",
+    "corex.rest.auditing": "*",
+    "corex.rest.kept": "*",
     "ctypes": "CDLL.__getattr__ CDLL.__getitem__",
     "enum": """
         Enum.__deepcopy__ Enum.__new__ EnumType.__call__ Flag.__and__ Flag.__or__ Flag.__xor__

@@ -4,7 +4,7 @@ import asyncio
 import io
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import IO, Any, Generic, Self, TypeVar
@@ -123,6 +123,7 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._pin.end()
+            await asyncio.sleep(0)  # in which asyncio closes their sockets
 
     async def health(self) -> Health:
         """Whether Core-X answers."""
@@ -149,14 +150,14 @@ class Client:
     ) -> ProcessInfo:
         """Declare a process or replace its specification, if it has an ETag, or is new, for the next start.
 
-        Refused as precondition-failed.
+        Refused as precondition-failed, full.
         """
         return await self._ask("PUT", _path(name), ProcessInfo, body=spec, etag=etag, new=new)
 
     async def delete(self, name: str, *, etag: str | None = None) -> None:
         """Forget a process that does not run, if it has an ETag.
 
-        Refused as not-found, conflict, precondition-failed.
+        Refused as not-found, conflict, precondition-failed, full.
         """
         await self._ask("DELETE", _path(name), None, etag=etag)
 
@@ -223,7 +224,7 @@ class Client:
     ) -> Difference:
         """Add or replace a layer, if it has an ETag, or is new; what applying the plan would do then.
 
-        Refused as precondition-failed.
+        Refused as precondition-failed, full.
         """
         query = {"dry_run": "true"} if dry_run else {}
         path = _layer_path(name)
@@ -232,7 +233,7 @@ class Client:
     async def delete_layer(self, name: str, *, etag: str | None = None) -> Difference:
         """Take a layer away, if it has an ETag; what applying the plan would do then.
 
-        Refused as not-found, precondition-failed.
+        Refused as not-found, precondition-failed, full.
         """
         return await self._ask("DELETE", _layer_path(name), Difference, etag=etag)
 
@@ -274,7 +275,9 @@ class Client:
     async def follow(
         self, name: str | Sequence[str] | None = None, after: int = 0, wanted: LogSieve = _EVERY_LINE
     ) -> AsyncGenerator[LogLine | LogGap, None]:
-        """Lines and declared gaps as they come, until Core-X ends, or the pattern takes too long; as in `logs`.
+        """Lines and declared gaps as they come, until Core-X ends; as in `logs`.
+
+        A pattern that takes too long with what comes is refused then.
 
         Who stops earlier closes the connection with `contextlib.aclosing` around this.
 
@@ -283,12 +286,22 @@ class Client:
         decoder = msgspec.json.Decoder(LogLine | LogGap)
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)
         path = _logs_path(name, wanted, after=after, follow="true")
+        cursor = after
         async with await self._send("GET", path, {}, None, timeout) as answer:
             rest = b""
             async for piece in self._pieces(answer):
                 *lines, rest = (rest + piece).split(b"\n")
                 for line in lines:
-                    yield decoder.decode(line)
+                    record = decoder.decode(line)
+                    if isinstance(record, LogGap):
+                        cursor += record.lost
+                    else:
+                        cursor = record.seq if isinstance(name, str) else record.order
+                    yield record
+        if wanted.match is not None:
+            # the answer had begun when the pattern took too long; a page says so
+            with suppress(UnreachableError):
+                await self.logs(name, cursor, wanted=wanted)
 
     async def events(self, after: int = 0, wait: float = 0, limit: int = 1000) -> EventPage:
         """Events after a cursor; with none yet, the answer waits for one up to `wait` seconds."""
@@ -428,11 +441,11 @@ class Client:
         return next(one for one in found.identities if one.name == found.own)
 
     async def put_identity(self, name: str, spec: IdentitySpec) -> IdentityInfo:
-        """Let somebody ask, or change what they may. Refused as conflict."""
+        """Let somebody ask, or change what they may. Refused as conflict, full."""
         return await self._ask("PUT", f"/v1/identities/{quote(name, safe='')}", IdentityInfo, body=spec)
 
     async def delete_identity(self, name: str) -> None:
-        """Let somebody ask no more. Refused as not-found, conflict."""
+        """Let somebody ask no more. Refused as not-found, conflict, full."""
         await self._ask("DELETE", f"/v1/identities/{quote(name, safe='')}", None)
 
     async def ticket(self, path: str) -> Ticket:

@@ -1,12 +1,15 @@
 """Sends log lines on to one target, as long as the plan has it.
 
-It reads what everybody reads, the rings of the logs, by a cursor of its own, and keeps one batch besides. So it takes
-the same memory however slow the target is, and no process ever waits for it: what was overwritten before it could be
-sent is a gap, and the target is told of it. A batch that may or may not have arrived is sent again.
+It reads what everybody reads, the rings of the logs, by a cursor of its own for each process, and keeps one batch
+besides. So it takes the same memory however slow the target is, and no process ever waits for it: what was
+overwritten before it could be sent is a gap, and the target is told of it. A batch that may or may not have arrived
+is sent again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -51,8 +54,21 @@ class BusyError(Exception):
 class Forwarder:
     """One target."""
 
-    def __init__(self, container: str, name: str, spec: TargetSpec, world: World, cursor: int) -> None:
-        self.name, self.spec, self.cursor = name, spec, cursor
+    def __init__(
+        self, container: str, name: str, spec: TargetSpec, world: World, known: Mapping[str, int]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            container: its name.
+            name: the target's.
+            spec: what it is.
+            world: where logs are.
+            known: which lines are not to be sent, as positions of `Logs`.
+        """
+        self.name, self.spec, self.known = name, spec, known
+        # How many lines there were when all was sent.
+        self._seen = 0
         self.sent = self.lost = self.refused = 0
         self._world = world
         self._place = place_of(spec)
@@ -82,7 +98,7 @@ class Forwarder:
         if self._task is None or self._task.done():
             return
         self._linger = 0.0
-        if self.cursor < self._world.logs.last and self._state != "retrying":
+        if self._seen < self._world.logs.last and self._state != "retrying":
             self._at_rest.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS):
@@ -97,35 +113,32 @@ class Forwarder:
     async def _run(self) -> None:
         logs = self._world.logs
         while True:
-            while self.cursor >= logs.last:
+            while self._seen >= logs.last:
                 self._at_rest.set()
                 if logs.bell.is_closed:
                     return
                 await logs.bell.wait()
             await asyncio.sleep(self._linger)
-            records, following = self._batch()
+            records, known, seen = self._batch()
             if records:
                 await self._send_until_it_is_taken(records)
-            self.cursor = following
+            self.known, self._seen = known, seen
 
-    def _batch(self) -> tuple[list[LogLine | LogGap], int]:
-        """What is to be sent next, and the cursor behind it."""
-        page = self._world.logs.after(self.cursor, MOST_LINES)
+    def _batch(self) -> tuple[list[LogLine | LogGap], dict[str, int], int]:
+        """What is to be sent next, what is known then, and how many lines there were if that is all."""
+        logs, known = self._world.logs, dict(self.known)
         records: list[LogLine | LogGap] = []
-        size, at = 0, self.cursor
-        for record in page.records:
+        size = 0
+        for _, process, seq, record in logs.told_after(self.known, self.spec.processes):
+            if size >= MOST_BYTES or len(records) >= MOST_LINES:
+                return records, known, self._seen
+            known[process] = seq
+            records.append(record)
             if isinstance(record, LogGap):
-                at += record.lost
                 self.lost += record.lost
-                records.append(record)
-                continue
-            if size >= MOST_BYTES:
-                return records, at
-            at = record.order
-            if not self.spec.processes or record.process in self.spec.processes:
-                records.append(record)
+            else:
                 size += len(record.text)
-        return records, page.next
+        return records, known, logs.last
 
     async def _send_until_it_is_taken(self, records: list[LogLine | LogGap]) -> None:
         now = self._world.wall_clock()
@@ -136,7 +149,7 @@ class Forwarder:
                 refused = await send()
             except (OSError, ValueError, BusyError) as error:  # ValueError: TLS takes no such host name
                 self._disconnect()
-                await self._wait(str(error) or "it did not answer in time")
+                await self._wait(_words(error))
                 continue
             self.sent += max(0, lines - refused)
             self.refused += min(refused, lines)
@@ -196,6 +209,15 @@ class Forwarder:
         if state != self._state:
             self._since = self._world.wall_clock()
         self._state, self._why = state, why
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {error.verify_message}"
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
+    return str(error) or "it did not answer in time"
 
 
 def _rejected(said: bytes) -> int:

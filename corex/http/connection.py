@@ -29,8 +29,9 @@ _PIECE = 64 << 10
 MOST_STRANGERS = 32
 # Connections at a time that wait for such a place.
 _MOST_WAITING = 192
-# Seconds that one of them is waited for while others wait for its place: a client may begin many at a time.
-_PATIENCE = 3.0
+# Seconds that one of them is waited for while others wait for its place: a client may begin many at a time, and
+# thirty handshakes take a slow machine that long.
+_PATIENCE = 5.0
 # Seconds without a connection until a server is at rest.
 _REST = 1.0
 # Seconds that a client which still sends may take to see an answer that did not want the rest.

@@ -9,7 +9,8 @@ lines received plus declared gaps are always lines written.
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -99,6 +100,17 @@ class Ring:
         """The lines after the container's number `after`."""
         return self._lines(lambda chunk: after - chunk.order + 1)
 
+    def told_after(self, after: int) -> Iterator["Told"]:
+        """The lines after the process's number `after`, with a gap before those that follow overwritten ones."""
+        at = after
+        for line in self._lines(lambda chunk: after - chunk.seq + 1):
+            if line.seq > at + 1:
+                yield Told(line.order, self.process, line.seq - 1, LogGap(line.seq - 1 - at))
+            yield Told(line.order, self.process, line.seq, line)
+            at = line.seq
+        if self.last > at:  # of a log that was dropped, and has nothing new yet
+            yield Told(0, self.process, self.last, LogGap(self.last - at))
+
     def _lines(self, known: Callable[[Chunk], int]) -> Iterator[LogLine]:
         """The lines that are not known; `known` says how many of a chunk's are, none or less for none."""
         # From the new end, where followers read; a reader from far behind pays for the walk.
@@ -117,6 +129,22 @@ class Ring:
             yield LogLine(order + at, seq + at, time, process, stream, texts[at])
         at = chunk.count - 1
         yield LogLine(order + at, seq + at, time, process, stream, texts[at], chunk.partial)
+
+
+class Told(NamedTuple):
+    """A record of one process's log.
+
+    Attributes:
+        order: the container's number of the line, or of the first one after the gap.
+        process: whose log it is.
+        seq: the process's number up to which this tells.
+        record: the line or the gap.
+    """
+
+    order: int
+    process: str
+    seq: int
+    record: LogLine | LogGap
 
 
 def page(
@@ -162,6 +190,10 @@ class Logs:
         """The container's number of the newest line: how many were written."""
         return self._order
 
+    def positions(self) -> dict[str, int]:
+        """Each process's number of its newest line; who is not among them has written none."""
+        return {**self._forgotten, **{name: ring.last for name, ring in self._rings.items()}}
+
     def ring(self, process: str) -> Ring:
         """The log of a process, made on first use."""
         ring = self._rings.get(process)
@@ -196,6 +228,21 @@ class Logs:
         each = [ring.after_order(after) for ring in self._rings.values()]
         lines = heapq.merge(*each, key=lambda line: line.order)
         return page(iter(lines), after, self._order, limit, lambda line: line.order)
+
+    def told_after(self, known: Mapping[str, int], only: Collection[str] = ()) -> Iterator[Told]:
+        """What single processes wrote after what is known of each, in the container's order, and each one's own gaps.
+
+        Args:
+            known: as `positions` were.
+            only: of these processes; of all if there are none.
+        """
+        for name, last in self._forgotten.items():
+            lost = last - known.get(name, 0)
+            if lost > 0 and (not only or name in only):
+                yield Told(0, name, last, LogGap(lost))
+        chosen = [ring for name, ring in self._rings.items() if not only or name in only]
+        each = [ring.told_after(known.get(ring.process, 0)) for ring in chosen]
+        yield from heapq.merge(*each, key=lambda told: told.order)
 
 
 def _parts(block: bytes) -> Iterator[bytes]:

@@ -1,8 +1,10 @@
 """All processes of a container: declared by layers, started after one another, stopped the other way round."""
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -26,6 +28,9 @@ STOP_DEADLINE = 120.0
 DRAIN_DEADLINE = 1.0
 # The layer that the container was created with, the lowest, and that of single processes, the highest.
 CREATED, EDITS = "container", "edits"
+_NOTHING_KEPT: Mapping[str, Layer | None] = MappingProxyType({})
+
+_log = logging.getLogger(__name__)
 
 
 class Processes:
@@ -36,6 +41,9 @@ class Processes:
         self._container = container
         self.over: asyncio.Future[int] = world.loop.create_future()
         self.is_ending = False
+        # Is told which layers are not as the container was created, before they count; what it raises, changes none.
+        self.keep: Callable[[Mapping[str, Layer | None]], None] = lambda _: None
+        self._created: Layer | None = None
         self.layers: dict[str, Layer] = {}
         self.plan = Plan()
         self._lives: dict[str, Life] = {}
@@ -57,24 +65,41 @@ class Processes:
         specs: Mapping[str, ProcessSpec],
         checks: Mapping[str, CheckSpec] | None = None,
         targets: Mapping[str, TargetSpec] | None = None,
+        kept: Mapping[str, Layer | None] = _NOTHING_KEPT,
     ) -> None:
         """Start the container's own processes; once all that were started have ended for good, `over` is set.
 
         `over` is the exit code of the first of them, the container's main process.
 
+        Args:
+            specs: the processes that the container was created with.
+            checks: its checks.
+            targets: where its lines are sent.
+            kept: what `keep` was told by an earlier Core-X of this container; what makes no plan with the rest is
+                left out.
+
         Raises:
-            PlanError: they make no plan.
+            PlanError: the container's own make no plan.
         """
-        if not specs:
-            return
-        layer = Layer(
-            "what the container was created with",
-            {name: _entry(spec) for name, spec in specs.items()},
-            {name: CheckLayer("replace", **_fields(check)) for name, check in (checks or {}).items()},
-            {name: TargetLayer("replace", **_fields(target)) for name, target in (targets or {}).items()},
+        if specs:
+            self._created = Layer(
+                "what the container was created with",
+                {name: _entry(spec) for name, spec in specs.items()},
+                {name: CheckLayer("replace", **_fields(check)) for name, check in (checks or {}).items()},
+                {name: TargetLayer("replace", **_fields(target)) for name, target in (targets or {}).items()},
+            )
+            self.layers = {CREATED: self._created}
+        own = plan.merge(self.layers)
+        try:
+            layers = {**self.layers, **kept}
+            known = {name: layer for name, layer in layers.items() if layer is not None}
+            self.plan, self.layers = plan.merge(known), known
+        except plan.PlanError as error:
+            _log.warning("What was kept makes no plan any more at=%s: %s", error.pointer, error.reason)
+            self.plan = own
+        self._declared = dict.fromkeys(
+            name for name, spec in specs.items() if spec.enabled and name in self.plan.processes
         )
-        self.put_layer(CREATED, layer)
-        self._declared = dict.fromkeys(name for name, spec in specs.items() if spec.enabled)
         self._unfinished = set(self._declared)
         self.apply()
 
@@ -143,7 +168,7 @@ class Processes:
         """
         is_new = name not in self.layers
         layers = self.layers_with(name, layer)
-        self.plan, self.layers = plan.merge(layers), layers
+        self._count(layers, plan.merge(layers))
         return is_new
 
     def layers_with(self, name: str, layer: Layer) -> dict[str, Layer]:
@@ -160,8 +185,17 @@ class Processes:
             PlanError: without it, the layers make no plan.
         """
         layers = {other: layer for other, layer in self.layers.items() if other != name}
-        self.plan = plan.merge(layers)
-        self.layers = layers
+        self._count(layers, plan.merge(layers))
+
+    def _count(self, layers: dict[str, Layer], merged: Plan) -> None:
+        """Have other layers count, and what they say together."""
+        changed: dict[str, Layer | None] = {
+            name: layer for name, layer in layers.items() if name != CREATED or layer != self._created
+        }
+        if self._created is not None and CREATED not in layers:
+            changed[CREATED] = None
+        self.keep(changed)
+        self.layers, self.plan = layers, merged
 
     def differences(self, wanted: Plan) -> list[Change]:
         """What applying a plan would do."""
@@ -204,9 +238,9 @@ class Processes:
             PlanError: with it, there is no plan.
         """
         known = self.layers.get(EDITS, Layer("single processes"))
-        self.plan = plan.with_process(self.plan, name, spec)
+        merged = plan.with_process(self.plan, name, spec)
         processes = {**known.processes, name: _entry(spec)}
-        self.layers = self.layers_with(EDITS, msgspec.structs.replace(known, processes=processes))
+        self._count(self.layers_with(EDITS, msgspec.structs.replace(known, processes=processes)), merged)
         is_new = name not in self._lives
         self._adopt(name, spec)
         return is_new
@@ -223,7 +257,7 @@ class Processes:
         owner = next((one for one, layer in layers.items() if name in layer.processes), None)
         if owner is not None:
             raise plan.PlanError(f"/processes/{name}", f"layer {owner} declares it")
-        self.plan, self.layers = plan.merge(layers), layers
+        self._count(layers, plan.merge(layers))
         self._forget(self._lives[name])
 
     def _adopt(self, name: str, spec: ProcessSpec) -> None:
@@ -312,8 +346,8 @@ class Processes:
             known.stop()
         spec = self.plan.targets.get(name)
         if spec is not None:
-            cursor = known.cursor if known else self.world.logs.last
-            made = self._forwarders[name] = Forwarder(self._container, name, spec, self.world, cursor)
+            lines = known.known if known else self.world.logs.positions()
+            made = self._forwarders[name] = Forwarder(self._container, name, spec, self.world, lines)
             made.start()
 
     def end(self, code: int | None = None) -> None:

@@ -10,13 +10,14 @@ import hmac
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
 from corex.http import problem
 from corex.http.connection import RawRequest
 from corex.http.routes import Identity
-from corex.wire.identities import ALLOWED, TICKET_SECONDS, Role, Ticket
+from corex.wire.identities import ALLOWED, TICKET_SECONDS, IdentitySpec, Role, Ticket
 
 VIEWER, OPERATOR, ADMIN, METRICS = "viewer", "operator", "admin", "metrics"
 SCHEME = {"type": "http", "scheme": "bearer"}
@@ -48,8 +49,26 @@ class _Redeemable(msgspec.Struct, frozen=True):
 class Access:
     """Authenticates requests."""
 
-    def __init__(self, token_sha256: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        token_sha256: str,
+        clock: Callable[[], float],
+        identities: Mapping[str, IdentitySpec] = MappingProxyType({}),
+        keep: Callable[[Mapping[str, IdentitySpec]], None] = lambda _: None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            token_sha256: of the owner's token.
+            clock: seconds, for tickets and failures.
+            identities: who may ask besides the owner.
+            keep: is told who may, before somebody else may; what it raises, changes nothing.
+        """
         self._known = {OWNER: _Known("admin", bytes.fromhex(token_sha256))}
+        self._known |= {
+            name: _Known(one.role, bytes.fromhex(one.token_sha256)) for name, one in identities.items()
+        }
+        self._keep = keep
         self._clock = clock
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
         # By the SHA-256 of each.
@@ -106,7 +125,7 @@ class Access:
         """Let somebody ask, or change what they may; true if they are new.
 
         Raises:
-            ProblemError: 409 for the container's owner, for a token that somebody else has, for too many.
+            ProblemError: 409 for the container's owner, for a token that somebody else has, for too many; 507.
         """
         digest = bytes.fromhex(token_sha256)
         if name == OWNER:
@@ -124,15 +143,21 @@ class Access:
             raise problem.CONFLICT(
                 f"cannot take more than {MAX_IDENTITIES} identities", remedy="delete some first"
             )
-        self._known[name] = _Known(role, digest)
+        self._change({**self._known, name: _Known(role, digest)})
         return is_new
 
     def delete(self, name: str) -> None:
         """Let somebody ask no more. Raises ProblemError: 404, or 409 for the container's owner."""
         if name == OWNER:
             raise problem.CONFLICT(f"cannot delete {OWNER}: nobody could come in any more")
-        if self._known.pop(name, None) is None:
+        if name not in self._known:
             raise problem.NOT_FOUND(f"cannot find identity {name}", remedy="see GET /v1/identities")
+        self._change({other: known for other, known in self._known.items() if other != name})
+
+    def _change(self, known: dict[str, _Known]) -> None:
+        others = {name: one for name, one in known.items() if name != OWNER}
+        self._keep({name: IdentitySpec(one.role, one.digest.hex()) for name, one in others.items()})
+        self._known = known
 
     def _count(self, address: str) -> None:
         now = self._clock()

@@ -28,7 +28,7 @@ def routes() -> list[Route]:
             ByIdentity,
             request=IdentitySpec,
             response=IdentityInfo,
-            errors=(problem.CONFLICT,),
+            errors=(problem.CONFLICT, problem.FULL),
             other_statuses=(201,),
         ),
         Route(
@@ -39,7 +39,7 @@ def routes() -> list[Route]:
             delete_identity,
             ByIdentity,
             status=204,
-            errors=(problem.NOT_FOUND, problem.CONFLICT),
+            errors=(problem.NOT_FOUND, problem.CONFLICT, problem.FULL),
         ),
         Route(
             "POST",

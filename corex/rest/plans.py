@@ -45,7 +45,7 @@ def routes() -> list[Route]:
             request=Layer,
             response=Difference,
             other_statuses=(201,),
-            errors=changed,
+            errors=(*changed, problem.FULL),
         ),
         Route(
             "DELETE",
@@ -55,7 +55,7 @@ def routes() -> list[Route]:
             delete_layer,
             ByName,
             response=Difference,
-            errors=(*gone, *changed),
+            errors=(*gone, *changed, problem.FULL),
         ),
         Route("GET", "/v1/targets", VIEWER, "All targets of log lines", list_targets, response=TargetList),
         Route(

@@ -39,9 +39,18 @@ def _process_routes() -> list[Route]:
             request=ProcessSpec,
             response=ProcessInfo,
             other_statuses=(201,),
-            errors=(problem.PRECONDITION_FAILED,),
+            errors=(problem.PRECONDITION_FAILED, problem.FULL),
         ),
-        Route("DELETE", one, OPERATOR, "Forget", delete_process, ByName, status=204, errors=busy),
+        Route(
+            "DELETE",
+            one,
+            OPERATOR,
+            "Forget",
+            delete_process,
+            ByName,
+            status=204,
+            errors=(*busy, problem.FULL),
+        ),
     ]
 
 

@@ -12,6 +12,8 @@ import typer
 
 from cli.frame import MOUNTS, load
 from cli.outcome import MEANINGS, ExitCode, Failure, explain
+from corex.client.client import RefusedError
+from corex.http.problem import Problem
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,6 +119,8 @@ def test_every_exit_code_is_documented_where_people_look() -> None:
 def test_a_defect_of_ours_keeps_its_traceback() -> None:
     assert explain(KeyError("x")) is None
     assert explain(Failure("cannot x: y; z", ExitCode.REFUSED)) == (ExitCode.REFUSED, "cannot x: y; z")
+    forged = RefusedError(Problem("about:blank", "", 409, "cannot x: y\nzn: all is well", pointer="/a"))
+    assert explain(forged) == (ExitCode.REFUSED, "cannot x: y\\nzn: all is well (at /a)")
     assert explain(KeyboardInterrupt()) == (ExitCode.INTERRUPTED, "interrupted")
     assert explain(PermissionError(13, "Permission denied")) == (
         ExitCode.FAILED,

@@ -175,6 +175,28 @@ async def test_files_are_fetched_and_sent_and_replaced_only_on_request(
     at.forgive(412)
 
 
+async def test_an_upload_is_cancelled_and_leaves_nothing(start: Start, look: Look, folder: Path) -> None:
+    at = await look(await start(web=SLEEP))
+    page = at.page
+    await at.log_in(place=place(folder))
+    network = await page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 200_000}
+    await network.send("Network.emulateNetworkConditions", slow)
+    await send(page, payload("small", b"x" * 1000), payload("big", b"x" * 10_000_000), payload("late", b"x"))
+    await expect(page.get_by_role("progressbar", name="Uploading big")).to_be_visible()
+    await page.get_by_role("link", name="Plan").click()
+    await at.picture("transfer")
+    await page.get_by_role("button", name="Uploading big: cancel").click()
+    await expect(said(page, "Cancelled; 1 of 3 files came whole")).to_be_visible()
+    await expect(page.get_by_role("progressbar")).to_have_count(0)
+    await network.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
+    await at.open(place(folder))
+    await expect(row(page, "small")).to_be_visible()
+    async with asyncio.timeout(20):
+        while names(folder) != {b"small"}:
+            await page.reload()
+
+
 async def test_a_refusal_that_breaks_the_connection_is_told_as_one(
     start: Start, look: Look, folder: Path
 ) -> None:
@@ -193,6 +215,25 @@ async def test_a_refusal_that_breaks_the_connection_is_told_as_one(
     at.said[:] = [one for one in at.said if "net::ERR_" not in one]
 
 
+async def test_nobody_else_is_asked_what_one_was_asked(start: Start, look: Look, folder: Path) -> None:
+    (folder / "there").write_text("theirs")
+    core = await start(web=SLEEP)
+    await core.client.put_identity("guest", IdentitySpec("operator", digest("g" * 43)))
+    at = await look(core)
+    page = at.page
+    await at.log_in("g" * 43, place=place(folder))
+    await send(page, payload("there", b"mine"))
+    await expect(page.get_by_role("dialog", name="Replace there?")).to_be_visible()
+    await core.client.delete_identity("guest")
+    await expect(page.get_by_text("The token is not accepted any more.")).to_be_visible()
+    await at.log_in(place=place(folder))
+    await expect(row(page, "there")).to_be_visible()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    assert (folder / "there").read_text() == "theirs"
+    at.forgive(412)
+    at.forgive(401)
+
+
 async def test_folders_go_out_and_in_as_tars(start: Start, look: Look, folder: Path) -> None:
     (folder / "site").mkdir()
     (folder / "site/index.html").write_text("<h1>shop</h1>")
@@ -205,6 +246,11 @@ async def test_folders_go_out_and_in_as_tars(start: Start, look: Look, folder: P
     assert got.suggested_filename == "site.tar"
     with tarfile.open(await got.path()) as archive:
         assert archive.getnames() == [".", "./index.html"]
+    await page.get_by_role("button", name="Upload…").click()
+    await page.get_by_label("Files", exact=True).set_input_files(payload("bad.tgz", b"no gzip at all"))
+    await page.get_by_label("Unpack it here instead").check()
+    await page.get_by_role("button", name="Unpack", exact=True).click()
+    await expect(said(page, "It is not packed by gzip.")).to_be_visible()
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         member = tarfile.TarInfo("deep/er/hello")
@@ -311,6 +357,7 @@ async def test_a_folder_with_content_goes_only_by_its_name(start: Start, look: L
     await page.get_by_role("button", name="Delete full").click()
     await expect(sure).to_have_attribute("aria-disabled", "true")
     await page.keyboard.press("Enter")
+    await expect(said(page, "Type its name first.")).to_be_visible()
     await page.get_by_label("Type its name").fill("ful")
     await page.keyboard.press("Enter")
     await at.picture("folder-delete")
@@ -354,7 +401,7 @@ async def test_a_long_deletion_is_followed_and_cancelled(start: Start, look: Loo
     await expect(page.get_by_text("1500 files and folders were deleted so far.")).to_be_visible()
     await at.picture("folder-deleting")
     await page.get_by_role("button", name="Cancel the deletion").click()
-    await expect(said(page, "It was cancelled on request.")).to_be_visible()
+    await expect(said(page, "big: it was cancelled on request")).to_be_visible()
     await expect(row(page, "big")).to_be_visible()
 
 

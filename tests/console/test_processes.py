@@ -14,6 +14,18 @@ pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 
 SLEEP = ProcessSpec(("sleep", "1000"), {"PATH": "/bin"})
 
+# Has all that is written on canvases.
+NOTE_LABELS = """
+  globalThis.labels = [];
+  const draw = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...where) {
+    labels.push(text);
+    return draw.call(this, text, ...where);
+  };
+"""
+# What an axis of bytes may say: steps are powers of two.
+EVEN = {"256.0 KiB", "512.0 KiB", "768.0 KiB"} | {f"{quarter / 4:.2f} MiB" for quarter in range(40)}
+
 
 async def test_a_wrong_token_is_said_to_be_wrong_and_a_right_one_gets_in(start: Start, look: Look) -> None:
     at = await look(await start(web=SLEEP))
@@ -113,6 +125,7 @@ async def test_edits_lie_over_a_layer_until_they_are_taken_back(start: Start, lo
 async def test_why_it_waits_and_what_it_uses_is_told(start: Start, look: Look) -> None:
     at = await look(await start(**PROCESSES))
     page = at.page
+    await page.add_init_script(NOTE_LABELS)
     await at.log_in()
     mailer = page.get_by_role("row", name="mailer")
     await expect(mailer).to_contain_text("backoff")
@@ -124,4 +137,8 @@ async def test_why_it_waits_and_what_it_uses_is_told(start: Start, look: Look) -
     await expect(page.get_by_role("img", name=re.compile(r"^CPU: now [\d.]+ %"))).to_be_visible()
     await expect(page.get_by_role("img", name=re.compile(r"^Memory: now [\d.]+ MiB"))).to_be_visible()
     await expect(page.locator(".u-wrap canvas")).to_have_count(2)
+    await page.wait_for_function("labels.some((text) => text.endsWith('iB'))")
+    labels = await page.evaluate("labels")
+    assert {label for label in labels if "iB" in label} <= EVEN
+    assert "00:00:00" not in labels
     await at.picture("process")

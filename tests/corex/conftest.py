@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from cli import context
 from cli.context import Context, CoreXEndpoint
 from core0.linux import cgroups
 from corex.client.client import Client, Endpoint
+from corex.client.pin import Pin
 from corex.console.assets import FOLDER
 from corex.http.server import listen
 from corex.wire.api import LogLine, ProcessInfo, State
@@ -213,6 +214,22 @@ def state_of(pid: int) -> str:
         return ""
 
 
+@asynccontextmanager
+async def plain_http(
+    endpoint: Endpoint, headers: dict[str, str] | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """HTTP to a Core-X and nothing more; it leaves no connection behind that still says goodbye."""
+    pin = Pin(bytes.fromhex(endpoint.fingerprint))
+    connector = aiohttp.TCPConnector(ssl=pin)
+    origin = f"https://{endpoint.address}"
+    try:
+        async with aiohttp.ClientSession(origin, connector=connector, headers=headers) as http:
+            yield http
+    finally:
+        pin.end()
+        await asyncio.sleep(0)
+
+
 @dataclass
 class Container:
     """A running Core-X, seen from outside."""
@@ -278,6 +295,7 @@ async def launch(
     stack: AsyncExitStack,
     console: Path | None = None,
     name: str = "test",
+    kept: Path | None = None,
 ) -> Container:
     """A Core-X that ends with the stack."""
     identity = surroundings.identity
@@ -298,7 +316,7 @@ async def launch(
     start_message = os.memfd_create("start message")
     os.write(start_message, msgspec.json.encode(boot))
     os.lseek(start_message, 0, os.SEEK_SET)
-    request = {"root": str(root or "-"), "group": str(group or "-")}
+    request = {"root": str(root or "-"), "group": str(group or "-"), "kept": str(kept or "-")}
     descriptors = [listener.fileno(), late_imports, telling, start_message]
     pid = surroundings.templates.fork(str(console or FOLDER), request, descriptors)
     for descriptor in (late_imports, telling, start_message):
@@ -331,9 +349,10 @@ async def start(surroundings: Surroundings) -> AsyncIterator[Start]:
             check: HealthCheck | None = None,
             checks: dict[str, CheckSpec] | None = None,
             group: Path | None = None,
+            kept: Path | None = None,
             **processes: ProcessSpec,
         ) -> Container:
-            return await launch(surroundings, processes, root, check, checks or {}, group, stack)
+            return await launch(surroundings, processes, root, check, checks or {}, group, stack, kept=kept)
 
         yield container
 
@@ -372,12 +391,7 @@ def sh() -> Callable[..., ProcessSpec]:
 @pytest.fixture
 async def browser(core: Container) -> AsyncIterator[aiohttp.ClientSession]:
     """Asks that Core-X as a program that knows HTTP and nothing else."""
-    pin = aiohttp.Fingerprint(bytes.fromhex(core.endpoint.fingerprint))
-    connector = aiohttp.TCPConnector(ssl=pin)
-    headers = {"Authorization": f"Bearer {core.endpoint.token}"}
-    async with aiohttp.ClientSession(
-        f"https://{core.endpoint.address}", connector=connector, headers=headers
-    ) as http:
+    async with plain_http(core.endpoint, {"Authorization": f"Bearer {core.endpoint.token}"}) as http:
         yield http
 
 

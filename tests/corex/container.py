@@ -1,10 +1,10 @@
 """Stands in for the node's template process: preloads once, then forks a Core-X into new namespaces for each request.
 
 Arguments: descriptor of the socket that requests come by, seccomp program, the console's folder. The certificate and
-key that it warms up with come on standard input. A request is a JSON object of `root` and `group`, a root folder and
-a folder of a cgroup or '-', with four descriptors: the listener, what late imports and the exit code are written to,
-and the start message. The answer is the process id of who waits for that Core-X, passes signals on, and tells its
-exit code.
+key that it warms up with come on standard input. A request is a JSON object of `root`, `group` and `kept`, a root
+folder, a folder of a cgroup, and a file that outlives Core-X, or '-' for each, with four descriptors: the listener,
+what late imports and the exit code are written to, and the start message. The answer is the process id of who waits
+for that Core-X, passes signals on, and tells its exit code.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ import msgspec
 
 from core0.linux import privileges
 from core0.wire.types import CAPABILITIES
-from corex.main import run, tls_context
+from corex.main import Given, run, tls_context
 from corex.preload import preload
 from corex.wire.boot import Boot
 
@@ -55,9 +55,11 @@ def enter(group: str) -> int | None:
 
 
 def become_container(
-    boot: Boot, listener: int, late_imports: int, root: str, seccomp: bytes, group: str
+    boot: Boot, listener: int, late_imports: int, request: dict[str, str], seccomp: bytes
 ) -> None:
-    cgroup_fd = enter(group)
+    root = request["root"]
+    cgroup_fd = enter(request["group"])
+    kept_fd = None if request["kept"] == "-" else os.open(request["kept"], os.O_RDWR | os.O_CREAT, 0o600)
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     check(libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None))
     check(libc.mount(b"proc", b"/proc", b"proc", 0, None))
@@ -72,7 +74,8 @@ def become_container(
     privileges.forbid_new_privileges()
     privileges.install_seccomp(seccomp)
     sys.meta_path.insert(0, LateImports(late_imports))
-    run(boot, tls=tls, listener=socket.socket(fileno=listener), root_fd=root_fd, cgroup_fd=cgroup_fd)
+    given = Given(root_fd, kept_fd, None, cgroup_fd)
+    run(boot, tls=tls, listener=socket.socket(fileno=listener), given=given)
 
 
 def main() -> None:
@@ -82,6 +85,11 @@ def main() -> None:
     preload(warm_up["certificate"], warm_up["key"], console)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who asked is told by a pipe
     program = seccomp.read_bytes()
+    with talk:
+        answer_requests(talk, program)
+
+
+def answer_requests(talk: socket.socket, program: bytes) -> None:
     while True:
         message, descriptors, _, _ = socket.recv_fds(talk, 4096, 4)
         if not message:
@@ -105,7 +113,7 @@ def wait_for_container(request: dict[str, str], descriptors: list[int], seccomp:
         os.close(report)
         with os.fdopen(start_message, "rb") as file:
             boot = msgspec.json.decode(file.read(), type=Boot)
-        become_container(boot, listener, late_imports, request["root"], seccomp, request["group"])
+        become_container(boot, listener, late_imports, request, seccomp)
     for descriptor in (listener, late_imports, start_message):
         os.close(descriptor)
     for forwarded in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):

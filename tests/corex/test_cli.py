@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from corex.client.client import Client, Endpoint, RefusedError
+from corex.wire.sessions import SessionSpec
 from tests.corex.typist import sit_down
 
 pytestmark = pytest.mark.root
@@ -143,6 +144,14 @@ async def test_a_terminal_is_left_found_again_and_ends_with_the_commands_code(
 
     assert await asyncio.to_thread(come_back) == 9
     assert (await zn("sessions", "demo")).out == "there is no session\n"
+
+
+async def test_a_session_is_hung_up(core: Any, zn: Any) -> None:
+    left = await core.client.create_session(SessionSpec(("/bin/sleep", "1000"), keep=600))
+    done = await zn("hangup", "demo", left.id)
+    assert (done.code, done.out) == (0, f"Session {left.id} is hung up\n")
+    assert (await zn("sessions", "demo")).out == "there is no session\n"
+    assert (await zn("hangup", "demo", left.id)).code == 3
 
 
 async def test_what_is_piped_in_and_out_keeps_its_bytes_and_streams(contexts: Path, zn: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from corex.wire.api import ExecRequest
 from tests.corex.typist import sit_down
 
 pytestmark = pytest.mark.root
@@ -76,6 +77,27 @@ async def test_following_goes_on_with_what_is_wanted(core: Any, sh: Any, context
         assert await process.stdout.readline() == b"a: a3\n"
     process.send_signal(signal.SIGINT)
     assert await process.wait() == 130
+
+
+async def test_a_pattern_that_takes_too_long_with_what_comes_ends_with_the_reason(
+    core: Any, sh: Any, contexts: Path
+) -> None:
+    await core.client.put(
+        "a", sh("echo a; read x < /tmp/gate; echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab")
+    )
+    await core.client.execute(ExecRequest(("/bin/busybox", "mkfifo", "/tmp/gate")))
+    await core.client.start("a", 10)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli", "--contexts", str(contexts)),
+        *("logs", "demo", "a", "-f", "--match", "^(a+)+$"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"a\n"
+    await core.client.execute(ExecRequest(("/bin/sh", "-c", "echo > /tmp/gate")))
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, b"it takes more than 0.25 s" in said) == (3, True)
 
 
 HOSTILE = r"printf '\033]0;owned\007\033[2J\033[31mred\302\2332J\033[0m \342\200\256end\n'"

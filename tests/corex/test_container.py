@@ -9,14 +9,14 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from corex.client.client import RefusedError
 from corex.process.output import MAX_LINE
 from corex.process.spawn import Command, SpawnError, spawn_now
 from corex.wire.api import ExecRequest, Exit, LogGap, LogLine
-from corex.wire.process import ProcessSpec
+from corex.wire.process import ProcessSpec, Readiness
+from tests.corex.conftest import children, plain_http
 
 pytestmark = pytest.mark.root
 
@@ -269,6 +269,20 @@ async def test_stopping_during_backoff_leaves_no_ghost(core: Any, sh: Script) ->
     assert (await core.client.stop("crash", 5)).state == "stopped"
     events = (await core.client.events()).next
     assert (await core.client.events(after=events, wait=1.0)).events == []
+
+
+async def test_stopping_while_it_waits_for_another_leaves_no_ghost(core: Any, sh: Script) -> None:
+    gate = "while ! test -e /tmp/go; do sleep 0.02; done; echo up; exec sleep 1000"
+    await core.client.put("db", sh(gate, ready=Readiness(line="up")))
+    await core.client.put("web", sh("exec sleep 1000", after={"db": "ready"}))
+    assert (await core.client.start("web")).state == "waiting"
+    assert (await core.client.stop("web", 5)).state == "stopped"
+    cursor = (await core.client.events()).next
+    await core.client.write_file("/tmp/go", b"")
+    await core.until("db", "ready")
+    assert {event.process for event in (await core.client.events(cursor)).events} == {"db"}
+    assert ((await core.client.process("web")).state, len(children(core.pid))) == ("stopped", 1)
+    await core.client.delete_file("/tmp/go")
 
 
 async def test_a_failing_process_is_restarted_with_growing_pauses(core: Any, sh: Script) -> None:
@@ -557,9 +571,8 @@ async def _rubbish(core: Any) -> None:
     writer.write(b"GET / HTTP/1.0\r\n\r\n")
     assert (await _reader.read()) is not None
     writer.close()
-    pin = aiohttp.Fingerprint(bytes.fromhex(core.endpoint.fingerprint))
     async with (
-        aiohttp.ClientSession(f"https://{core.endpoint.address}") as session,
-        session.put("/v1/processes/a", data=b"{", headers={"Authorization": "Bearer no"}, ssl=pin) as answer,
+        plain_http(core.endpoint, {"Authorization": "Bearer no"}) as session,
+        session.put("/v1/processes/a", data=b"{") as answer,
     ):
         assert answer.status == 401

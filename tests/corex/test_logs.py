@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+from itertools import islice
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,37 @@ def test_lines_received_and_gaps_are_lines_written_for_a_slow_reader(
     for process, lines in per_process.items():
         page = logs.ring(process).after_seq(0, 10**6)
         assert count(page) == page.next == lines
+
+
+@given(batches, st.integers(600, 5000), st.sampled_from([(), ("a",), ("b",), PROCESSES]), st.integers(1, 30))
+def test_lines_and_gaps_are_lines_written_for_each_process_that_is_wanted(
+    written: list[tuple[str, int, int, bool]], capacity: int, only: tuple[str, ...], most: int
+) -> None:
+    logs = Logs(lambda: 0.0, capacity)
+    logs.write("a", "stdout", b"before")
+    first = logs.positions()
+    known, told = dict(first), dict.fromkeys(PROCESSES, 0)
+
+    def read(count: int) -> None:
+        orders = []
+        for order, process, seq, record in islice(logs.told_after(dict(known), only), count):
+            told[process] += record.lost if isinstance(record, LogGap) else 1
+            known[process] = seq
+            orders.append(order)
+            assert isinstance(record, LogGap) or (record.process, record.seq) == (process, seq)
+        assert orders == sorted(orders)
+
+    for at, (process, lines, length, is_read) in enumerate(written):
+        logs.write(process, "stdout", block(lines, length))
+        if is_read:
+            read(most)
+        elif at % 7 == 3:
+            logs.forget(process)
+    read(10**6)
+    for process, last in logs.positions().items():
+        wanted = not only or process in only
+        assert told[process] == (last - first.get(process, 0) if wanted else 0)
+        assert not wanted or known[process] == last
 
 
 @given(batches, st.integers(0, 100))

@@ -5,7 +5,6 @@ import hashlib
 import json
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
 
@@ -16,6 +15,7 @@ from corex.http.routes import PUBLIC
 from corex.rest import access, api
 from corex.rest.access import Access
 from corex.wire.process import ProcessSpec
+from tests.corex.conftest import plain_http
 
 ROUTES = api.routes()
 TOKENS = {"none": None, "wrong": "w" * 43, "right": "t" * 43}
@@ -27,11 +27,9 @@ async def ask(
     headers = {"Content-Type": "application/json"} if data is not None else {}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    pin = aiohttp.Fingerprint(bytes.fromhex(core.endpoint.fingerprint))
-    url = f"https://{core.endpoint.address}{path}"
     async with (
-        aiohttp.ClientSession() as session,
-        session.request(method, url, headers=headers, data=data, ssl=pin) as answer,
+        plain_http(core.endpoint, headers) as session,
+        session.request(method, path, data=data) as answer,
     ):
         if answer.status >= 400:
             assert answer.content_type == problem.CONTENT_TYPE

@@ -349,6 +349,7 @@ async def test_who_is_started_again_says_why_and_is_the_same_to_its_clients(
     first = await running(node, "again", spec(argv=SHELL, limits=small, restart="always"))
     greedy = ExecRequest(("/bin/sh", "-c", "dd if=/dev/zero of=/dev/null bs=64M count=1"))
     async with inside(machine, first) as corex:
+        await corex.put("extra", ProcessSpec(("/bin/sleep", "1000")))
         with pytest.raises(UnreachableError):
             await corex.execute(greedy)
 
@@ -362,8 +363,13 @@ async def test_who_is_started_again_says_why_and_is_the_same_to_its_clients(
             "it was started again: it ended: killed by signal 9: it needed more than its 28 MiB" in again.why
         )
         assert again.corex == first.corex
-        (process,) = await corex.processes()
-        assert process.state == "running"
+        assert {one.name: one.state for one in await corex.processes()} == {
+            "main": "running",
+            "extra": "running",
+        }
+        anew = await running(node, "again", spec(argv=SHELL, limits=small, env={"A": "b"}))
+        assert anew.corex == first.corex
+        assert [one.name for one in await corex.processes()] == ["main"]
 
 
 async def _lasting(node: NodeClient) -> dict[str, int]:

@@ -425,7 +425,7 @@ async def test_everybody_may_do_what_their_role_says_and_all_is_written_down(sit
     for role, token in tokens.items():
         digest = hashlib.sha256(token.encode()).hexdigest()
         await site.corex.put_identity(role, IdentitySpec(role, digest))  # type: ignore[arg-type]
-    printed = (await site.zn("process", "allow", "shop", "guest")).strip()
+    printed = (await site.zn("process", "allow", "shop", "guest")).splitlines()[-1]
     asked = [
         ("GET", "/v1/metrics", {"metrics", "viewer", "operator", "guest", "owner"}),
         ("GET", "/v1/processes", {"viewer", "operator", "guest", "owner"}),

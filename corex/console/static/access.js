@@ -1,9 +1,9 @@
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { Problem, get, put, remove } from "./api.js";
-import { Commands, curl, zn } from "./commands.js";
+import { Commands, curl, login, zn } from "./commands.js";
 import { moment } from "./format.js";
 import { may } from "./live.js";
-import { Button, Dialog, Empty, Field, Head, copy, html, say, sentence, useLoaded } from "./ui.js";
+import { Button, Dialog, Field, Head, Loading, Table, copy, html, say, sentence, useLoaded } from "./ui.js";
 
 const ROLES = {
   viewer: "reads all, and watches sessions",
@@ -37,39 +37,28 @@ export function Access() {
       <${Commands} commands=${commands} />
       <${Button} icon="add" kind="primary" need="admin" onClick=${() => setAsking(true)}>Let somebody in<//>
     <//>
-    ${error && html`<${Empty} title=${sentence(error.message)} />`}
-    ${!data && !error && html`<p class="loading">Reading…</p>`}
-    ${data && html`<div class="scroll"><table class="cards">
-      <thead><tr><th scope="col">Who</th><th scope="col">Role</th><th scope="col">May</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-      <tbody>${data.identities.map(({ name, role }) => html`<tr key=${name}>
+    <${Loading} data=${data} error=${error} />
+    ${data && html`<${Table} columns=${["Who", "Role", "May", ""]}>${data.identities.map(({ name, role }) => html`<tr key=${name}>
         <th scope="row"><strong>${name}</strong>${name === data.own && html` <span class="muted">(you)</span>`}</th>
         <td>${role}</td><td class="why">${ROLES[role]}</td>
         <td class="do"><${Button} icon="remove" kind="quiet" need="admin" label=${`Let ${name} in no more`} why=${name === OWNER ? "The container was made for it." : ""} onClick=${() => deny(name)} /></td>
-      </tr>`)}</tbody>
-    </table></div><p class="muted">Identities live as long as Core-X does.</p>`}
+      </tr>`)}<//><p class="muted">Identities live as long as Core-X does.</p>`}
     ${may("admin") && html`<${Audit} done=${data} />`}
     ${asking && html`<${AllowDialog} onClose=${() => setAsking(false)} onDone=${reload} />`}`;
 }
 
 /** Who did what, the newest first. */
 function Audit({ done }) {
-  const { data, error, reload } = useLoaded(() => get(`/v1/audit?limit=${MOST_EVENTS}`), [done]);
-  useEffect(() => {
-    const timer = setInterval(() => document.hidden || reload(), EVERY);
-    return () => clearInterval(timer);
-  }, []);
-  if (!data) return error && html`<${Empty} title=${sentence(error.message)} />`;
+  const { data, error } = useLoaded(() => get(`/v1/audit?limit=${MOST_EVENTS}`), [done], EVERY);
+  if (!data) return html`<${Loading} data=${data} error=${error} />`;
   return html`<section class="stack" aria-label="Who did what">
     <h2>Who did what</h2>
-    <div class="scroll"><table class="cards">
-      <thead><tr><th scope="col">When</th><th scope="col">What</th><th scope="col">Who</th><th scope="col">Request</th></tr></thead>
-      <tbody>${data.events.slice(-SHOWN_EVENTS).reverse().map((event) => html`<tr key=${event.seq}>
+    <${Table} columns=${["When", "What", "Who", "Request"]}>${data.events.slice(-SHOWN_EVENTS).reverse().map((event) => html`<tr key=${event.seq}>
         <td class="when">${moment(event.time)}</td>
         <td><span class="state" data-state=${event.level === "WARN" ? "failed" : undefined}>${event.event}</span>${event.times > 1 && html` <span class="muted">× ${event.times}</span>`}</td>
         <td>${event.who || html`<span class="muted">${event.source ? "nobody known" : "Core-X itself"}</span>`}<span class="detail">${event.source}</span></td>
         <td class="why"><code>${event.action}</code>${event.subject && html` <code>${event.subject}</code>`}${event.status ? html` <span class="muted">${event.status}</span>` : ""}</td>
-      </tr>`)}</tbody>
-    </table></div>
+      </tr>`)}<//>
   </section>`;
 }
 
@@ -92,7 +81,8 @@ function AllowDialog({ onClose, onDone }) {
   };
   if (token) {
     return html`<${Dialog} title=${`The token of ${name}`} onClose=${onClose}>
-      <p>Copy it now: nobody can show it again. It was made in this browser, and Core-X knows only its SHA-256.</p>
+      <p>Copy it now: nobody can show it again. It was made in this browser, and Core-X knows only its SHA-256.
+        It is for this page, or for <code>${login()}</code>.</p>
       <div class="snippet"><pre tabindex="0" aria-label="Token">${token}</pre><${Button} icon="copy" kind="quiet" label="Copy the token" onClick=${() => copy(token)} /></div>
       <footer><${Button} kind="primary" onClick=${onClose} autofocus>Done<//></footer>
     <//>`;

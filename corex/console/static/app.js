@@ -5,10 +5,10 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Access } from "./access.js";
 import { Unreachable, get, token, whenRefused } from "./api.js";
 import { Checks } from "./checks.js";
-import { Events } from "./events.js";
+import { Events, Operations } from "./events.js";
 import { ProcessForm } from "./form.js";
 import { Files } from "./files.js";
-import { Question } from "./filing.js";
+import { Question, dropQuestion } from "./filing.js";
 import { span, bytes, count } from "./format.js";
 import { Icon, State } from "./icons.js";
 import * as live from "./live.js";
@@ -17,8 +17,7 @@ import { Logs } from "./logs.js";
 import { Palette } from "./palette.js";
 import { hashPath } from "./paths.js";
 import { Plan } from "./plan.js";
-import { Process } from "./process.js";
-import { Processes, act, isIdle } from "./processes.js";
+import { Process, Processes, act, isIdle } from "./processes.js";
 import { Shell, dropTabs, openShell, restoreTabs } from "./shell.js";
 import { Value, useValue } from "./store.js";
 import { chooseTheme, chosenTheme, nextTheme } from "./themes.js";
@@ -32,6 +31,7 @@ const PAGES = [
   { name: "files", title: "Files", view: Files },
   { name: "checks", title: "Checks", view: Checks },
   { name: "events", title: "Events", view: Events },
+  { name: "operations", title: "Operations", view: Operations, below: "events" },
   { name: "plan", title: "Plan", view: Plan },
   { name: "access", title: "Access", view: Access },
 ];
@@ -65,6 +65,7 @@ function leave(why = "") {
   token.drop();
   dropTabs();
   dropTransfers();
+  dropQuestion();
   live.stop();
   live.identity.set(null);
   farewell.set(why);
@@ -116,6 +117,7 @@ function Frame({ identity }) {
   const system = useValue(live.system);
   const [open, setOpen] = useState(false);
   const shown = useRef(null);
+  const current = PAGES.find(({ name }) => name === parts[0])?.below ?? parts[0] ?? "processes";
   const page = ["processes", "files"].includes(parts[0]) ? parts.join("/") : parts[0];
   useEffect(() => {
     // who comes to another page begins at its top, with the keyboard, too
@@ -142,9 +144,9 @@ function Frame({ identity }) {
       <a class="brand" href="#/processes"><img src="icon.svg" alt="" width="24" height="24" /><span>${system?.name ?? "…"}</span></a>
       <button type="button" class="button find" aria-keyshortcuts="Control+K" onClick=${() => setOpen(true)}><${Icon} name="search" /><span>Commands</span><kbd>Ctrl K</kbd></button>
       <ul>
-        ${PAGES.map(
+        ${PAGES.filter(({ below }) => !below).map(
           (page) => html`<li key=${page.name}>
-            <a href="#/${page.name}" aria-current=${(parts[0] ?? "processes") === page.name ? "page" : undefined}>
+            <a href="#/${page.name}" aria-current=${current === page.name ? "page" : undefined}>
               <${Icon} name=${page.name} /><span>${page.title}</span></a>
           </li>`,
         )}
@@ -224,7 +226,7 @@ function Page({ parts, query, file }) {
 function allCommands() {
   const go = (place) => () => (location.hash = place);
   const why = live.may("operator") ? "" : "needs the role operator";
-  const pages = PAGES.map((page) => ({ title: `Go to ${page.title}`, icon: page.name, run: go(`#/${page.name}`) }));
+  const pages = PAGES.map((page) => ({ title: `Go to ${page.title}`, icon: page.below ?? page.name, run: go(`#/${page.name}`) }));
   const processes = [...live.processes.get().values()].flatMap((info) => {
     const { name } = info;
     const verb = (word, icon) => ({ title: `${word} ${name}`, icon, why, run: () => act(name, word.toLowerCase()) });

@@ -58,6 +58,12 @@ export function Chart({ name, title, at, least, show }) {
   </figure>`;
 }
 
+/** From the first sample to the last, but at least a minute: of one sample uPlot would show a thousand days. */
+function lastMinute(times) {
+  const end = times.at(-1) ?? Date.now() / 1000;
+  return [Math.min(times[0] ?? end, end - 60), end];
+}
+
 function options(element, least, show) {
   const color = (name) => getComputedStyle(element).getPropertyValue(name).trim();
   // Canvases know no light-dark(): a property of the element that has it is computed by the browser.
@@ -76,7 +82,7 @@ function options(element, least, show) {
     legend: { show: false },
     cursor: { y: false, points: { show: true } },
     padding: [8, 26, 0, 0],
-    scales: { y: { range: (_plot, _least, most) => [0, Math.max(least, (most ?? 0) * 1.15)] } },
+    scales: { x: { range: ({ data: [times] }) => lastMinute(times) }, y: { range: (_plot, _least, most) => [0, Math.max(least, (most ?? 0) * 1.15)] } },
     axes: [
       { ...axis, size: 24, space: 90, values: (_plot, times) => times.map((time) => clock(time).slice(0, 8)) },
       { ...axis, size: 62, space: 34, values: (_plot, values) => values.map(show), ...(least > 1 && { incrs: BINARY }) },

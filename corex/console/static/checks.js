@@ -5,7 +5,7 @@ import { count, line, span } from "./format.js";
 import { State } from "./icons.js";
 import { processes } from "./live.js";
 import { useValue } from "./store.js";
-import { Empty, Head, html, sentence, useLoaded, useNow } from "./ui.js";
+import { Empty, Head, Loading, Table, html, sentence, useLoaded, useNow } from "./ui.js";
 
 /** How a check looks, in words. */
 function way({ argv = [], port, path }) {
@@ -21,12 +21,9 @@ export function Checks() {
     reload();
   }, [seen]);
   return html`<${Head} title="Checks"><${Commands} commands=${commands} /><//>
-    ${error && html`<${Empty} title=${sentence(error.message)} />`}
-    ${!data && !error && html`<p class="loading">Reading…</p>`}
+    <${Loading} data=${data} error=${error} />
     ${data && !data.checks.length && html`<${Empty} title="The plan has no check."><p>A layer of the plan may declare some: see <a href="#/plan">Plan</a>.</p><//>`}
-    ${data?.checks.length > 0 && html`<div class="scroll"><table class="cards">
-      <thead><tr><th scope="col">Check</th><th scope="col">State</th><th scope="col">Why</th><th scope="col">Looks</th><th scope="col">If unhealthy</th><th scope="col" class="number">Failures</th><th scope="col" class="number">Since</th></tr></thead>
-      <tbody>${data.checks.map((check) => html`<tr key=${check.name}>
+    ${data?.checks.length > 0 && html`<${Table} columns=${["Check", "State", "Why", "Looks", "If unhealthy", "Failures", "Since"]} numbers=${["Failures", "Since"]}>${data.checks.map((check) => html`<tr key=${check.name}>
         <th scope="row"><strong>${check.name}</strong><span class="detail">of <a href="#/processes/${check.spec.process}">${check.spec.process}</a></span></th>
         <td><${State} state=${check.state} /></td>
         <td class="why">${sentence(check.why)}</td>
@@ -34,8 +31,7 @@ export function Checks() {
         <td><span class="what">If unhealthy</span>${check.spec.on_failure ?? "ignore"}</td>
         <td class="number"><span class="what">Failures</span>${check.failures}</td>
         <td class="number"><span class="what">Since</span>${span(now - check.since)}</td>
-      </tr>`)}</tbody>
-    </table></div>`}`;
+      </tr>`)}<//>`}`;
 }
 
 const commands = () => [{ title: "All checks", curl: curl("GET", "/v1/checks"), zn: zn("process checks") }];

@@ -21,6 +21,9 @@ export function zn(verb, ...words) {
   return ["zn", ...verb.split(" "), system.get()?.name ?? "CONTAINER", ...words.map(String).map(quote)].join(" ");
 }
 
+/** How zn learns a token of this container. */
+export const login = () => zn("process login", location.origin, "--fingerprint", "SHA256");
+
 /** A command of zn's with the JSON that it reads from its standard input. */
 export function znInput(command, content) {
   return `${command} <<'END'\n${JSON.stringify(content, null, 1)}\nEND`;
@@ -29,14 +32,15 @@ export function znInput(command, content) {
 /** The button that shows them. `commands()` gives rows of title, curl and zn. */
 export function Commands({ commands }) {
   const [open, setOpen] = useState(false);
-  return html`<${Button} icon="code" onClick=${() => setOpen(true)} label="Copy as curl or zn" kind="quiet curl">curl · zn<//>
+  return html`<${Button} icon="code" onClick=${() => setOpen(true)} label="Copy as curl or zn" kind="quiet brief">curl · zn<//>
     ${open && html`<${CommandsDialog} rows=${commands()} onClose=${() => setOpen(false)} />`}`;
 }
 
 export function CommandsDialog({ rows, onClose }) {
   return html`<${Dialog} title="The same from a terminal" onClose=${onClose} kind="broad">
     <p class="muted">Put your token into <code>TOKEN</code> before: <code>read -rs TOKEN</code>. <code>-k</code> takes any
-      certificate: compare its fingerprint first. zn has the container's token and fingerprint already.</p>
+      certificate: compare its fingerprint first. zn knows containers that it made; others it learns by
+      <code>${login()}</code>.</p>
     ${rows.map(
       (row) => html`<section class="command" key=${row.title}>
         <h3>${row.title}</h3>

@@ -1,17 +1,18 @@
-// The container's files: a page of a folder, or of one file.
+// The container's files: a page of a folder, or of one file: its beginning or its end as text, and an editor for what
+// is small.
 
 import { useRef, useState } from "preact/hooks";
-import { get } from "./api.js";
+import { Problem, get, send, upload } from "./api.js";
 import { Commands, curl, zn } from "./commands.js";
 import { DeleteDialog, NewDialog, SendDialog, at } from "./filing.js";
 import { bytes, fileTime } from "./format.js";
 import { Icon } from "./icons.js";
 import { identity, may, system } from "./live.js";
 import { above, inside, nameOf, nameText, placeOf, shellWord, targetOf, textOf } from "./paths.js";
+import { visible } from "./sgr.js";
 import { useValue } from "./store.js";
-import { TextFile } from "./text.js";
 import { download } from "./transfers.js";
-import { Button, Dialog, Empty, Head, complain, html, say, sentence, useLoaded } from "./ui.js";
+import { Button, Dialog, Empty, Head, Loading, Table, complain, html, say, sentence, useLoaded } from "./ui.js";
 
 const PAGE = 200;
 const MOST = 10_000;
@@ -19,6 +20,8 @@ const MOST = 10_000;
 const HOPS = 40;
 // Bytes that a browser should not keep without asking.
 const BIG = 200 * 2 ** 20;
+// Bytes that are shown, and that may be edited.
+const MOST_SHOWN = 256 * 1024;
 const ROOT = { name: "/", path: "/", kind: "folder" };
 
 /** Where a chain of links ends, and what is there. */
@@ -39,12 +42,7 @@ async function look(path, most) {
     await new Promise(() => {});
   }
   if (info.kind !== "folder") return { info };
-  return { info, ...(await list(path, most)) };
-}
-
-async function list(path, most) {
-  const { entries, next } = await get(`${at("folder", path)}&limit=${Math.min(most, MOST)}`);
-  return { entries, next };
+  return { info, ...(await get(`${at("folder", path)}&limit=${Math.min(most, MOST)}`)) };
 }
 
 export function Files({ path }) {
@@ -64,8 +62,7 @@ function Place({ path }) {
   if (data?.info.kind === "file") return html`<${File} info=${data.info} reload=${reload} />`;
   return html`<${Head} title=${nameOf(path)}><${Commands} commands=${() => folderCommands(above(path))} /><//>
     <${Crumbs} path=${path} />
-    ${error && html`<${Empty} title=${sentence(error.message)}><a href=${placeOf(above(path))}>See the folder that it would be in</a><//>`}
-    ${!data && !error && html`<p class="loading">Reading…</p>`}
+    <${Loading} data=${data} error=${error}><a href=${placeOf(above(path))}>See the folder that it would be in</a><//>
     ${data && html`<${Empty} title="It is a device, a FIFO or a socket."><p>Those have no content that a page could show.</p><//>`}`;
 }
 
@@ -119,10 +116,8 @@ function Folder({ path, data, error, reload, shown }) {
     ${error && html`<p class="note" role="alert">${sentence(error.message)}</p>`}
     <div class="stack drop" onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
       ${!entries.length && html`<${Empty} title="The folder is empty."><p>Drop files here to upload them.</p><//>`}
-      ${entries.length > 0 && html`<div class="scroll"><table class="cards files">
-        <thead><tr><th scope="col">Name</th><th scope="col" class="number">Size</th><th scope="col">Owner</th><th scope="col">Mode</th><th scope="col">Changed</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-        <tbody>${entries.map((info) => html`<${Entry} key=${info.path} info=${info} ask=${setAsked} />`)}</tbody>
-      </table></div>`}
+      ${entries.length > 0 && html`<${Table} kind="files" columns=${["Name", "Size", "Owner", "Mode", "Changed", ""]} numbers=${["Size"]}>
+        ${entries.map((info) => html`<${Entry} key=${info.path} info=${info} ask=${setAsked} />`)}<//>`}
       ${later.next !== null && html`<p class="row"><${Button} onClick=${add}>Show more<//> <span class="muted">${entries.length.toLocaleString("en")} are shown.</span></p>`}
     </div>
     ${asked?.what === "send" && html`<${SendDialog} folder=${path} given=${asked.files} onClose=${close} onDone=${done} />`}
@@ -167,18 +162,122 @@ function BigDialog({ info, onClose }) {
 /** One file: what it is, and what is in it. */
 function File({ info, reload }) {
   const [asked, setAsked] = useState("");
+  const [isEnd, setIsEnd] = useState(false);
+  const [isEdited, setIsEdited] = useState(location.hash.endsWith("?edit"));
+  const { data, error } = useLoaded(() => read(info, isEnd), [isEnd, info.etag]);
+  const why = whyNot(data);
+  const folder = placeOf(above(info.path));
   const close = () => setAsked("");
-  const name = nameText(info.name);
-  const gone = () => {
-    location.hash = placeOf(above(info.path));
+  const leave = () => {
+    setIsEdited(false);
+    history.replaceState(null, "", placeOf(info.path));
   };
-  return html`<${TextFile} info=${info} reload=${reload} crumbs=${html`<${Crumbs} path=${info.path} />`} back=${placeOf(above(info.path))}>
+  const gone = () => {
+    location.hash = folder;
+  };
+  return html`<${Head} title=${nameText(info.name)} back=${folder}>
       <${Commands} commands=${() => fileCommands(info)} />
       <${Button} icon="download" onClick=${() => fetchIt(info, () => setAsked("big"))}>${`Download ${bytes(info.size)}`}<//>
-      <${Button} icon="remove" onClick=${() => setAsked("delete")}>Delete…<//>
+      <${Button} icon="remove" kind="brief" label="Delete" onClick=${() => setAsked("delete")}>Delete…<//>
+      ${!isEdited && html`<${Button} icon="edit" kind="primary" why=${why} onClick=${() => setIsEdited(true)}>Edit<//>`}
     <//>
+    <${Crumbs} path=${info.path} />
+    <dl class="figures card">
+      <div><dt>Size</dt><dd title=${`${info.size} bytes`}>${bytes(info.size)}</dd></div>
+      <div><dt>Owner</dt><dd>${info.uid}:${info.gid}</dd></div>
+      <div><dt>Mode</dt><dd>${info.mode}</dd></div>
+      <div><dt>Changed</dt><dd>${fileTime(info.modified)}</dd></div>
+    </dl>
+    <${Loading} data=${data} error=${error} />
+    ${data && isEdited && !why
+      ? html`<${Editor} key=${data.etag} info=${info} data=${data} onClose=${leave} reload=${reload} />`
+      : data && html`<${Content} info=${info} data=${data} isEnd=${isEnd} turn=${setIsEnd} />`}
     ${asked === "delete" && html`<${DeleteDialog} info=${info} onClose=${close} onDone=${gone} />`}
     ${asked === "big" && html`<${BigDialog} info=${info} onClose=${close} />`}`;
+}
+
+/** Some of a file: its text, or null for what is none, and its ETag as it was read. */
+async function read(info, isEnd) {
+  const headers = { Accept: "*/*" };
+  if (info.size) headers.Range = isEnd ? `bytes=-${MOST_SHOWN}` : `bytes=0-${MOST_SHOWN - 1}`;
+  const answer = await send("GET", at("file", info.path), { headers });
+  // it may have grown since it was looked at
+  const isPart = answer.headers.get("Content-Range")?.split("/")[1] > MOST_SHOWN;
+  let content = new Uint8Array(await answer.arrayBuffer());
+  if (isPart && isEnd) {
+    const whole = content.findIndex((byte) => (byte & 0xc0) !== 0x80);
+    content = content.subarray(Math.max(0, whole));
+  }
+  return { text: decode(content, isPart && !isEnd), etag: answer.headers.get("ETag"), isPart };
+}
+
+/** Bytes as text (UTF-8); null if they are none. What is cut may end within a character. */
+function decode(content, isCut) {
+  if (content.includes(0)) return null;
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(content, { stream: isCut });
+  } catch {
+    return null;
+  }
+}
+
+/** A browser's text field has line feeds only: how a text ends its lines, or null if it does so in several ways. */
+function lineEnd(text) {
+  if (!text.includes("\r")) return "\n";
+  return /\r(?!\n)|(?<!\r)\n/.test(text) ? null : "\r\n";
+}
+
+/** Why it cannot be edited here, or nothing. */
+function whyNot(data) {
+  if (!data) return "It is being read.";
+  if (data.text === null) return "It is no text.";
+  if (data.isPart) return `Only files of up to ${bytes(MOST_SHOWN)} can be edited here.`;
+  return lineEnd(data.text) ? "" : "It ends its lines in several ways, which a browser would change.";
+}
+
+function Content({ info, data, isEnd, turn }) {
+  const { text, isPart } = data;
+  if (text === null) return html`<${Empty} title="It is no text (UTF-8)."><p>Download it to look at it.</p><//>`;
+  if (!text) return html`<${Empty} title="It is empty." />`;
+  return html`<section class="card content-card" aria-label="Content">
+    ${isPart && html`<header class="row"><div class="switch" role="group" aria-label="Which part">
+        <button type="button" class="button" aria-pressed=${String(!isEnd)} onClick=${() => turn(false)}>Beginning</button>
+        <button type="button" class="button" aria-pressed=${String(isEnd)} onClick=${() => turn(true)}>End</button>
+      </div><span class="muted">${bytes(MOST_SHOWN)} of ${bytes(info.size)}</span></header>`}
+    <pre class="content" tabindex="0" aria-label=${`${isEnd ? "End" : "Beginning"} of the file`} dir="ltr">${visible(text.replaceAll("\r\n", "\n"))}</pre>
+  </section>`;
+}
+
+function Editor({ info, data, onClose, reload }) {
+  const [text, setText] = useState(data.text);
+  const [wrong, setWrong] = useState("");
+  const [isChanged, setIsChanged] = useState(false);
+  const save = async () => {
+    setWrong("");
+    const content = new Blob([lineEnd(data.text) === "\r\n" ? text.replace(/\r?\n/g, "\r\n") : text]);
+    try {
+      await upload(at("file", info.path), content, { headers: { "If-Match": data.etag } });
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      if (error.status === 412) setIsChanged(true);
+      else setWrong(sentence(error.message));
+      return;
+    }
+    say(`Saved ${nameText(info.name)}`);
+    onClose();
+    await reload();
+  };
+  return html`<form class="form" novalidate onSubmit=${(event) => event.preventDefault()}>
+    ${isChanged && html`<div class="note row" role="alert"><p>Somebody has changed it since you opened it. Yours is not saved: copy what you need, then read it again.</p>
+      <${Button} onClick=${reload}>Read it again<//></div>`}
+    ${wrong && html`<p class="note" role="alert"><span class="wrong">${wrong}</span></p>`}
+    <textarea class="content" aria-label="Text" rows="24" spellcheck=${false} autocapitalize="off" autofocus value=${text} onInput=${(event) => setText(event.target.value)} />
+    <footer class="form-foot">
+      <span class="muted tick">Owner and mode stay.</span>
+      <${Button} onClick=${onClose}>Cancel<//>
+      <${Button} kind="primary" onClick=${save}>Save<//>
+    </footer>
+  </form>`;
 }
 
 const container = () => system.get()?.name ?? "CONTAINER";

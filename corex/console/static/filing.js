@@ -14,6 +14,20 @@ export const at = (what, path) => `/v1/fs/${what}?path=${path}`;
 /** What somebody is asked before a file is replaced, or null. */
 const question = new Value(null);
 
+let asking = Promise.resolve();
+
+/** Ask, once all that was asked before is decided. */
+function mayReplace(asked) {
+  const wait = () => new Promise((decide, fail) => question.set({ ...asked, decide, fail })).finally(() => question.set(null));
+  asking = asking.then(wait, wait);
+  return asking;
+}
+
+/** Ask no more: uploads that wait for it end. */
+export function dropQuestion() {
+  question.get()?.fail(new DOMException("nobody is there to decide", "AbortError"));
+}
+
 /** Asks that, on whatever page. */
 export function Question() {
   const asked = useValue(question);
@@ -36,9 +50,7 @@ async function sendOne(folder, file, owner) {
     await write({ "If-None-Match": "*" });
   } catch (error) {
     const known = await there(error, path);
-    const isWanted = await new Promise((decide) => question.set({ name, size: file.size, known, decide }));
-    question.set(null);
-    if (!isWanted) return;
+    if (!(await mayReplace({ name, size: file.size, known }))) return;
     await write({ "If-Match": known.etag });
   }
   say(`Uploaded ${name}: ${bytes(file.size)}`);
@@ -71,8 +83,15 @@ export function SendDialog({ folder, given, onClose, onDone }) {
   const [keeps, setKeeps] = useState(false);
   const canUnpack = files.length === 1 && /\.(tar|tgz|tar\.gz)$/i.test(files[0].name);
   const work = async () => {
-    if (unpacks && canUnpack) await unpack(folder, files[0], owner, keeps);
-    else for (const file of files) await sendOne(folder, file, owner);
+    let sent = 0;
+    try {
+      if (unpacks && canUnpack) await unpack(folder, files[0], owner, keeps);
+      else for (; sent < files.length; sent += 1) await sendOne(folder, files[sent], owner);
+    } catch (error) {
+      if (error instanceof TypeError) throw Object.assign(new Error("it is not packed by gzip"), { status: 0 });
+      if (error.name !== "AbortError") throw error;
+      say(`Cancelled; ${sent} of ${count(files.length, "file")} came whole`, { kind: "refused" });
+    }
   };
   const start = () => {
     work().catch(complain).finally(onDone);
@@ -102,7 +121,7 @@ export function NewDialog({ folder, onClose, onDone }) {
   const make = async (event) => {
     event.preventDefault();
     if (!name || name.includes("/") || name === "." || name === "..") {
-      setWrong(name ? "A name has no slash, and is neither . nor ..." : "Give it a name.");
+      setWrong(name ? "A name has no slash, and is not “.” or “..”." : "Give it a name.");
       return;
     }
     const path = inside(folder, encode(name));
@@ -181,7 +200,7 @@ export function DeleteDialog({ info, onClose, onDone }) {
       seen = await get(`${place}?wait=1`).catch(forgotten);
       setOperation({ ...seen, place });
     } while (seen.state === "running");
-    say(sentence(`${name}: ${seen.why}`), { kind: seen.state === "failed" ? "failed" : "done" });
+    say(`${name}: ${seen.why}`, { kind: seen.state === "failed" ? "failed" : "done" });
     end();
   };
   if (operation) {
@@ -193,7 +212,7 @@ export function DeleteDialog({ info, onClose, onDone }) {
   }
   if (full === null) return null;
   return html`<${Dialog} key="sure" title=${`Delete ${name}?`} onClose=${close}>
-    <form class="stack" novalidate onSubmit=${(event) => { event.preventDefault(); if (!full || typed === name) sure().catch(complain); }}>
+    <form class="stack" novalidate onSubmit=${(event) => { event.preventDefault(); event.currentTarget.querySelector(".danger").click(); }}>
       <p class="mono muted"><bdi>${textOf(info.path)}</bdi></p>
       <p>${full ? "It goes with all that is in it, for good." : isFolder ? "The folder is empty." : info.kind === "link" ? "The link goes; what it leads to stays." : "It goes for good."}</p>
       ${full && html`<${Field} label=${html`Type its name: <bdi class="mono">${name}</bdi>`}>${(attributes) => html`<input ...${attributes} class="mono" value=${typed} autofocus autocomplete="off" spellcheck=${false} autocapitalize="off" onInput=${(event) => setTyped(event.target.value)} />`}<//>`}

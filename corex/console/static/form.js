@@ -3,8 +3,7 @@ import { Problem, ask, put } from "./api.js";
 import { Commands, curl, zn, znInput } from "./commands.js";
 import { line, words } from "./format.js";
 import { processes, take } from "./live.js";
-import { declared, isEdited, owners } from "./process.js";
-import { act } from "./processes.js";
+import { act, declared, isEdited, owners } from "./processes.js";
 import { useValue } from "./store.js";
 import { Button, Empty, Field, Head, complain, html, say, sentence } from "./ui.js";
 
@@ -217,11 +216,14 @@ function Form({ name, title, info, spec, etag, reload }) {
       body = spec;
     }
     const target = name ?? (newName || "NAME");
-    return [{
+    const rows = [{
       title: name ? "Save it" : "Add it",
       curl: curl("PUT", `/v1/processes/${target}`, { body: JSON.stringify(body, null, 1), headers: [name ? `If-Match: ${etag}` : "If-None-Match: *"] }),
-      zn: znInput(zn("process put", target, "-"), body),
+      zn: znInput(zn("process put", target, "-", ...(name ? [] : ["--if-absent"]), ...(then ? ["--start"] : [])), body),
     }];
+    if (then) rows.push({ title: name ? "Then restart it" : "Then start it", curl: curl("POST", `/v1/processes/${target}/${name ? "restart" : "start"}`) });
+    if (name) rows.push({ title: "Edit it in an editor", zn: zn("process edit", name) });
+    return rows;
   };
 
   const control = (field) => html`<${Control} key=${field.at} field=${field} value=${draft[field.at]} error=${wrong[field.at]} change=${change} />`;

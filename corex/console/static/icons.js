@@ -59,6 +59,9 @@ const SHAPES = {
   unhealthy: html`<path d="M6 .8L11.7 11H.3z" /><path class="cut" d="M6 4.5v3M6 9.2v.01" />`,
 };
 
+// States of other things than processes, by the shapes of those that mean the same.
+for (const [state, like] of [["succeeded", "exited"], ["cancelled", "stopped"], ["idle", "stopped"], ["sending", "running"], ["retrying", "backoff"]]) SHAPES[state] = SHAPES[like];
+
 /** A state: its shape, its colour, and its word. */
 export function State({ state }) {
   return html`<span class="state" data-state=${state}>

@@ -288,9 +288,12 @@ function gap(text) {
 
 function commands(wanted) {
   const path = url("/v1/logs", parameters(wanted));
-  const [only] = wanted.process.length === 1 ? wanted.process : [];
+  const { stream, match, span, process } = wanted;
+  const time = (moment) => moment && new Date(moment).toISOString();
+  const given = { stream, match, since: span === "given" ? time(wanted.since) : span && `${span}s`, until: span === "given" && time(wanted.until) };
+  const words = [...process, ...Object.entries(given).filter(([, value]) => value).map(([name, value]) => `--${name}=${value}`)];
   return [
-    { title: "These lines", curl: curl("GET", path, { headers: ["Accept: text/plain"] }), zn: zn("process logs", ...(only ? [only] : [])) },
-    { title: "As they come", curl: curl("GET", path, { headers: ["Accept: text/event-stream"], options: "-kN" }), zn: zn("process logs", ...(only ? [only] : []), "--follow") },
+    { title: "These lines", curl: curl("GET", path, { headers: ["Accept: text/plain"] }), zn: zn("process logs", ...words) },
+    { title: "As they come", curl: curl("GET", path, { headers: ["Accept: text/event-stream"], options: "-kN" }), zn: zn("process logs", ...words, "--follow") },
   ];
 }

@@ -1,18 +1,22 @@
 import { useState } from "preact/hooks";
 import { Problem, ask, get, post, put, remove } from "./api.js";
 import { Commands, curl, zn, znInput } from "./commands.js";
-import { count } from "./format.js";
+import { count, span } from "./format.js";
+import { State } from "./icons.js";
 import { happened, may, refresh } from "./live.js";
 import { useValue } from "./store.js";
-import { Button, Dialog, Empty, Field, Head, complain, html, say, sentence, useLoaded } from "./ui.js";
+import { Button, Dialog, Field, Head, Loading, Table, complain, html, say, sentence, useLoaded, useNow } from "./ui.js";
 
 const BLANK = { summary: "", processes: { "my-process": { argv: ["sleep", "1000"] } }, checks: {} };
 // Made by the container's creation, and by single processes.
 const CREATED = "container";
+// Milliseconds until targets of log lines are looked at again: nothing tells of them.
+const EVERY = 5000;
 
 async function load() {
-  const [layers, pending] = await Promise.all([get("/v1/layers"), may("operator") ? post("/v1/plan/apply?dry_run=true") : { data: null }]);
-  return { layers: layers.layers, pending: pending.data };
+  const pending = may("operator") ? post("/v1/plan/apply?dry_run=true") : { data: null };
+  const [layers, would] = await Promise.all([get("/v1/layers"), pending]);
+  return { layers: layers.layers, pending: would.data };
 }
 
 /** A difference as a sentence. */
@@ -45,24 +49,39 @@ export function Plan() {
       <${Commands} commands=${() => commands(data)} />
       <${Button} icon="add" kind="primary" need="operator" onClick=${() => setEdited({ name: "", etag: null, layer: BLANK })}>Add layer<//>
     <//>
-    ${error && html`<${Empty} title=${sentence(error.message)} />`}
-    ${!data && !error && html`<p class="loading">Reading…</p>`}
+    <${Loading} data=${data} error=${error} />
     ${data?.pending && html`<section class="card pending" aria-label="What applying the plan would do">
       <div><h2>Applying the plan would do</h2><${Changes} changes=${data.pending.changes} /></div>
       <${Button} kind=${data.pending.changes.length ? "primary" : ""} need="operator" why=${data.pending.changes.length ? "" : "There is nothing to apply."} onClick=${apply}>Apply the plan<//>
     </section>`}
-    ${data && html`<div class="scroll"><table class="cards">
-      <thead><tr><th scope="col">Layer</th><th scope="col">Says of</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-      <tbody>${data.layers.toReversed().map((layer) => html`<tr key=${layer.name}>
+    ${data && html`<${Table} columns=${["Layer", "Says of", ""]}>${data.layers.toReversed().map((layer) => html`<tr key=${layer.name}>
         <th scope="row"><strong>${layer.name}</strong><span class="detail">${layer.layer.summary || ORIGINS[layer.name] || ""}</span></th>
         <td>${says(layer.layer)}</td>
         <td class="do"><div class="row">
           <${Button} onClick=${() => setEdited(layer)} label=${`${may("operator") ? "Edit" : "Show"} layer ${layer.name}`}>${may("operator") ? "Edit" : "Show"}<//>
           <${Button} icon="remove" kind="quiet" need="operator" label=${`Take layer ${layer.name} away`} why=${layer.name === CREATED ? "The container was created with it." : ""} onClick=${() => forget(layer)} />
         </div></td>
-      </tr>`)}</tbody>
-    </table></div><p class="muted">Higher layers say more: what the topmost says of a field counts. What all say together is the plan.</p>`}
+      </tr>`)}<//><p class="muted">Higher layers say more: what the topmost says of a field counts. What all say together is the plan.</p>`}
+    <${Targets} plan=${data} />
     ${edited && html`<${LayerDialog} known=${edited} onClose=${() => setEdited(null)} onSaved=${reload} />`}`;
+}
+
+/** Where log lines are sent, and how it goes. What a request's headers and query say may be secret. */
+function Targets({ plan }) {
+  const { data } = useLoaded(() => get("/v1/targets"), [plan], EVERY);
+  const now = useNow();
+  if (!data?.targets.length) return null;
+  return html`<section class="stack" aria-label="Log targets"><h2>Log targets</h2>
+    <${Table} kind="targets" columns=${["Target", "State", "Why", "Sent", "Lost", "Refused", "Since"]} numbers=${["Sent", "Lost", "Refused", "Since"]}>
+      ${data.targets.map(({ name, spec, state, why, since, ...lines }) => html`<tr key=${name}>
+        <th scope="row"><strong>${name}</strong> <span class="muted">${spec.type}</span>
+          <code class="detail">${spec.location.replace(/\?.*/, "?…")}</code>
+          <span class="detail">${spec.processes ? `lines of ${spec.processes.join(", ")}` : "lines of all processes"}${spec.headers ? `; ${count(Object.keys(spec.headers).length, "header")}, not shown` : ""}</span></th>
+        <td><${State} state=${state} /></td>
+        <td class="why">${sentence(why)}</td>
+        ${["sent", "lost", "refused"].map((what) => html`<td key=${what} class="number"><span class="what">${what}</span><span data-state=${what !== "sent" && lines[what] ? "failed" : undefined} class="state">${lines[what].toLocaleString("en")}</span></td>`)}
+        <td class="number"><span class="what">since</span>${span(now - since)}</td>
+      </tr>`)}<//></section>`;
 }
 
 const ORIGINS = { [CREATED]: "what the container was created with", edits: "what was added and edited here, one by one" };
@@ -135,6 +154,7 @@ function commands(data) {
   const rows = [
     { title: "The plan", curl: curl("GET", "/v1/plan"), zn: zn("process plan") },
     { title: "Its layers", curl: curl("GET", "/v1/layers"), zn: zn("process layers") },
+    { title: "Where log lines are sent", curl: curl("GET", "/v1/targets"), zn: zn("process targets") },
     { title: "What would applying it do?", curl: curl("POST", "/v1/plan/apply?dry_run=true") },
     { title: "Apply it", curl: curl("POST", "/v1/plan/apply") },
   ];
@@ -142,7 +162,7 @@ function commands(data) {
   const path = `/v1/layers/${layer.name}`;
   return [
     ...rows,
-    { title: `Save layer ${layer.name}`, curl: curl("PUT", path, { body: JSON.stringify(layer.layer, null, 1) }), zn: znInput(zn("process apply", layer.name, "/dev/stdin"), layer.layer) },
-    { title: `Take layer ${layer.name} away`, curl: curl("DELETE", path), zn: zn("process unapply", layer.name) },
+    { title: `Save layer ${layer.name}; zn applies the plan, too`, curl: curl("PUT", path, { body: JSON.stringify(layer.layer, null, 1) }), zn: znInput(zn("process apply", layer.name, "-"), layer.layer) },
+    { title: `Take layer ${layer.name} away; zn applies the plan, too`, curl: curl("DELETE", path), zn: zn("process unapply", layer.name) },
   ];
 }

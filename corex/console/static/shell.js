@@ -6,7 +6,7 @@ import { Icon } from "./icons.js";
 import { may, processes } from "./live.js";
 import { Value, useValue } from "./store.js";
 import { shownTheme } from "./themes.js";
-import { Button, Dialog, Empty, Field, Head, complain, html, say, sentence, useLoaded, useNow } from "./ui.js";
+import { Button, Dialog, Empty, Field, Head, Loading, Table, complain, html, say, sentence, useLoaded, useNow } from "./ui.js";
 
 const KEY = "shells";
 const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -231,28 +231,21 @@ function TabState({ tab, state }) {
 
 /** All sessions of the container, also those of others. */
 function Sessions({ asked }) {
-  const { data, error, reload } = useLoaded(() => get("/v1/sessions"));
+  const { data, error, reload } = useLoaded(() => get("/v1/sessions"), [], 5000);
   const own = [...useValue(processes).values()].filter((info) => info.spec.tty);
   const now = useNow();
-  useEffect(() => {
-    const timer = setInterval(reload, 5000);
-    return () => clearInterval(timer);
-  }, []);
   const end = async (session) => {
     await remove(`/v1/sessions/${session.id}`);
     if (tabs.get().has(session.id)) closeTab(session.id);
     await reload();
     say("The session is hung up");
   };
-  if (error) return html`<${Empty} title=${sentence(error.message)} />`;
-  if (!data) return html`<p class="loading">Reading…</p>`;
+  if (error || !data) return html`<${Loading} data=${data} error=${error} />`;
   return html`
     ${own.length > 0 && html`<p>Terminals of processes: ${own.map(({ name }, at) => html`${at > 0 && ", "}<a key=${name} href=${terminalOf(name)}>${name}</a>`)}</p>`}
     ${asked && html`<p class="note">There is no tab of session ${asked}${data.sessions.some(({ id }) => id === asked) ? ": attach to it below" : " any more"}.</p>`}
     ${!data.sessions.length && html`<${Empty} title="Nobody has a shell here."><p>A shell outlives its tab for as long as you like, and several people may watch and type.</p><//>`}
-    ${data.sessions.length > 0 && html`<div class="scroll"><table class="cards">
-      <thead><tr><th scope="col">Command</th><th scope="col">User</th><th scope="col">State</th><th scope="col">Since</th><th scope="col" class="number">Viewers</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
-      <tbody>${data.sessions.map((session) => html`<tr key=${session.id}>
+    ${data.sessions.length > 0 && html`<${Table} columns=${["Command", "User", "State", "Since", "Viewers", ""]} numbers=${["Viewers"]}>${data.sessions.map((session) => html`<tr key=${session.id}>
         <th scope="row"><strong class="mono">${line(session.spec.argv)}</strong><span class="detail">${session.id}</span></th>
         <td><span class="what">User</span>${session.spec.user ?? "0"}</td>
         <td>${session.state === "ended" ? `ended with ${session.exit?.signal ?? session.exit?.code}` : "running"}</td>
@@ -263,8 +256,7 @@ function Sessions({ asked }) {
           <${Button} icon="watch" label=${`Watch ${line(session.spec.argv)}`} kind="quiet" onClick=${() => openTab(session.id, true)} />
           <${Button} icon="remove" label=${`Hang up ${line(session.spec.argv)}`} kind="quiet" need="operator" onClick=${() => end(session)} />
         </div></td>
-      </tr>`)}</tbody>
-    </table></div>`}`;
+      </tr>`)}<//>`}`;
 }
 
 function RunDialog({ onClose }) {
@@ -316,7 +308,7 @@ function commands(tab) {
   const path = `/v1/sessions/${tab.id}`;
   return [
     { title: "Attach to this session", curl: curl("GET", path), zn: zn("attach", tab.id) },
-    { title: "Hang it up", curl: curl("DELETE", path) },
+    { title: "Hang it up", curl: curl("DELETE", path), zn: zn("process hangup", tab.id) },
     ...rows,
   ];
 }

@@ -128,6 +128,20 @@ export function Empty({ title, children }) {
   return html`<div class="empty"><p><strong>${title}</strong></p>${children}</div>`;
 }
 
+/** What stands in the place of `data` that is not there: that it is being read, or why it cannot be. */
+export function Loading({ data, error, children }) {
+  if (error) return html`<${Empty} title=${sentence(error.message)}>${children}<//>`;
+  return data ? null : html`<p class="loading">Reading…</p>`;
+}
+
+/** A table, which becomes cards on a phone. The column without a name is that of actions. */
+export function Table({ columns, numbers = [], kind = "", children }) {
+  return html`<div class="scroll"><table class="cards ${kind}">
+    <thead><tr>${columns.map((name) => html`<th scope="col" key=${name} class=${numbers.includes(name) ? "number" : ""}>${name || html`<span class="hidden">Actions</span>`}</th>`)}</tr></thead>
+    <tbody>${children}</tbody>
+  </table></div>`;
+}
+
 /** A field with its label, a hint, and what is wrong with it. `children` gets the control's attributes. */
 export function Field({ label, hint, error, children, wide }) {
   const id = useId();
@@ -150,8 +164,11 @@ export function useNow(every = 1000) {
   return now;
 }
 
-/** What `load` finds, asked for when the page opens and by `reload`; the page complains by itself. */
-export function useLoaded(load, given = []) {
+/**
+ * What `load` finds, asked for when the page opens, by `reload`, and each `every` milliseconds that somebody sees the
+ * page; the page complains by itself.
+ */
+export function useLoaded(load, given = [], every = 0) {
   const [found, setFound] = useState({ data: null, error: null });
   const latest = useRef(0);
   const reload = async () => {
@@ -165,7 +182,11 @@ export function useLoaded(load, given = []) {
   };
   useEffect(() => {
     reload();
-    return () => (latest.current += 1);
+    const timer = every && setInterval(() => document.hidden || reload(), every);
+    return () => {
+      clearInterval(timer);
+      latest.current += 1;
+    };
   }, given);
   return { ...found, reload };
 }
