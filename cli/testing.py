@@ -12,7 +12,7 @@ from cli.tasks import ROOT
 app = typer.Typer()
 _PYTEST = (sys.executable, "-m", "pytest")
 # A worker gets whole files: much of what their tests share is made once for each.
-_FILES = ("--dist", "loadfile", "--durations", "10")
+_FILES = ("--dist", "loadfile", "--no-loadscope-reorder", "--durations", "10")
 
 
 @app.command("test", context_settings={"ignore_unknown_options": True})
@@ -32,7 +32,7 @@ def run_tests(
         raise typer.Exit(_run(*words))
     static = run_checks(STATIC, as_json=False)
     # these wait for the kernel's timers, for programs and for each other two thirds of their time
-    tests = _run("--ignore", "tests/vm", "-n", "4", "--no-loadscope-reorder", *_FILES)
+    tests = _run("--ignore", "tests/vm", "-n", "4", *_FILES)
     # a machine's virtual CPUs are threads of the host: two workers keep two cores busy
     machines = _run("tests/vm", "-n", "2", *_FILES)
     if tests or machines or not static:

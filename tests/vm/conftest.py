@@ -43,7 +43,24 @@ TEST_SECONDS = 900
 CUT_SECONDS = 120
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# Files that take a minute and more. Workers begin with them: by the number of its tests one of them would come last,
+# and the other worker wait for its end.
+LONGEST = (
+    "real_cuts",
+    "boot_matrix",
+    "state",
+    "images",
+    "up",
+    "mesh",
+    "power_cuts",
+    "ordinary_images",
+    "volumes",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
     one_loop = pytest.mark.asyncio(loop_scope="session")
     for item in items:
         if item.path.is_relative_to(HERE):
