@@ -469,6 +469,13 @@ async def test_everybody_may_do_what_their_role_says_and_all_is_written_down(sit
     assert not [token for token in everybody.values() if token in said]
 
 
+async def test_the_containers_root_may_not_set_the_limits_of_core_x(site: Site) -> None:
+    # prlimit(2) is system call 302 of x86_64, RLIMIT_NOFILE is 7
+    script = '$few = pack("QQ", 5, 5); print syscall(302, 1, 7, $few, 0), " $!"'
+    done = await site.corex.execute(ExecRequest((PERL, "-e", script)))
+    assert done.stdout.data == "-1 Operation not permitted"
+
+
 async def test_a_tree_ends_with_all_that_left_it(site: Site) -> None:
     """The cgroup has those who made themselves sessions of their own and lost their parents."""
     brood = await site.until("brood", "running", "ready")
