@@ -26,9 +26,11 @@ READY_SECONDS = 10.0
 
 async def test_the_phases_come_in_their_order_with_growing_times(machine: Machine) -> None:
     phases = machine.console.phases
-    assert [phase.name for phase in phases] == [name for name in PHASES if name in {p.name for p in phases}]
     assert [phase.at for phase in phases] == sorted(phase.at for phase in phases)
-    assert [phase.name for phase in phases[-2:]] == ["ready", "storage"]
+    names = [phase.name for phase in phases]
+    names.remove("storage")  # five seconds after `supervise`: before `ready` where the host is slow
+    assert names == [name for name in PHASES if name in names]
+    assert names[-1] == "ready"
 
 
 async def test_a_node_boots_over_the_network_and_answers_its_operator(
