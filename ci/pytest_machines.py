@@ -5,8 +5,8 @@ A test that provokes trouble on purpose says so: `await machines.start(spec, exp
 
 import re
 import shutil
-from collections.abc import AsyncIterator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,14 +81,21 @@ async def machines_of(item: pytest.Item, acceleration: Acceleration, folder: Pat
     started.check()
 
 
-@asynccontextmanager
-async def restored(machine: Machine, snapshot: str, item: pytest.Item) -> AsyncIterator[Machine]:
-    """A shared machine as a snapshot kept it, for one test, whose part of the console is checked."""
+@contextmanager
+def watched_during(item: pytest.Item, machine: Machine) -> Iterator[None]:
+    """Watch a shared machine for one test, whose part of the console is checked."""
     watch(item, machine)
     start = len(machine.console.lines)
-    await machine.restore(snapshot)
-    yield machine
+    yield
     check_console(machine.console, machine.spec.name, start)
+
+
+@asynccontextmanager
+async def restored(machine: Machine, snapshot: str, item: pytest.Item) -> AsyncIterator[Machine]:
+    """A shared machine as a snapshot kept it, for one test."""
+    with watched_during(item, machine):
+        await machine.restore(snapshot)
+        yield machine
 
 
 @pytest_asyncio.fixture

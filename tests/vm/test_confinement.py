@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ci.pytest_machines import check_console, watch
+from ci.pytest_machines import watched_during
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
@@ -81,10 +81,8 @@ async def jail(
 
 @pytest.fixture(autouse=True)
 def watched(jail: Jail, request: pytest.FixtureRequest) -> Iterator[None]:
-    watch(request.node, jail.machine)
-    begun = len(jail.machine.console.lines)
-    yield
-    check_console(jail.machine.console, "jail", begun)
+    with watched_during(request.node, jail.machine):
+        yield
 
 
 async def test_nothing_is_looser_than_by_crun_as_podman_runs_it_but_what_is_listed(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import pytest_asyncio
 
-from ci.pytest_machines import check_console, watch
+from ci.pytest_machines import watched_during
 from ci.qemu.accel import Acceleration
 from ci.qemu.machine import Machine
 from ci.qemu.spec import DirectBoot, MachineSpec
@@ -109,10 +109,8 @@ FULL: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def watched(ward: Ward, request: pytest.FixtureRequest) -> Iterator[None]:
-    watch(request.node, ward.machine)
-    begun = len(ward.machine.console.lines)
-    yield
-    check_console(ward.machine.console, "ward", begun)
+    with watched_during(request.node, ward.machine):
+        yield
 
 
 def fault(service: str, call: str, how: str, said: str, path: str = "") -> Any:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from ci.pytest_machines import check_console, watch
+from ci.pytest_machines import watched_during
 from ci.qemu.machine import Machine
 from cli import context
 from cli.context import Context, CoreXEndpoint
@@ -171,10 +171,8 @@ async def site(
 
 @pytest.fixture(autouse=True)
 def watched(site: Site, request: pytest.FixtureRequest) -> Iterator[None]:
-    watch(request.node, site.machine)
-    begun = len(site.machine.console.lines)
-    yield
-    check_console(site.machine.console, "node1", begun)
+    with watched_during(request.node, site.machine):
+        yield
 
 
 async def test_what_the_plan_says_comes_about_in_its_order_and_each_process_says_why(site: Site) -> None:

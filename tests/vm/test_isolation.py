@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ci.pytest_machines import check_console, watch
+from ci.pytest_machines import watched_during
 from ci.qemu.machine import Machine
 from ci.qemu.segment import Segment
 from ci.qemu.spec import mac_address
@@ -113,10 +113,8 @@ async def site(
 
 @pytest.fixture(autouse=True)
 def watched(site: Site, request: pytest.FixtureRequest) -> Iterator[None]:
-    watch(request.node, site.machine)
-    begun = len(site.machine.console.lines)
-    yield
-    check_console(site.machine.console, "node1", begun)
+    with watched_during(request.node, site.machine):
+        yield
 
 
 def policy(source: str, target: str, how: str, port: int) -> bool:
