@@ -542,7 +542,7 @@ def _token(settings: Settings, name: str) -> str:
 
 
 def _context_name(settings: Settings) -> str:
-    return settings.context or contexts.load(settings.contexts).current or ""
+    return contexts.name_of(settings.contexts, settings.context)
 
 
 def _token_name(settings: Settings, name: str) -> str:

@@ -98,6 +98,11 @@ def choose(path: Path, name: str | None = None) -> Context:
     return contexts.context[wanted]
 
 
+def name_of(path: Path, name: str | None = None) -> str:
+    """The name of the named context, or of the current one; empty without one."""
+    return name or load(path).current or ""
+
+
 def save(path: Path, contexts: Contexts) -> None:
     """Write the file whole or not at all, readable by its owner only."""
     _write_private(path, "\n".join(_lines(contexts)) + "\n")

@@ -108,4 +108,4 @@ async def _who(endpoint: Endpoint) -> str:
 
 
 def _context_name(settings: Settings) -> str:
-    return settings.context or context.load(settings.contexts).current or _DEFAULT
+    return context.name_of(settings.contexts, settings.context) or _DEFAULT

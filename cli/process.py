@@ -3,7 +3,7 @@
 import base64
 import os
 import sys
-from typing import Annotated, TextIO, TypeVar
+from typing import Annotated, TextIO
 
 import typer
 
@@ -23,8 +23,6 @@ from corex.wire.api import ExecRequest, Output
 from corex.wire.sessions import SessionSpec
 
 app = typer.Typer(help="Manage the processes inside a container.", no_args_is_help=True)
-
-AnswerT = TypeVar("AnswerT")
 
 Container = Annotated[str, typer.Argument(help="The container's name.")]
 Name = Annotated[str, typer.Argument(help="The process's name.")]
