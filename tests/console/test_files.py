@@ -68,6 +68,14 @@ async def send(page: Page, *files: FilePayload) -> None:
     await page.get_by_role("dialog").get_by_role("button", name="Upload", exact=True).click()
 
 
+async def downloaded(page: Page, button: str) -> tuple[str, Path]:
+    """What a button fetches: the name that the browser gives it, and the file."""
+    async with page.expect_download() as coming:
+        await page.get_by_role("button", name=button).click()
+    got = await coming.value
+    return got.suggested_filename, await got.path()
+
+
 def said(page: Page, text: str) -> Locator:
     return page.get_by_role("status").filter(has_text=text)
 
@@ -156,11 +164,9 @@ async def test_files_are_fetched_and_sent_and_replaced_only_on_request(
     at = await look(await start(web=SLEEP))
     page = at.page
     await at.log_in(place=place(folder))
-    async with page.expect_download() as coming:
-        await page.get_by_role("button", name="Download given").click()
-    got = await coming.value
-    assert got.suggested_filename == "given"
-    assert read(await got.path()) == content
+    name, got = await downloaded(page, "Download given")
+    assert name == "given"
+    assert read(got) == content
     await send(page, payload("new file", b"first"), payload("given", b"mine" * 500_000))
     dialog = page.get_by_role("dialog", name="Replace given?")
     await expect(dialog).to_contain_text("It is there already: 1.95 MiB")
@@ -240,11 +246,9 @@ async def test_folders_go_out_and_in_as_tars(start: Start, look: Look, folder: P
     at = await look(await start(web=SLEEP))
     page = at.page
     await at.log_in(place=place(folder))
-    async with page.expect_download() as coming:
-        await page.get_by_role("button", name="Download site as tar").click()
-    got = await coming.value
-    assert got.suggested_filename == "site.tar"
-    with tarfile.open(await got.path()) as archive:
+    name, got = await downloaded(page, "Download site as tar")
+    assert name == "site.tar"
+    with tarfile.open(got) as archive:
         assert archive.getnames() == [".", "./index.html"]
     await page.get_by_role("button", name="Upload…").click()
     await page.get_by_label("Files", exact=True).set_input_files(payload("bad.tgz", b"no gzip at all"))
