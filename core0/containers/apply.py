@@ -288,9 +288,8 @@ async def _create(
         for volume in volumes:
             mounts.set_attributes(volume, mounts.ATTR_IDMAP, user_namespace=users)
         go = msgspec.json.encode(_go(slot.name, spec, addresses))
-        _tell(
-            ours, go, [*built, kept, *volumes, *secrets, *health]
-        )  # it builds its root while its link is made
+        # it builds its root while its link is made
+        _tell(ours, go, [*built, kept, *volumes, *secrets, *health])
         making.at("link")
         undo.callback(world.network.detach, slot.number)
         world.network.attach(slot.number, slot.name, spec.network, slot.host, namespace, spec.limits)

@@ -193,13 +193,9 @@ class Containers:
 
     def _numbers(self, records: Mapping[str, Record | None]) -> dict[str, int]:
         """Each container's slot: where it is made, or where its Core-X answered before; one that is free if not."""
-        found: dict[int, str] = {}
-        for name, record in records.items():
-            if record:
-                found[record.number] = name
-        for name, identity in (
-            (name, self._identity(name)) for name, record in records.items() if not record
-        ):
+        found = {record.number: name for name, record in records.items() if record}
+        for name in (name for name, record in records.items() if not record):
+            identity = self._identity(name)
             if identity:
                 found.setdefault(identity.number, name)
         numbers = {name: number for number, name in found.items()}
@@ -210,10 +206,10 @@ class Containers:
     async def _forget_left(self, ended: Sequence[int]) -> None:
         """Forget what an earlier node daemon had no time to: exits, and who containers were that are gone."""
         await apply.forget_ended(ended)
-        for section in self._keep.names(_IDENTITY):
+        for name in [section.removeprefix(_IDENTITY) for section in self._keep.names(_IDENTITY)]:
             async with self._changing:
-                if section.removeprefix(_IDENTITY) not in self._lives:
-                    await self._forget_identity(section.removeprefix(_IDENTITY))
+                if name not in self._lives:
+                    await self._forget_identity(name)
 
     def _wishes(self) -> Iterator[tuple[str, Wanted]]:
         for section in self._keep.names(_WISH):

@@ -79,9 +79,8 @@ class Hands:
         """Hand an order to the threads; false if there is none, and the order cannot wait for one."""
         with self._lock:
             if self._busy >= self._threads and self._threads < self._most:
-                with suppress(
-                    RuntimeError
-                ):  # CPython has no error of its own for what pthread_create(3) refuses
+                # CPython has no error of its own for what pthread_create(3) refuses
+                with suppress(RuntimeError):
                     threading.Thread(target=self._work, name="files", daemon=True).start()
                     self._threads += 1
             if not (self._threads or can_wait):
