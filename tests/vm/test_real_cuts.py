@@ -149,10 +149,10 @@ class Life:
             media = self._chance.choice(("hdd", "ssd", "nvme"))
             with self.ledger.asking(CONFIG, media):
                 await client.put_config(NodeConfig(StorageConfig(media={UNKNOWN_DISK: media})))
-            with self.ledger.asking("container absent", True):
-                await client.put_container("absent", self._spec("oci/absent/"))
-            with self.ledger.asking("container absent", None):
-                await client.delete_container("absent")
+            with self.ledger.asking("container guest", True):
+                await client.put_container("guest", self._spec(argv=("/bin/busybox", "sleep", "600")))
+            with self.ledger.asking("container guest", None):
+                await client.delete_container("guest")
 
     async def _change_volumes(self, client: NodeClient) -> None:
         verbs = (self._keep, self._copy, self._create, self._grow, self._delete_volume, self._delete_snapshot)
