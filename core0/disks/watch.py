@@ -11,7 +11,7 @@ from core0.disks.works import Operations, Works
 
 _DAY = 86400.0
 # Seconds. What changed is given a moment to settle before figures are read again.
-_FIGURES_EVERY, _HEALTH_EVERY, _CALM = 30.0, 600.0, 2.0
+_FIGURES_EVERY, _HEALTH_EVERY, _CALM = 10.0, 600.0, 2.0
 _ANSWERS_EVERY = 5.0
 _WITH_HEALTH = ("nvme", "ata", "scsi", "usb")
 
