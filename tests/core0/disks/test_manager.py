@@ -545,6 +545,18 @@ async def test_a_pool_in_use_is_not_destroyed(node: Node) -> None:
         assert manager.book.pool("fast").state == "online"
 
 
+async def test_a_pool_that_is_being_looked_at_is_destroyed_behind_the_look(node: Node) -> None:
+    node.disks.plug("one")
+    node.disks.plug("two")
+    async with node.manager() as manager:
+        await mirrored(manager, "one", "two")
+        looking = os.open(manager.book.folders()["fast"], os.O_RDONLY)
+        closing = asyncio.get_running_loop().call_later(0.5, os.close, looking)
+        await manager.works.destroy_pool("fast", manager.book.pool("fast").id)
+        assert closing.when() < asyncio.get_running_loop().time()
+        assert manager.book.pools() == ()
+
+
 async def test_erasing_needs_the_content_and_leaves_zeros(node: Node) -> None:
     file = node.disks.plug("used", size=1 << 28)
     make_ext4(file)
