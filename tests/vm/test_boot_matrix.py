@@ -344,11 +344,10 @@ async def test_nmap_finds_the_declared_ports_and_no_other(
             leased = ipv4_of(await link_when(node, machine, mac, lambda link: link.state == "up"))
             address = leased.partition("/")[0]
             assert there.corex
-            assert await nmap(way, address, "-sS", "--min-rate", "5000", "-p-") == {
-                API,
-                8080,
-                there.corex.port,
-            }
+            declared = {API, 8080, there.corex.port}
+            # at that rate answers may be lost
+            assert await nmap(way, address, "-sS", "--min-rate", "5000", "-p-") <= declared
+            assert await nmap(way, address, "-sS", "-p", ",".join(map(str, declared))) == declared
             # who answers nothing may be open
             assert await nmap(way, address, "-sU", "-p", "53,67,68,123,323,546,5353,51820") <= {5353}
         await machine.pull("a0", READY_SECONDS)
