@@ -37,6 +37,8 @@ async def passed(folder: Path, quality: Quality, frames: list[bytes]) -> list[by
                 loop.call_later(2 * quality.delay, ended.set)  # behind the last one that may be late
                 await ended.wait()
             loop.remove_reader(right)
+            while waits(right):
+                found.append(right.recv(65536))
     return found
 
 
