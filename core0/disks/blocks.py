@@ -1,8 +1,10 @@
 """Single steps on block devices and mounts. Run by the worker: each may wait for a disk for ever."""
 
+import errno
 import fcntl
 import os
 import struct
+import time
 from contextlib import suppress
 
 from core0.linux import blkid, mounts
@@ -11,6 +13,8 @@ _ZEROS = bytes(1 << 20)
 _PAGE = 4096
 _BLKDISCARD = 0x1277
 _FLAGS = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOATIME
+# Seconds that the end of a mount waits for the node's own looks at it.
+_LOOKS = 3.0
 
 
 def check_writable(device: str) -> None:
@@ -67,8 +71,20 @@ def mount(source: str, target: str, options: str, flags: int) -> None:
 
 
 def unmount(target: str) -> None:
-    """Unmount now, or fail: a pool in use is not pulled from below its users."""
-    mounts.unmount_now(target)
+    """Unmount, or fail: a pool in use is not pulled from below its users.
+
+    Raises:
+        OSError: EBUSY if somebody uses it for longer than the worker's other jobs look at it.
+    """
+    end = time.monotonic() + _LOOKS
+    while True:
+        try:
+            mounts.unmount_now(target)
+            break
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+        time.sleep(0.05)
     os.rmdir(target)
 
 

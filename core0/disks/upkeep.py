@@ -19,8 +19,6 @@ from core0.wire.storage import Scrub
 
 # Seconds between two looks at the progress of long work; a scrub or a replacement itself may take days.
 _EVERY, _DAYS = 1.0, 30 * 86400.0
-# Seconds for which the node's own looks may hold a pool that ends, and between two tries.
-_HELD, _TRY_AGAIN = 3.0, 0.1
 # Where fewer bytes are left there is no room: btrfs was seen to refuse with two MiB of its metadata free.
 _ROOM = 4 << 20
 _MISSING = "missing "
@@ -246,13 +244,8 @@ async def unmount_pool(world: World, name: str) -> None:
     Raises:
         DiskError: if somebody does.
     """
-    end = time.monotonic() + _HELD
-    while True:
-        try:
-            return await world.worker.call(blocks.unmount, f"{world.pools}/{name}", deadline=FORMAT)
-        except OSError as error:
-            is_held = error.errno == errno.EBUSY
-            if not is_held or time.monotonic() >= end:
-                remedy = "; stop the containers that use its volumes or images" if is_held else ""
-                raise DiskError(f"cannot unmount pool {name}: {error.strerror or error}{remedy}") from None
-        await asyncio.sleep(_TRY_AGAIN)
+    try:
+        await world.worker.call(blocks.unmount, f"{world.pools}/{name}", deadline=FORMAT)
+    except OSError as error:
+        remedy = "; stop the containers that use its volumes or images" if error.errno == errno.EBUSY else ""
+        raise DiskError(f"cannot unmount pool {name}: {error.strerror or error}{remedy}") from None
