@@ -43,8 +43,7 @@ TEST_SECONDS = 900
 CUT_SECONDS = 120
 
 
-# Files that take a minute and more. Workers begin with them: by the number of its tests one of them would come last,
-# and the other worker wait for its end.
+# Files that take a minute and more: workers begin with what is slow.
 LONGEST = (
     "real_cuts",
     "boot_matrix",
@@ -58,13 +57,13 @@ LONGEST = (
 )
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     one_loop = pytest.mark.asyncio(loop_scope="session")
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.vm)
+            if item.path.stem.removeprefix("test_") in LONGEST:
+                item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
             if isinstance(item, pytest.Function) and asyncio.iscoroutinefunction(item.obj):
                 item.add_marker(one_loop, append=False)
